@@ -1,0 +1,1 @@
+"""Relaxers to compare with: trivial ones, and interatomic potentials through ASE."""
