@@ -1,0 +1,198 @@
+"""Trajectories of one split as a lazy sequence of `Sample`.
+
+Geometries are held as flat arrays; pymatgen objects are built when a sample is asked for, so that
+memory stays flat however many samples are walked through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.core import Geometry, Sample, UserError
+from benchmarks.data.pairs import Columns, fetch
+from benchmarks.data.reader import FrameFiles
+from benchmarks.data.sources import resolve
+from benchmarks.data.trajectories import Quarantined, Trajectories, find
+
+
+class Dataset(Sequence[Sample]):
+    """Samples of one split, in file order, built on access.
+
+    Attributes:
+        name: `embedded-v1`, `substitution/test` for a file, the folder's name for a folder.
+        revision: `sha256:…` of the content.
+        split: Name of the split; None where the source has none.
+        ids: Sample ids in file order.
+        quarantined: Trajectories that were met and could not be used, with the reason.
+        redistributable: Whether its structures may be stored in a committed run.
+    """
+
+    def __init__(
+        self,
+        trajectories: Trajectories,
+        columns: Columns,
+        rows: NDArray[np.int64],
+        *,
+        name: str,
+        revision: str,
+        split: str | None,
+        quarantined: tuple[Quarantined, ...] = (),
+        redistributable: bool = False,
+    ) -> None:
+        self._trajectories = trajectories
+        self._columns = columns
+        self._rows = rows
+        self.name = name
+        self.revision = revision
+        self.split = split
+        self.quarantined = quarantined
+        self.redistributable = redistributable
+        self.ids: tuple[str, ...] = tuple(trajectories.ids[i] for i in rows)
+
+    @property
+    def ids_sha256(self) -> str:
+        """sha256 of the sorted ids, one a line: names the set of samples."""
+        return ids_sha256(self.ids)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> Dataset: ...
+    def __getitem__(self, index: int | slice) -> Sample | Dataset:
+        if isinstance(index, slice):
+            return self._view(self._rows[index])
+        row = int(self._rows[index])
+        initial, final = self.geometries(index)
+        found = self._trajectories
+        return Sample(
+            sample_id=found.ids[row],
+            initial=initial.structure(),
+            final=final.structure(),
+            material_id=found.materials[row],
+            functional=found.functionals[row],
+            source=source_of(found.materials[row]),
+            n_frames=int(found.n_frames[row]),
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def geometries(self, index: int) -> tuple[Geometry, Geometry]:
+        """Initial and final geometry of a sample as plain arrays; much cheaper than a `Sample`."""
+        row = int(self._rows[index])
+        columns = self._columns
+        sites = slice(columns.offsets[row], columns.offsets[row + 1])
+        numbers = columns.numbers[sites]
+        return (
+            Geometry(columns.lattices[row, 0], columns.frac_coords[0, sites], numbers),
+            Geometry(columns.lattices[row, 1], columns.frac_coords[1, sites], numbers),
+        )
+
+    def get(self, sample_id: str) -> Sample:
+        """The sample of that id.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return self[self._index[sample_id]]
+
+    def select(self, ids: Iterable[str]) -> Dataset:
+        """The samples of these ids, in this data set's order.
+
+        Raises:
+            KeyError: An id is not in the data set.
+        """
+        chosen = sorted({self._index[sample_id] for sample_id in ids})
+        return self._view(self._rows[chosen])
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {sample_id: i for i, sample_id in enumerate(self.ids)}
+
+    def _view(self, rows: NDArray[np.int64]) -> Dataset:
+        return Dataset(
+            self._trajectories,
+            self._columns,
+            rows,
+            name=self.name,
+            revision=self.revision,
+            split=self.split,
+            quarantined=self.quarantined,
+            redistributable=self.redistributable,
+        )
+
+
+def load(
+    source: str = "embedded", *, split: str | None = None, limit: int | None = None, seed: int = 0
+) -> Dataset:
+    """Read the pairs (initial frame, relaxed frame) of one split.
+
+    Args:
+        source: `embedded`, a parquet file, or a folder, in the column layout of LeMat-Traj.
+        split: Name of a split; `test` where the source has splits and none is named.
+        limit: Keep the N usable samples with the smallest sha256(seed + id), so that a smaller
+            run is contained in a larger one. Trajectories whose coordinates were not looked at
+            for that reason cannot be in `quarantined`.
+        seed: Goes into that hash.
+
+    Returns:
+        The samples, in file order, and what was quarantined.
+
+    Raises:
+        UserError: The source cannot be read or holds no usable trajectory.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: must be at least 1")
+    found = resolve(source, split)
+    files = FrameFiles(found.paths)
+    trajectories, quarantined = find(files)
+    order = np.arange(len(trajectories.ids))
+    if limit is not None:
+        order = _by_hash(trajectories.ids, seed)
+    columns, more = fetch(files, trajectories, order, limit)
+    quarantined += more
+    if not len(columns.trajectory):
+        where = source if found.split is None else f"{source}, split {found.split}"
+        raise UserError(f"{where}: no usable trajectory ({_by_reason(quarantined)})")
+    return Dataset(
+        trajectories.take(columns.trajectory),
+        columns,
+        np.argsort(columns.trajectory),
+        name=found.name,
+        revision=found.revision,
+        split=found.split,
+        quarantined=tuple(quarantined),
+        redistributable=found.redistributable,
+    )
+
+
+def ids_sha256(ids: Iterable[str]) -> str:
+    """sha256 of the sorted ids joined by newlines."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+
+
+def source_of(material_id: str) -> str:
+    """The prefix of a material id: letters up to the first digit or `-` (`agm001` -> `agm`)."""
+    match = re.match(r"[^\W\d_]+", material_id)
+    return match[0] if match else "unknown"
+
+
+def _by_hash(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
+    keys = [hashlib.sha256(f"{seed}{sample_id}".encode()).hexdigest() for sample_id in ids]
+    return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
+
+
+def _by_reason(quarantined: Sequence[Quarantined]) -> str:
+    reasons = [str(q.reason) for q in quarantined]
+    counts = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "no rows"

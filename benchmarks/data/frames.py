@@ -1,0 +1,105 @@
+"""Every frame with energy, forces and stress, for training potentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from benchmarks.core import KBAR, Geometry
+from benchmarks.data.reader import FrameFiles, array, lengths, numpy, vectors
+from benchmarks.data.sources import resolve
+from benchmarks.data.trajectories import atomic_numbers
+
+_COLUMNS = (
+    "id",
+    "relaxation_step",
+    "species_at_sites",
+    "lattice_vectors",
+    "cartesian_site_positions",
+    "energy",
+    "forces",
+    "stress_tensor",
+)
+
+
+class Frame(NamedTuple):
+    """One ionic step; what the calculation did not keep is None."""
+
+    sample_id: str
+    step: int
+    geometry: Geometry
+    energy: float | None
+    """Total [eV]."""
+    forces: NDArray[np.float64] | None
+    """(n_sites, 3) [eV/Å]."""
+    stress: NDArray[np.float64] | None
+    """(3, 3) [eV/Å^3], ASE's sign."""
+
+
+def frames(source: str, split: str | None = None) -> Iterator[Frame]:
+    """Walk through the frames of a split in file order, converted from VASP's units.
+
+    Frames whose geometry cannot be used (not finite, singular cell, unknown elements, no id) are
+    left out. A frame of a trajectory that `load` quarantines for another reason is kept: as a
+    training point it is sound.
+
+    Args:
+        source: As for `load`.
+        split: As for `load`.
+
+    Yields:
+        Frames, their arrays being copies that may be kept.
+
+    Raises:
+        UserError: The source cannot be read.
+    """
+    files = FrameFiles(resolve(source, split).paths)
+    for _, table in files.tables(_COLUMNS):
+        yield from _frames_of(table)
+
+
+def _frames_of(table: Any) -> Iterator[Frame]:
+    species = array(table["species_at_sites"])
+    count = lengths(species)
+    numbers = atomic_numbers(species.flatten())
+    three = np.full(len(table), 3)
+    lattices = vectors(table["lattice_vectors"], three)[0].reshape(-1, 3, 3)
+    stresses = vectors(table["stress_tensor"], three)[0].reshape(-1, 3, 3)
+    positions = vectors(table["cartesian_site_positions"], count)[0]
+    forces = vectors(table["forces"], count)[0]
+    energies = numpy(array(table["energy"]))
+    parts = pc.extract_regex(array(table["id"]), r"^(?P<key>.+)-[0-9]{1,9}$")
+    keys = pc.struct_field(parts, "key").to_pylist()
+    steps = table["relaxation_step"].to_pylist()
+    ends = np.cumsum(count)
+    for i, (key, step) in enumerate(zip(keys, steps, strict=True)):
+        sites = slice(ends[i] - count[i], ends[i])
+        geometry = _geometry(lattices[i], positions[sites], numbers[sites])
+        if key is None or step is None or geometry is None:
+            continue
+        energy = float(energies[i])
+        yield Frame(
+            sample_id=key,
+            step=step,
+            geometry=geometry,
+            energy=energy if np.isfinite(energy) else None,
+            forces=_finite(forces[sites]),
+            stress=_finite(-KBAR * stresses[i]),
+        )
+
+
+def _geometry(
+    lattice: NDArray[np.float64], positions: NDArray[np.float64], numbers: NDArray[np.int16]
+) -> Geometry | None:
+    sound = len(numbers) and numbers.all() and np.isfinite(lattice).all()
+    if not sound or not np.isfinite(positions).all() or not abs(np.linalg.det(lattice)) > 0:
+        return None
+    return Geometry(lattice.copy(), positions @ np.linalg.inv(lattice), numbers.copy())
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    return values.copy() if np.isfinite(values).all() else None

@@ -1,0 +1,137 @@
+"""The second pass: coordinates of the chosen frames, checked, as flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data.reader import FrameFiles, array, lengths, row_sums, vectors
+from benchmarks.data.trajectories import (
+    Quarantined,
+    Reason,
+    Trajectories,
+    atomic_numbers,
+    first_true,
+)
+
+_HEAVY = ("species_at_sites", "lattice_vectors", "cartesian_site_positions")
+SMALLEST_VOLUME_PER_ATOM = 0.5
+"""Å^3; hydrogen at the pressure of the Earth's centre still has more than 1."""
+_FAULTS = (
+    Reason.NO_LATTICE,
+    Reason.LENGTHS,
+    Reason.NOT_FINITE,
+    Reason.COLLAPSED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Pairs of frames as arrays; the sites of pair i are `offsets[i]:offsets[i + 1]`."""
+
+    trajectory: NDArray[np.int64]
+    """(n,) index into the trajectories that they were read from, thus file order."""
+    offsets: NDArray[np.int64]
+    """(n + 1,)"""
+    numbers: NDArray[np.int16]
+    """(n_sites_total,)"""
+    lattices: NDArray[np.float64]
+    """(n, 2, 3, 3) [Å], initial and final."""
+    frac_coords: NDArray[np.float64]
+    """(2, n_sites_total, 3), initial and final, not wrapped."""
+
+
+def fetch(
+    files: FrameFiles, trajectories: Trajectories, order: NDArray[np.int64], limit: int | None
+) -> tuple[Columns, list[Quarantined]]:
+    """Read the first and the last frame of the first `limit` sound trajectories of `order`.
+
+    Args:
+        files: Where the frames are.
+        trajectories: What the first pass found.
+        order: (n,) indices into `trajectories`, the most wanted first.
+        limit: How many pairs are wanted; None for all.
+
+    Returns:
+        The pairs, in the order of being read, and the trajectories that turned out unusable.
+    """
+    missing = len(order) if limit is None else min(limit, len(order))
+    pieces: list[Columns] = []
+    quarantined: list[Quarantined] = []
+    while missing > 0 and len(order):
+        chosen, order = np.sort(order[:missing]), order[missing:]
+        piece, fault = _read(files, trajectories, chosen)
+        quarantined += [
+            Quarantined(
+                trajectories.ids[chosen[i]], _FAULTS[fault[i] - 1], "in the first or last frame"
+            )
+            for i in np.flatnonzero(fault)
+        ]
+        pieces.append(piece)
+        missing -= len(piece.trajectory)
+    return _concatenated(pieces), quarantined
+
+
+def _read(
+    files: FrameFiles, trajectories: Trajectories, chosen: NDArray[np.int64]
+) -> tuple[Columns, NDArray[np.int64]]:
+    """The sound pairs among `chosen`, and for each of `chosen` 0 or 1 + index into `_FAULTS`."""
+    n = len(chosen)
+    rows = np.concatenate([trajectories.first[chosen], trajectories.last[chosen]])
+    table = files.take(rows, _HEAVY)
+    species = array(table["species_at_sites"])
+    count = lengths(species)
+    lattices, has_lattice = vectors(table["lattice_vectors"], np.full(2 * n, 3))
+    positions, has_positions = vectors(table["cartesian_site_positions"], count)
+    numbers = atomic_numbers(species.flatten())
+    lattices = lattices.reshape(-1, 3, 3)
+    finite = np.isfinite(lattices).all(axis=(1, 2))
+    finite &= row_sums((~np.isfinite(positions)).sum(axis=1), count) == 0
+    with np.errstate(invalid="ignore"):
+        volume = np.abs(np.linalg.det(lattices))
+    frame_faults = [
+        ~has_lattice,
+        ~has_positions,
+        ~finite,
+        ~(volume > SMALLEST_VOLUME_PER_ATOM * count),
+    ]
+    either = [(bad[:n] | bad[n:]) for bad in frame_faults]
+    fault = first_true(either)
+    keep = np.tile(fault == 0, 2)
+    sites = np.repeat(keep, count)
+    lattices, count, numbers = lattices[keep], count[keep], numbers[sites]
+    frac = np.einsum("ni,nij->nj", positions[sites], np.repeat(np.linalg.inv(lattices), count, 0))
+    m = len(lattices) // 2
+    half = len(frac) // 2
+    columns = Columns(
+        trajectory=chosen[fault == 0],
+        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count[:m])]),
+        numbers=numbers[:half],
+        lattices=np.stack([lattices[:m], lattices[m:]], axis=1),
+        frac_coords=frac.reshape(2, half, 3),
+    )
+    return columns, fault
+
+
+def _concatenated(pieces: Sequence[Columns]) -> Columns:
+    if len(pieces) == 1:
+        return pieces[0]
+    empty = Columns(
+        np.zeros(0, np.int64),
+        np.zeros(1, np.int64),
+        np.zeros(0, np.int16),
+        np.zeros((0, 2, 3, 3)),
+        np.zeros((2, 0, 3)),
+    )
+    pieces = [empty, *pieces]
+    count = np.concatenate([np.diff(piece.offsets) for piece in pieces])
+    return Columns(
+        trajectory=np.concatenate([piece.trajectory for piece in pieces]),
+        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count)]),
+        numbers=np.concatenate([piece.numbers for piece in pieces]),
+        lattices=np.concatenate([piece.lattices for piece in pieces]),
+        frac_coords=np.concatenate([piece.frac_coords for piece in pieces], axis=1),
+    )

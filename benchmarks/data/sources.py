@@ -1,0 +1,163 @@
+"""What `--data` and `--split` name: which files, under which name, at which revision.
+
+A source is `embedded`, a parquet file, or a folder: with a `manifest.json` (files verified), with
+files named by split (`train-00000.parquet`, the convention of the Hub), or any folder of parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core import UserError
+
+EMBEDDED = Path(__file__).parent / "embedded"
+"""The embedded set: parquet files, manifest and data card."""
+DEFAULT_SPLIT = "test"
+_SPLIT_NAME = re.compile(r"(train|val|validation|test)(?![a-z]).*\.parquet", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The files of one split of a data set."""
+
+    name: str
+    split: str | None
+    paths: tuple[Path, ...]
+    revision: str
+    """`sha256:…` of the content."""
+    redistributable: bool = False
+
+
+def resolve(source: str, split: str | None = None) -> Source:
+    """Find the files that `source` and `split` name.
+
+    Args:
+        source: `embedded`, or the path of a parquet file or of a folder.
+        split: Name of a split; without one `test` is taken where the folder has splits.
+
+    Raises:
+        UserError: The path or the split does not exist, a file is not what the manifest says, or
+            the source is remote.
+    """
+    if source == "embedded":
+        return _from_manifest(EMBEDDED, split)
+    if "://" in source:
+        raise UserError(_remote(source))
+    path = Path(source)
+    if path.is_dir():
+        return _from_folder(path, split)
+    if not path.exists():
+        raise UserError(f"{source}: no such file or folder (or use --data embedded)")
+    if split is not None:
+        raise UserError(f"{source} is a single file without splits: leave out --split {split}")
+    full = path.resolve()
+    return Source(f"{full.parent.name}/{full.stem}", None, (path,), _revision([path]))
+
+
+def split_files(folder: Path) -> dict[str, list[Path]]:
+    """Parquet files of `folder` by the split that their name begins with; others are left out."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        match = _SPLIT_NAME.fullmatch(path.name)
+        if match:
+            name = match[1].lower()
+            found.setdefault("val" if name == "validation" else name, []).append(path)
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of `folder`, checked for the keys that are needed.
+
+    Raises:
+        UserError: It is not JSON or lacks a key.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for entry in manifest["splits"].values():
+            _ = (entry["file"], entry["sha256"])
+        _ = (manifest["name"], manifest["version"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not a usable manifest ({type(error).__name__}: {error})"
+        ) from error
+    return manifest
+
+
+def _from_folder(folder: Path, split: str | None) -> Source:
+    if (folder / "manifest.json").is_file():
+        return _from_manifest(folder, split)
+    name = folder.resolve().name
+    splits = split_files(folder)
+    if splits:
+        chosen = _choose(str(folder), split, list(splits))
+        return Source(name, chosen, tuple(splits[chosen]), _revision(splits[chosen]))
+    if split is not None:
+        raise UserError(f"{folder} has no splits: leave out --split {split}")
+    paths = [
+        path
+        for path in sorted(folder.rglob("*.parquet"))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not paths:
+        raise UserError(f"{folder}: no parquet file in it")
+    return Source(name, None, tuple(paths), _revision(paths))
+
+
+def _from_manifest(folder: Path, split: str | None) -> Source:
+    manifest = read_manifest(folder)
+    chosen = _choose(manifest["name"], split, list(manifest["splits"]))
+    entry = manifest["splits"][chosen]
+    path = folder / entry["file"]
+    if not path.is_file():
+        raise UserError(f"{path}: named in the manifest but missing")
+    if file_sha256(path) != entry["sha256"]:
+        raise UserError(f"{path}: its sha256 differs from the manifest's: restore the file")
+    return Source(
+        name=f"{manifest['name']}-v{manifest['version']}",
+        split=chosen,
+        paths=(path,),
+        revision=_digest(each["sha256"] for each in manifest["splits"].values()),
+        redistributable=folder.resolve() == EMBEDDED.resolve(),
+    )
+
+
+def _choose(name: str, split: str | None, splits: list[str]) -> str:
+    chosen = DEFAULT_SPLIT if split is None else split
+    if chosen in splits:
+        return chosen
+    known = ", ".join(sorted(splits))
+    if split is None:
+        raise UserError(f"{name} has no split '{DEFAULT_SPLIT}': choose with --split: {known}")
+    raise UserError(f"{name} has no split '{split}': it has {known}")
+
+
+def _revision(paths: list[Path]) -> str:
+    hashes = [file_sha256(path) for path in paths]
+    return f"sha256:{hashes[0]}" if len(hashes) == 1 else _digest(hashes)
+
+
+def _digest(hashes: Any) -> str:
+    return "sha256:" + hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+
+
+def _remote(source: str) -> str:
+    if not source.startswith("hf://"):
+        return f"{source}: only local files and folders are read; download it and pass the path"
+    repo = source.removeprefix("hf://").split("@")[0].split(":")[0]
+    return (
+        f"{source}: reading from the Hub is not built in yet; run `hf download {repo} --repo-type "
+        "dataset --include 'compatible_pbe/*' --local-dir FOLDER` and pass "
+        "--data FOLDER/compatible_pbe"
+    )
