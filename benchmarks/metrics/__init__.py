@@ -1,0 +1,20 @@
+"""What a prediction is worth, per sample and on the board.
+
+`score` and `score_slow` turn (initial, reference, prediction) into the columns of one sample;
+`METRICS` says how a column becomes a number of the leaderboard: its unit, direction, reduction over
+samples and what a failure is worth. The summary is driven by that table alone.
+"""
+
+from benchmarks.metrics.columns import COLUMNS, EVALUATOR, SLOW_COLUMNS, score, score_slow
+from benchmarks.metrics.table import METRICS, Metric, Reduce
+
+__all__ = [
+    "COLUMNS",
+    "EVALUATOR",
+    "METRICS",
+    "SLOW_COLUMNS",
+    "Metric",
+    "Reduce",
+    "score",
+    "score_slow",
+]

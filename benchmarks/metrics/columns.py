@@ -1,0 +1,237 @@
+"""The columns of one sample: (initial, reference, prediction) -> numbers, pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from benchmarks.core import ANSWERED, SCORED, Geometry, Status
+from benchmarks.metrics.geometry import (
+    Floats,
+    assigned_rmse,
+    bond_errors,
+    cell_parameters,
+    displacements,
+    free_angles,
+    shortest_distance,
+    strain,
+    symmetry,
+)
+
+EVALUATOR: Final = "1"
+"""Raised whenever a column changes its meaning; stored scores of another version are not used."""
+
+PARAMETERS: Final = ("a", "b", "c", "alpha", "beta", "gamma")
+LADDER: Final = (
+    "valid_parsed",
+    "valid_n_sites",
+    "valid_composition",
+    "valid_species_order",
+    "valid_cell",
+    "valid_distance",
+)
+VOLUME_BOUNDS: Final = (0.25, 4.0)
+"""Volume of a valid prediction, relative to the initial cell."""
+SHORTEST: Final = 0.5
+"""Atoms of a valid prediction are farther apart than this [Å]."""
+SWAPPED: Final = 0.1
+"""A structure has swapped atoms when assigning them lowers its RMSE by more than this [Å]."""
+CHANGED: Final = 0.001
+"""An error is improved or harmed when it differs from identity's by more than this [Å]."""
+DISPLACEMENT_GRID: Final = np.arange(10, 501) / 1000
+STRAIN_GRID: Final = np.arange(1, 101) / 1000
+SYMPREC: Final = MappingProxyType({"": 1e-2, "_tight": 1e-5})
+"""Suffix of the column -> tolerance of the symmetry search [Å]."""
+
+
+def score(
+    initial: Geometry, reference: Geometry, prediction: Geometry | None, status: Status
+) -> dict[str, float]:
+    """The cheap columns of one sample; nan where a column does not apply.
+
+    A prediction that fails the validity ladder is not scored, whatever its status says, and one
+    of a failed status is not scored, whatever it looks like.
+
+    Args:
+        initial: What the relaxer was given.
+        reference: The DFT-relaxed structure, same sites in the same order.
+        prediction: What the relaxer returned; None if it returned nothing.
+        status: What the relaxer said about it.
+
+    Returns:
+        `COLUMNS`: lengths in Å, angles in °, volumes in %, rungs and flags 0 or 1.
+    """
+    row = dict.fromkeys(COLUMNS, np.nan)
+    row["n_sites"] = float(len(reference.numbers))
+    row |= _floor(initial, reference)
+    if status in ANSWERED:
+        row |= validity(initial, prediction)
+    row["scored"] = float(status in SCORED and row["valid_distance"] == 1.0)
+    if prediction is not None and row["scored"]:
+        row |= _cell_errors(reference.lattice, prediction.lattice)
+        row |= _position_errors(reference, prediction)
+        row["score"] = (row["adwt"] + row["strain_awt"]) / 2
+        row |= _against_identity(row)
+    return row
+
+
+def validity(initial: Geometry, prediction: Geometry | None) -> dict[str, float]:
+    """The rungs of the validity ladder, 1 or 0; each requires all before it."""
+    climbed = 0
+    for rung in _rungs(initial, prediction):
+        if not rung:
+            break
+        climbed += 1
+    return {name: float(position < climbed) for position, name in enumerate(LADDER)}
+
+
+def _rungs(initial: Geometry, prediction: Geometry | None) -> Iterator[bool]:
+    """In the order of `LADDER`, lazily: a later rung may assume the earlier ones."""
+    yield prediction is not None
+    assert prediction is not None
+    yield len(prediction.numbers) == len(initial.numbers) == len(prediction.frac_coords)
+    yield bool(np.array_equal(np.sort(prediction.numbers), np.sort(initial.numbers)))
+    yield bool(np.array_equal(prediction.numbers, initial.numbers))
+    yield _sane_cell(initial.lattice, prediction.lattice)
+    yield bool(np.isfinite(prediction.frac_coords).all()) and (
+        shortest_distance(prediction) > SHORTEST
+    )
+
+
+def _sane_cell(initial: Floats, lattice: Floats) -> bool:
+    """Finite, of the same handedness, and neither collapsed nor exploded."""
+    if not np.isfinite(lattice).all():
+        return False
+    ratio = float(np.linalg.det(lattice) / np.linalg.det(initial))
+    return VOLUME_BOUNDS[0] < ratio < VOLUME_BOUNDS[1]
+
+
+def _floor(initial: Geometry, reference: Geometry) -> dict[str, float]:
+    """What doing nothing scores, and whether it leaves something to improve."""
+    cell = _cell_errors(reference.lattice, initial.lattice)
+    moved = displacements(reference, initial)
+    position = float(np.linalg.norm(moved, axis=1).mean())
+    return {
+        "identity_lattice_error": cell["lattice_error"],
+        "identity_volume_error": cell["volume_error"],
+        "identity_position_error": position,
+        "lattice_improvable": float(cell["lattice_error"] > CHANGED),
+        "position_improvable": float(position > CHANGED),
+    }
+
+
+def _cell_errors(reference: Floats, lattice: Floats) -> dict[str, float]:
+    errors = np.abs(cell_parameters(lattice) - cell_parameters(reference))
+    volume = abs(np.linalg.det(lattice) / np.linalg.det(reference))
+    stretch = strain(reference, lattice)
+    return {
+        **{f"{name}_error": float(x) for name, x in zip(PARAMETERS, errors, strict=True)},
+        **{f"{name}_square": float(x**2) for name, x in zip(PARAMETERS, errors, strict=True)},
+        "lattice_error": float(errors[:3].mean()),
+        "volume_error": float(abs(volume - 1) * 100),
+        "strain": stretch,
+        "strain_awt": float((stretch < STRAIN_GRID).mean()),
+    }
+
+
+def _position_errors(reference: Geometry, prediction: Geometry) -> dict[str, float]:
+    moved = displacements(reference, prediction)
+    norms = np.linalg.norm(moved, axis=1)
+    mean, square = float(norms.mean()), float((norms**2).mean())
+    assigned = assigned_rmse(reference, prediction, moved)
+    bonds = bond_errors(reference, prediction.lattice, moved)
+    gap = np.sqrt(square) - assigned
+    return {
+        "position_error": mean,
+        "position_square": square,
+        "position_max": float(norms.max()),
+        "component_error": float(np.abs(moved).mean()),
+        "component_square": square / 3,
+        "assigned_square": assigned**2,
+        "swap_gap": float(gap),
+        "swapped": float(gap > SWAPPED),
+        "adwt": float((mean < DISPLACEMENT_GRID).mean()),
+        "bond_error": float(bonds.mean()) if len(bonds) else np.nan,
+    }
+
+
+def _against_identity(row: Mapping[str, float]) -> dict[str, float]:
+    flags = {}
+    for part in ("lattice", "position"):
+        gain = row[f"identity_{part}_error"] - row[f"{part}_error"]
+        flags[f"{part}_improved"] = float(gain > CHANGED)
+        flags[f"{part}_harmed"] = float(gain < -CHANGED)
+    return flags
+
+
+def score_slow(initial: Geometry, reference: Geometry, prediction: Geometry) -> dict[str, float]:
+    """The columns that take milliseconds: structure matching and symmetry.
+
+    `rmsd` is pymatgen's `StructureMatcher(stol=1, scale=False)`, in units of (V/n)^(1/3) and 1.0
+    without a match, as Matbench Discovery reports it. It does not see the cell. Symmetry is lost
+    (gained) where the prediction has fewer (more) operations per cell than the reference, and
+    matches where number of operations and space group type agree.
+
+    Args:
+        initial: What the relaxer was given.
+        reference: The DFT-relaxed structure.
+        prediction: A structure that `score` has scored.
+
+    Returns:
+        `SLOW_COLUMNS`.
+    """
+    _, rotations = symmetry(initial, SYMPREC[""])
+    free = free_angles(initial.lattice, rotations)
+    row = {f"{name}_free": float(x) for name, x in zip(PARAMETERS[3:], free, strict=True)}
+    for suffix, symprec in SYMPREC.items():
+        row |= _symmetry_columns(reference, prediction, suffix, symprec)
+    return row | _matching(reference, prediction)
+
+
+def _symmetry_columns(
+    reference: Geometry, prediction: Geometry, suffix: str, symprec: float
+) -> dict[str, float]:
+    wanted, wanted_rotations = symmetry(reference, symprec)
+    found, found_rotations = symmetry(prediction, symprec)
+    surplus = len(found_rotations) - len(wanted_rotations)
+    return {
+        f"symmetry_match{suffix}": float(found == wanted and surplus == 0),
+        f"symmetry_lost{suffix}": float(surplus < 0),
+        f"symmetry_gained{suffix}": float(surplus > 0),
+    }
+
+
+def _matching(reference: Geometry, prediction: Geometry) -> dict[str, float]:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    matcher = StructureMatcher(stol=1.0, scale=False)
+    found = matcher.get_rms_dist(reference.structure(), prediction.structure())
+    return {
+        "rmsd": 1.0 if found is None else float(found[0]),
+        "matched": float(found is not None),
+    }
+
+
+COLUMNS: Final = (
+    "n_sites",
+    "scored",
+    *LADDER,
+    *(f"{name}_error" for name in PARAMETERS),
+    *(f"{name}_square" for name in PARAMETERS),
+    *("lattice_error", "volume_error", "strain", "strain_awt"),
+    *("position_error", "position_square", "position_max", "component_error", "component_square"),
+    *("assigned_square", "swap_gap", "swapped", "adwt", "bond_error", "score"),
+    *("identity_lattice_error", "identity_volume_error", "identity_position_error"),
+    *("lattice_improvable", "lattice_improved", "lattice_harmed"),
+    *("position_improvable", "position_improved", "position_harmed"),
+)
+"""What `score` returns, in order."""
+SLOW_COLUMNS: Final = (
+    *("alpha_free", "beta_free", "gamma_free"),
+    *(f"symmetry_{kind}{suffix}" for suffix in SYMPREC for kind in ("match", "lost", "gained")),
+    *("rmsd", "matched"),
+)
+"""What `score_slow` returns, in order."""
