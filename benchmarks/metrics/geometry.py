@@ -128,7 +128,8 @@ def _like_distance(image: MinimumImage, reference: Geometry, species: Sequence[I
 
 def _closest_pair(image: MinimumImage, cart: Floats) -> float:
     shortest = np.inf
-    first, second = np.triu_indices(len(cart), 1)
+    sites = np.arange(len(cart))
+    first, second = np.nonzero(sites[:, None] < sites)
     for part in range(0, len(first), PAIRS_AT_ONCE):
         chosen = slice(part, part + PAIRS_AT_ONCE)
         vectors = image.shortest(cart[first[chosen]] - cart[second[chosen]])
@@ -167,8 +168,9 @@ def cell_parameters(lattice: Floats) -> Floats:
     """Lengths a, b, c [Å] and angles alpha, beta, gamma [°] of (3, 3) row vectors: (6,)."""
     metric = lattice @ lattice.T
     lengths = np.sqrt(np.diagonal(metric))
-    cosines = (metric / np.outer(lengths, lengths))[_OFF_DIAGONAL]
-    return np.concatenate([lengths, np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))])
+    cosines = (metric / lengths / lengths[:, None])[_OFF_DIAGONAL]
+    angles = np.degrees(np.arccos(np.minimum(np.maximum(cosines, -1.0), 1.0)))
+    return np.concatenate([lengths, angles])
 
 
 def strain(reference: Floats, prediction: Floats) -> float:
