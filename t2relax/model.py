@@ -1,0 +1,108 @@
+"""The T5: its configuration, and weights + codec version + vocabulary hash as one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.core import UserError
+from t2relax.codec import CODEC_VERSION
+from t2relax.tokens import EOS_ID, PAD_ID, Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+"""The checkpoint that comes with the package; its README.md is the model card."""
+WEIGHTS = "model.safetensors"
+_CODEC_FILE = "t2relax.json"
+
+
+def new_model(tokenizer: Tokenizer, **changes: Any) -> T5ForConditionalGeneration:
+    """A T5 1.1 with random weights: a deep encoder, a shallow decoder.
+
+    Args:
+        tokenizer: gives the size of the vocabulary.
+        changes: fields of `T5Config` that differ, e.g. `num_layers=2`.
+    """
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "d_model": 256,
+        "d_kv": 64,
+        "num_heads": 4,
+        "d_ff": 1024,
+        "num_layers": 7,
+        "num_decoder_layers": 2,
+        "dropout_rate": 0.1,
+        "feed_forward_proj": "gated-gelu",
+        "relative_attention_num_buckets": 64,
+        "relative_attention_max_distance": 512,
+        "pad_token_id": PAD_ID,
+        "eos_token_id": EOS_ID,
+        "decoder_start_token_id": PAD_ID,
+    }
+    return T5ForConditionalGeneration(T5Config(**(settings | changes)))
+
+
+def save(
+    model: T5ForConditionalGeneration, tokenizer: Tokenizer, folder: Path, card: Mapping[str, Any]
+) -> None:
+    """Write weights (float16), configuration, codec and vocabulary, and how it was trained.
+
+    Args:
+        model: the trained model; converted to half precision on the way, in place.
+        tokenizer: its vocabulary goes into the folder with its hash.
+        folder: made if it is not there.
+        card: what the model was trained on and how, as plain JSON values.
+    """
+    model.half().save_pretrained(folder)
+    content = {
+        "codec_version": CODEC_VERSION,
+        "vocabulary_sha256": tokenizer.sha256,
+        "vocabulary": tokenizer.vocabulary,
+        "training": dict(card),
+    }
+    (folder / _CODEC_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def load(folder: Path, device: str = "cpu") -> tuple[T5ForConditionalGeneration, Tokenizer]:
+    """Model (float32, evaluation mode) and tokenizer of a checkpoint folder.
+
+    Raises:
+        UserError: no checkpoint there, or one of another codec.
+    """
+    from transformers import T5ForConditionalGeneration
+
+    weights(folder)
+    content = json.loads((folder / _CODEC_FILE).read_text())
+    tokenizer = Tokenizer(tuple(content["vocabulary"]))
+    if (
+        content["codec_version"] != CODEC_VERSION
+        or content["vocabulary_sha256"] != tokenizer.sha256
+    ):
+        raise UserError(
+            f"{folder} was trained with codec {content['codec_version']}, this is codec "
+            f"{CODEC_VERSION}: use the release that trained it, or train again"
+        )
+    model = T5ForConditionalGeneration.from_pretrained(folder, local_files_only=True).float()
+    return model.to(device).eval(), tokenizer
+
+
+def weights(path: str | Path = CHECKPOINT, **_: object) -> Path:
+    """The weights file of a checkpoint folder.
+
+    Raises:
+        UserError: the folder is no checkpoint of ours.
+    """
+    folder = Path(path)
+    for name in (WEIGHTS, "config.json", _CODEC_FILE):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder} is no t2relax checkpoint ({name} is missing): give a folder that "
+                "`python -m t2relax.train --out` wrote"
+            )
+    return folder / WEIGHTS

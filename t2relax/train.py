@@ -1,0 +1,250 @@
+"""Token-level training of the T5 on relaxations.
+
+    python -m t2relax.train --data embedded --data TRAIN.parquet --val VAL.parquet --out DIR
+
+Cross-entropy on the target text, Hugging Face's trainer (so `accelerate launch` gives several
+GPUs). Validation decodes freely running text under the grammar and scores it with
+`benchmarks.metrics`; the checkpoint with the best score is kept. Interrupt it and run the same
+command again: it resumes. The model lands in DIR, the trainer's state in DIR/state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    EarlyStoppingCallback,
+    T5ForConditionalGeneration,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from benchmarks.core import Geometry, UserError
+from benchmarks.metrics.columns import DISPLACEMENT_GRID, STRAIN_GRID
+from benchmarks.metrics.geometry import cell_parameters, displacements, strain
+from t2relax import model as t5
+from t2relax.codec import CodecError, apply_delta, geometry_of, read_delta
+from t2relax.dataset import (
+    NO_AUGMENTATION,
+    Augmentation,
+    Pair,
+    PairDataset,
+    collate,
+    encode_pair,
+    read_pairs,
+)
+from t2relax.generate import decode_constrained
+from t2relax.tokens import Tokenizer, template
+
+
+def validate(
+    model: T5ForConditionalGeneration, pairs: Sequence[Pair], batch_size: int = 256
+) -> dict[str, float]:
+    """Means over freely running, constrained decodes of `pairs`, by the reported definitions.
+
+    A decode that is no cell takes the errors of predicting no change, and 0 in `adwt` and
+    `strain_awt`. `score` is the mean of the latter two, as on the leaderboard.
+    """
+    tokenizer = Tokenizer()
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].initial.numbers))
+    rows = []
+    for first in range(0, len(order), batch_size):
+        batch = [pairs[i] for i in order[first : first + batch_size]]
+        sources = [encode_pair(pair, tokenizer)[0] for pair in batch]
+        templates = [template(pair.initial.numbers, tokenizer) for pair in batch]
+        decoded = decode_constrained(model, tokenizer, sources, templates)
+        texts = [tokenizer.decode(ids.tolist()) for ids in decoded]
+        rows += [_score(pair, text) for pair, text in zip(batch, texts, strict=True)]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return means | {"score": (means["adwt"] + means["strain_awt"]) / 2}
+
+
+def _score(pair: Pair, text: str) -> dict[str, float]:
+    initial = geometry_of(pair.initial)
+    reference = apply_delta(initial, pair.delta, initial.numbers)
+    try:
+        return _errors(reference, apply_delta(initial, *read_delta(text)))
+    except CodecError:
+        return _errors(reference, initial) | {"adwt": 0.0, "strain_awt": 0.0}
+
+
+def _errors(reference: Geometry, prediction: Geometry) -> dict[str, float]:
+    off = cell_parameters(prediction.lattice) - cell_parameters(reference.lattice)
+    moved = float(np.linalg.norm(displacements(reference, prediction), axis=1).mean())
+    stretch = strain(reference.lattice, prediction.lattice)
+    volume = np.linalg.det(prediction.lattice) / np.linalg.det(reference.lattice)
+    return {
+        "lattice_mae": float(np.abs(off[:3]).mean()),
+        "volume_mape": float(abs(volume - 1) * 100),
+        "strain": stretch,
+        "position_mae": moved,
+        "adwt": float((moved < DISPLACEMENT_GRID).mean()),
+        "strain_awt": float((stretch < STRAIN_GRID).mean()),
+    }
+
+
+class RelaxationTrainer(Trainer):
+    """Validates by decoding instead of by the loss."""
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Decode the validation pairs and log their metrics."""
+        self.model.eval()
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+            found = validate(self.model, self.eval_dataset.pairs)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        self.model.train()
+        return metrics
+
+
+class StopAfter(TrainerCallback):
+    """Ends the training after a stated time; what was best so far is kept."""
+
+    def __init__(self, minutes: float) -> None:
+        self.deadline = time.monotonic() + 60 * minutes
+
+    def on_step_end(
+        self, _: TrainingArguments, __: TrainerState, control: TrainerControl, **___: Any
+    ) -> None:
+        """Evaluate, save and stop once the time is over."""
+        if time.monotonic() > self.deadline:
+            control.should_evaluate = control.should_save = control.should_training_stop = True
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m t2relax.train", description=__doc__)
+    add = parser.add_argument
+    add("--data", action="append", required=True, help="training data; may be repeated")
+    add("--val", action="append", required=True, help="validation data; may be repeated")
+    add("--out", type=Path, required=True)
+    add("--steps", type=int, default=20_000)
+    add("--batch-size", type=int, default=64)
+    add("--learning-rate", type=float, default=5e-4)
+    add("--warmup", type=int, default=500, help="steps")
+    add("--eval-steps", type=int, default=1000)
+    add("--patience", type=int, default=10, help="evaluations without improvement before the end")
+    add("--minutes", type=float, default=float("inf"), help="stop after this long")
+    add("--workers", type=int, default=2, help="processes that write and tokenise text")
+    add("--seed", type=int, default=0)
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="field of T5Config")
+    return parser.parse_args(argv)
+
+
+def training_arguments(args: argparse.Namespace) -> TrainingArguments:
+    """Hugging Face's arguments for ours."""
+    return TrainingArguments(
+        output_dir=str(args.out / "state"),
+        max_steps=args.steps,
+        per_device_train_batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=args.warmup,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        bf16=torch.cuda.is_available(),
+        tf32=torch.cuda.is_available() or None,
+        eval_strategy="steps",
+        eval_steps=args.eval_steps,
+        save_strategy="steps",
+        save_steps=args.eval_steps,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_score",
+        greater_is_better=True,
+        logging_steps=100,
+        dataloader_num_workers=args.workers,
+        dataloader_persistent_workers=args.workers > 0,
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        report_to=[],
+        seed=args.seed,
+    )
+
+
+def train(args: argparse.Namespace) -> dict[str, Any]:
+    """Train, keep the best checkpoint, write it with its training record; return the record."""
+    set_seed(args.seed)
+    pairs, origin = read_pairs(args.data, "train")
+    val_pairs, val_origin = read_pairs(args.val, "val")
+    if not pairs or not val_pairs:
+        raise UserError("no pairs to train or to validate on")
+    tokenizer = Tokenizer()
+    model = t5.new_model(tokenizer, **dict(_config_field(text) for text in args.set))
+    stop = StopAfter(args.minutes)
+    trainer = RelaxationTrainer(
+        model=model,
+        args=training_arguments(args),
+        data_collator=collate,
+        train_dataset=PairDataset(pairs, Augmentation(), args.seed),
+        eval_dataset=PairDataset(val_pairs, NO_AUGMENTATION),
+        callbacks=[stop, EarlyStoppingCallback(args.patience)],
+    )
+    began = time.monotonic()
+    state = args.out / "state"
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(state) if state.is_dir() else None)
+    record = {
+        "from": "scratch",
+        "data": origin,
+        "validation_data": val_origin,
+        "n_pairs": len(pairs),
+        "n_validation_pairs": len(val_pairs),
+        "n_parameters": model.num_parameters(),
+        "command": shlex.join(["python", "-m", "t2relax.train", *sys.argv[1:]]),
+        "seed": args.seed,
+        "steps": trainer.state.global_step,
+        "epochs": round(trainer.state.epoch or 0.0, 2),
+        "best_step": trainer.state.best_global_step,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "validation": validate(trainer.model.eval(), val_pairs),
+    }
+    (args.out / "history.json").write_text(json.dumps(trainer.state.log_history) + "\n")
+    t5.save(trainer.model, tokenizer, args.out, record)
+    return record
+
+
+def _config_field(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"--set wants FIELD=VALUE, not {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: 0 when a model was written, 2 for a mistake of the user's, 130 interrupted."""
+    args = parse(argv)
+    try:
+        record = train(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command resumes from the last checkpoint", file=sys.stderr)
+        return 130
+    print(json.dumps(record["validation"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
