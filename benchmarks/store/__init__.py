@@ -1,0 +1,24 @@
+"""The run folder: structures and outcomes of one model, never scores.
+
+`OUT/<model>/run.json` holds two blocks: `identity` must be equal to resume or to merge,
+`provenance` is recorded only. The records lie beside it in `part-00000.parquet`, … Each file is
+written under a temporary name, synced and renamed, so that a kill at any moment loses at most what
+was not flushed and repeats nothing. There is one writer at a time.
+"""
+
+from benchmarks.store.reading import SCHEMA_VERSION, Run, read_run, read_runs
+from benchmarks.store.records import SCHEMA, Record, Records, table_of
+from benchmarks.store.writing import RunWriter, model_folder
+
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "Record",
+    "Records",
+    "Run",
+    "RunWriter",
+    "model_folder",
+    "read_run",
+    "read_runs",
+    "table_of",
+]

@@ -1,0 +1,150 @@
+"""One outcome as a row: the schema, `Record`, and tables of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from benchmarks.core import Geometry, Status
+
+_VECTOR = pa.list_(pa.float64(), 3)
+SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("sample_id", pa.string()),
+        ("repeat", pa.int32()),
+        ("status", pa.string()),
+        ("lattice", pa.list_(_VECTOR)),
+        ("frac_coords", pa.list_(_VECTOR)),
+        ("numbers", pa.list_(pa.int16())),
+        ("energy", pa.float64()),
+        ("max_force", pa.float64()),
+        ("max_stress", pa.float64()),
+        ("n_force_evals", pa.int64()),
+        ("n_tokens", pa.int64()),
+        ("batch_id", pa.int64()),
+        ("batch_size", pa.int32()),
+        ("batch_seconds", pa.float64()),
+        ("detail", pa.string()),
+    ]
+)
+"""One row per model, sample and repeat; Å, eV, eV/Å, eV/Å^3, s."""
+_GEOMETRY = ("lattice", "frac_coords", "numbers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One outcome. `batch_seconds` is as measured, for the whole batch."""
+
+    model: str
+    sample_id: str
+    repeat: int
+    status: Status
+    geometry: Geometry | None = None
+    energy: float | None = None
+    """Total [eV]."""
+    max_force: float | None = None
+    """[eV/Å]"""
+    max_stress: float | None = None
+    """[eV/Å^3]"""
+    n_force_evals: int | None = None
+    n_tokens: int | None = None
+    batch_id: int
+    batch_size: int
+    batch_seconds: float
+    detail: str | None = None
+
+
+class Records(Sequence[Record]):
+    """The rows of a record table as `Record` objects, built on access.
+
+    Args:
+        table: Arrow table in `SCHEMA`.
+    """
+
+    def __init__(self, table: Any) -> None:
+        self._table = table.combine_chunks()
+        self._lattice = _flat(self._table["lattice"])
+        self._frac = _flat(self._table["frac_coords"])
+        self._numbers = _flat(self._table["numbers"])
+        self._has_geometry = np.asarray(self._table["numbers"].is_valid().to_numpy())
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        return next(self._slab(i, 1))
+
+    def __iter__(self) -> Iterator[Record]:
+        for start in range(0, len(self), 1000):
+            yield from self._slab(start, 1000)
+
+    def _slab(self, start: int, length: int) -> Iterator[Record]:
+        rows = self._table.drop_columns(list(_GEOMETRY)).slice(start, length).to_pylist()
+        for i, row in enumerate(rows, start):
+            row["status"] = Status(row["status"])
+            yield Record(**row, geometry=self.geometry(i))
+
+    def geometry(self, index: int) -> Geometry | None:
+        """The geometry of one row alone, as views into the columns."""
+        if not self._has_geometry[index]:
+            return None
+        lattice, frac, numbers = (
+            values[starts[index] : starts[index + 1]]
+            for starts, values in (self._lattice, self._frac, self._numbers)
+        )
+        return Geometry(lattice, frac, numbers)
+
+
+def table_of(records: Sequence[Record]) -> Any:
+    """Records as an Arrow table in `SCHEMA`."""
+    columns: dict[str, Any] = {
+        field.name: pa.array([getattr(record, field.name) for record in records], field.type)
+        for field in SCHEMA
+        if field.name not in (*_GEOMETRY, "status")
+    }
+    columns["status"] = pa.array([str(record.status) for record in records])
+    geometries = [record.geometry for record in records]
+    for geometry in geometries:
+        if geometry is not None and len(geometry.numbers) != len(geometry.frac_coords):
+            raise ValueError("as many atomic numbers as positions are needed")
+    for name in _GEOMETRY:
+        rows = [None if g is None else np.asarray(getattr(g, name)) for g in geometries]
+        columns[name] = _lists(rows, SCHEMA.field(name).type)
+    return pa.table([columns[field.name] for field in SCHEMA], schema=SCHEMA)
+
+
+def _lists(rows: Sequence[NDArray[Any] | None], kind: Any) -> Any:
+    """Arrays of shape (n,) or (n, 3), or None, as one Arrow list column."""
+    counts = [0 if row is None else len(row) for row in rows]
+    flat = [row.ravel() for row in rows if row is not None]
+    vectors = kind.value_type == _VECTOR
+    scalar = pa.float64() if vectors else kind.value_type
+    values = pa.array(np.concatenate(flat) if flat else [], scalar)
+    return pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32()),
+        pa.FixedSizeListArray.from_arrays(values, 3) if vectors else values,
+        type=kind,
+        mask=pa.array([row is None for row in rows]),
+    )
+
+
+def _flat(column: Any) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Where each row of a list column starts, and all entries as (n,) or (n, 3)."""
+    lists = column.combine_chunks()
+    values = lists.values
+    if pa.types.is_fixed_size_list(values.type):
+        return lists.offsets.to_numpy(), values.flatten().to_numpy().reshape(-1, 3)
+    return lists.offsets.to_numpy(), values.to_numpy()
