@@ -80,10 +80,8 @@ def load(folder: Path, device: str = "cpu") -> tuple[T5ForConditionalGeneration,
     weights(folder)
     content = json.loads((folder / _CODEC_FILE).read_text())
     tokenizer = Tokenizer(tuple(content["vocabulary"]))
-    if (
-        content["codec_version"] != CODEC_VERSION
-        or content["vocabulary_sha256"] != tokenizer.sha256
-    ):
+    known = (content["codec_version"], content["vocabulary_sha256"])
+    if known != (CODEC_VERSION, tokenizer.sha256):
         raise UserError(
             f"{folder} was trained with codec {content['codec_version']}, this is codec "
             f"{CODEC_VERSION}: use the release that trained it, or train again"

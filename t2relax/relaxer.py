@@ -1,7 +1,4 @@
-"""The T5 behind the relaxer interface.
-
-T5Relaxer().relax([structure])[0].structure
-"""
+"""The T5 behind the relaxer interface: `T5Relaxer().relax([structure])[0].structure`."""
 
 from __future__ import annotations
 

@@ -100,6 +100,8 @@ def _errors(reference: Geometry, prediction: Geometry) -> dict[str, float]:
 class RelaxationTrainer(Trainer):
     """Validates by decoding instead of by the loss."""
 
+    control: TrainerControl
+
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Decode the validation pairs and log their metrics."""
         self.model.eval()
