@@ -1,0 +1,248 @@
+"""Whatever one structure does to its worker, every other structure keeps its answer."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import process
+from benchmarks.core import Status, UserError
+from benchmarks.execute import Budget, Settings, run_model
+from benchmarks.registry import ModelSpec
+from tests import toys
+
+OK, ERROR, RESOURCE = Status.OK, Status.ERROR, Status.RESOURCE
+
+
+def toy(cls, parts=(), batch_size=4, **kwargs):
+    return ModelSpec(
+        name=cls.lower(),
+        target=f"tests.toys:{cls}",
+        kwargs=kwargs,
+        family="hybrid" if parts else "trivial",
+        label=cls,
+        track="trivial",
+        licence="MIT",
+        batch_size=batch_size,
+        parts=tuple(parts),
+    )
+
+
+def run(spec, sizes, tmp_path, **settings):
+    """Run a toy over structures with so many sites each; records by size, and the outcome."""
+    todo = [(f"s{size}", 0, toys.geometry(size)) for size in sizes]
+    records = []
+    outcome = run_model(
+        spec,
+        todo,
+        settings=Settings(**settings),
+        on_records=records.extend,
+        log=tmp_path / "worker.log",
+    )
+    assert len({r.sample_id for r in records}) == len(records)
+    return {int(r.sample_id[1:]): r for r in records}, outcome
+
+
+def statuses(records):
+    return {size: record.status for size, record in sorted(records.items())}
+
+
+def test_answers_come_back_unchanged_and_timed(tmp_path):
+    records, outcome = run(toy("Well"), [1, 2, 3, 4, 5], tmp_path)
+    assert statuses(records) == dict.fromkeys([1, 2, 3, 4, 5], OK)
+    geometry = toys.geometry(3)
+    assert np.array_equal(records[3].geometry.lattice, geometry.lattice)
+    assert np.array_equal(records[3].geometry.frac_coords, geometry.frac_coords)
+    assert np.array_equal(records[3].geometry.numbers, geometry.numbers)
+    assert [records[n].batch_id for n in (1, 4, 5)] == [0, 0, 1]
+    assert [records[n].batch_size for n in (1, 4, 5)] == [4, 4, 1]
+    assert 0 < records[1].batch_seconds < 1
+    assert outcome.aborted is None
+    assert outcome.load_seconds > 0
+    assert outcome.warmup_seconds > 0
+    assert 10 < outcome.peak_memory_mb < 2000
+
+
+def test_nothing_to_do_starts_nothing(tmp_path):
+    records, outcome = run(toy("CannotLoad"), [], tmp_path)
+    assert records == {}
+    assert outcome.load_seconds is None
+    assert outcome.aborted is None
+
+
+@pytest.mark.parametrize(
+    ("cls", "status", "detail"),
+    [
+        ("Raises", ERROR, "TypeError: no such orbital"),
+        ("Exits", ERROR, "worker exited with status 3"),
+        ("SegFaults", ERROR, "worker killed by SIGSEGV"),
+        ("IsKilled", RESOURCE, "worker killed by SIGKILL (out of memory?)"),
+        ("TooFew", ERROR, "ContractError: TooFew.relax gave 0 outcomes for 1"),
+        ("NotRelaxed", ERROR, "ContractError: NotRelaxed.relax gave a NoneType, not a Relaxed"),
+        (
+            "LosesAnAtom",
+            ERROR,
+            "ContractError: LosesAnAtom.relax said ok with other sites than it was given",
+        ),
+    ],
+)
+def test_only_the_culprit_is_lost(cls, status, detail, tmp_path):
+    records, outcome = run(toy(cls, bad=3), [1, 2, 3, 4, 5], tmp_path)
+    assert statuses(records) == {1: OK, 2: OK, 3: status, 4: OK, 5: OK}
+    assert records[3].detail == detail
+    assert records[3].geometry is None
+    assert records[4].batch_size == 1  # timed in the call that answered it
+    assert outcome.aborted is None
+
+
+def test_a_hanging_structure_is_ended_with_all_it_started(tmp_path):
+    pids = tmp_path / "pids"
+    begin = time.monotonic()
+    spec = toy("HangsWithChild", bad=2, file=str(pids))
+    records, _ = run(spec, [1, 2, 3], tmp_path, timeout=0.5)
+    assert statuses(records) == {1: OK, 2: RESOURCE, 3: OK}
+    assert records[2].detail == "no answer within 0.5 s"
+    assert time.monotonic() - begin < 30
+    for pid in pids.read_text().split():
+        assert not _alive(int(pid))
+
+
+def _alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize("cls", ["Raises", "Hangs", "IsKilled"])
+def test_the_first_structure_may_be_the_culprit(cls, tmp_path):
+    records, outcome = run(toy(cls, bad=1), [1, 2], tmp_path, timeout=1)
+    assert statuses(records) == {1: ERROR if cls == "Raises" else RESOURCE, 2: OK}
+    assert outcome.warmup_seconds is None
+
+
+def test_out_of_memory_halves_the_batch(tmp_path):
+    records, _ = run(toy("Hungry", most=6), [1, 2, 3, 4, 9], tmp_path)
+    assert statuses(records) == {1: OK, 2: OK, 3: OK, 4: OK, 9: RESOURCE}
+    assert records[9].detail == "OutOfMemoryError: tried to allocate 2 GiB"
+    assert [records[n].batch_size for n in (1, 2, 3, 4)] == [2, 2, 1, 1]
+
+
+def test_an_answer_does_not_depend_on_the_order(tmp_path):
+    forward, _ = run(toy("Stretches", factor=1.1), [1, 2, 3, 4, 5], tmp_path)
+    backward, _ = run(toy("Stretches", factor=1.1), [5, 4, 3, 2, 1], tmp_path, batch_size=2)
+    for size, record in forward.items():
+        other = backward[size].geometry
+        assert np.abs(record.geometry.lattice - other.lattice).max() < 1e-6
+
+
+def test_a_hybrid_starts_where_its_first_part_ended(tmp_path):
+    first = toy("Stretches", factor=1.1, bad=2, n_tokens=7)
+    second = toy("Stretches", factor=2.0, n_force_evals=5)
+    records, _ = run(toy("both", parts=(first, second)), [1, 2], tmp_path)
+    assert statuses(records) == {1: OK, 2: Status.UNSUPPORTED}
+    assert records[1].geometry.lattice[0, 0] == pytest.approx(8.8)
+    assert (records[1].n_tokens, records[1].n_force_evals) == (7, 5)
+    assert records[1].energy == 2.0
+    assert records[2].detail == "too many sites"
+
+
+def test_constructors_get_the_settings_that_they_name(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    settings = {"seed": 4, "fmax": 0.01, "max_steps": 9, "offline": True}
+    records, _ = run(toy("Sees"), [1], tmp_path, **settings)
+    assert records[1].detail == "cpu 4 0.01 9 True 4 3 1"
+    assert capfd.readouterr().out == ""
+    assert "must not reach" in (tmp_path / "worker.log").read_text()
+
+
+def test_a_relaxer_that_cannot_be_built_ends_the_run(tmp_path):
+    records, outcome = run(toy("CannotLoad"), [1, 2], tmp_path)
+    assert records == {}
+    assert outcome.aborted == "cannotload cannot be loaded: ValueError: weights of another model"
+
+
+def test_what_the_user_must_do_is_told_to_the_user(tmp_path):
+    with pytest.raises(UserError, match=r"^weights\.pt is missing: put it there$"):
+        run(toy("CannotLoad", user_error=True), [1], tmp_path)
+
+
+def test_a_worker_that_dies_at_start_is_tried_three_times(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    _, outcome = run(toy("DiesAtStart", folder=str(marks)), [1, 2], tmp_path)
+    assert outcome.aborted == "diesatstart cannot be loaded: worker exited with status 7"
+    assert len(list(marks.iterdir())) == 3
+
+
+def test_loading_has_a_time_limit_of_its_own(tmp_path):
+    records, outcome = run(toy("SlowToLoad", seconds=1.0), [1], tmp_path, timeout=0.5)
+    assert statuses(records) == {1: OK}
+    assert 1.0 < outcome.load_seconds < 5.0
+
+
+@pytest.mark.parametrize(
+    ("n_ok", "n_errors", "overdrawn"),
+    [(0, 5, False), (0, 6, True), (50, 5, False), (54, 6, False), (53, 6, True)],
+)
+def test_error_budget(n_ok, n_errors, overdrawn):
+    class Record:
+        detail = "TypeError: x"
+
+        def __init__(self, status):
+            self.status = status
+
+    budget = Budget(0.1)
+    budget.add([Record(OK)] * n_ok + [Record(ERROR)] * n_errors)
+    assert (budget.overdrawn() is not None) == overdrawn
+    assert (budget.all_failed() is not None) == (n_ok == 0)
+
+
+def test_a_broken_model_ends_early(tmp_path):
+    todo = [(f"s{i}", 0, toys.geometry(2)) for i in range(40)]
+    records = []
+    outcome = run_model(
+        toy("Raises", bad=2),
+        todo,
+        settings=Settings(),
+        on_records=records.extend,
+        log=tmp_path / "log",
+    )
+    assert len(records) == 8  # two batches
+    assert outcome.aborted == (
+        "8 of 8 structures ended in error, the last with TypeError: no such orbital"
+    )
+
+
+def test_an_interrupt_leaves_no_worker(tmp_path):
+    workers = []
+
+    def interrupt(records):
+        raise KeyboardInterrupt
+
+    original = process.Worker.__init__
+
+    def remember(self, *args):
+        original(self, *args)
+        workers.append(self.process)
+
+    process.Worker.__init__ = remember
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_model(
+                toy("Well"), [("a", 0, toys.geometry(1))], settings=Settings(), on_records=interrupt
+            )
+    finally:
+        process.Worker.__init__ = original
+    assert [worker.poll() for worker in workers] == [-9]
+
+
+def test_threads_follow_the_user_or_the_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert process.threads() == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert 1 <= process.threads() <= (os.cpu_count() or 1)
+    assert process.environment(offline=False)["OMP_NUM_THREADS"] == str(process.threads())

@@ -1,0 +1,126 @@
+"""A model is found by its name, and what is missing is said before anything runs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.core import UserError
+from benchmarks.registry import MODELS, find_weights, import_target, require, resolve, resolve_all
+
+HEAVY = ("torch", "pymatgen", "transformers", "chgnet", "mace", "pandas", "pyarrow", "sklearn")
+
+
+def test_the_models_of_the_first_board_are_there():
+    assert list(MODELS) == [
+        "identity",
+        "mean-delta",
+        "volume-scaling",
+        "gbr",
+        "t5",
+        "t5-free",
+        "chgnet",
+        "mace",
+        "mace-mp-0",
+        "mace-mpa-0",
+        "mace-omat-0",
+    ]
+
+
+@pytest.mark.parametrize("spec", MODELS.values(), ids=list(MODELS))
+def test_an_entry_names_a_class_that_exists(spec):
+    try:
+        require(spec)
+    except UserError as error:
+        pytest.skip(str(error))
+    assert callable(import_target(spec.target))
+    assert spec.weights is None or callable(import_target(spec.weights))
+    assert spec.training_data or spec.name in {"identity", "volume-scaling"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("chgnt", "unknown model 'chgnt': did you mean chgnet?"),
+        ("T5", "unknown model 'T5': did you mean t5?"),
+        ("zzzzz", "unknown model 'zzzzz': see --list-models"),
+        ("t5+chgnt", "unknown model 'chgnt': did you mean chgnet?"),
+        ("t5+", "unknown model '': see --list-models"),
+        ("a/b=t5:x", "'a/b' cannot be a label: use letters, digits, '.', '_' and '-'"),
+        ("..=t5:x", "'..' cannot be a label: use letters, digits, '.', '_' and '-'"),
+        ("t5=t5:x", "'t5' is the name of a model already: choose another label"),
+        ("my=t5:no/such/folder", "no/such/folder: no such file or folder"),
+        ("my=ase:no_colon", "'no_colon': an ASE calculator is given as package.module:factory"),
+        ("my=mace:m", "m is a pickle, which can run any code: add --trust if you trust it"),
+        (
+            "my=gap:x",
+            "'my=gap:x': write LABEL=t5:PATH, LABEL=mace:PATH or LABEL=ase:package.module:factory",
+        ),
+    ],
+)
+def test_a_wrong_name_is_answered_with_what_to_do(name, message):
+    with pytest.raises(UserError) as caught:
+        resolve(name)
+    assert str(caught.value) == message
+
+
+def test_a_missing_dependency_names_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "chgnet" else True)
+    with pytest.raises(UserError) as caught:
+        require(MODELS["chgnet"])
+    assert str(caught.value) == (
+        "chgnet needs chgnet: pip install 't2relax-bench[chgnet]' "
+        "(in a clone: pip install -e '.[chgnet]')"
+    )
+
+
+def test_a_hybrid_needs_what_its_parts_need():
+    hybrid = resolve("t5+chgnet")
+    assert hybrid.name == "t5+chgnet"
+    assert hybrid.family == "hybrid"
+    assert [part.name for part in hybrid.parts] == ["t5", "chgnet"]
+    assert hybrid.requires == ("torch", "transformers", "safetensors", "chgnet")
+    assert hybrid.extra == "chgnet,t5"
+    assert hybrid.batch_size == 1
+    assert hybrid.training_data == (
+        "substitution/train",
+        "embedded/train",
+        "MPtrj (Materials Project)",
+    )
+
+
+def test_own_models(tmp_path):
+    own = resolve(f"mine=t5:{tmp_path}")
+    assert (own.name, own.target) == ("mine", "t2relax.relaxer:T5Relaxer")
+    assert own.kwargs == {"path": str(tmp_path)}
+    assert own.training_data == ("not stated",)
+    mace = resolve(f"big=mace:{tmp_path}", trust=True)
+    assert mace.name == "big"
+    ase = resolve("zero=ase:baselines.ase_relaxer:ZeroForce")
+    assert ase.kwargs == {"calculator": "baselines.ase_relaxer:ZeroForce"}
+    require(ase)
+    with pytest.raises(UserError, match=r"no\.such\.module, which cannot be found"):
+        require(resolve("zero=ase:no.such.module:factory"))
+
+
+def test_a_label_can_be_part_of_a_hybrid_and_a_model_is_taken_once():
+    specs = resolve_all(["identity", "z=ase:a.b:c", "identity", "z+chgnet"])
+    assert [spec.name for spec in specs] == ["identity", "z", "z+chgnet"]
+
+
+def test_weights_are_asked_for_with_what_the_function_names(tmp_path):
+    (tmp_path / "w.bin").write_bytes(b"weights")
+    spec = resolve(f"mine=t5:{tmp_path}")
+    with pytest.raises(UserError, match="is no t2relax checkpoint"):
+        find_weights(spec, offline=True)
+    assert find_weights(MODELS["identity"], offline=True) == ()
+
+
+def test_listing_imports_nothing_heavy():
+    code = (
+        "import sys; from benchmarks.run import main; status = main(['--list-models']); "
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == list(MODELS)

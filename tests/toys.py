@@ -1,0 +1,193 @@
+"""Relaxers that misbehave on purpose. A structure is told by the number of its sites."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.core import Geometry, Relaxed, Status, UserError
+
+
+def geometry(n_sites, number=14):
+    """A cubic cell of 4 Å with sites along its diagonal."""
+    frac = np.repeat(np.arange(n_sites)[:, None] / n_sites, 3, axis=1)
+    return Geometry(np.eye(3) * 4.0, frac, np.full(n_sites, number, dtype=np.int16))
+
+
+class Well:
+    """Returns what it got; the toys below do so for all but the structures with `bad` sites."""
+
+    def __init__(self, bad=0, **settings):
+        self.bad = bad
+
+    def relax(self, structures):
+        for structure in structures:
+            if len(structure) == self.bad:
+                self.misbehave()
+        return [Relaxed(status=Status.OK, structure=s) for s in structures]
+
+    def misbehave(self):
+        """Nothing; a toy does here what it is named for."""
+
+
+class Raises(Well):
+    def misbehave(self):
+        raise TypeError("no such orbital")
+
+
+class Hangs(Well):
+    def misbehave(self):
+        time.sleep(60)
+
+
+class Exits(Well):
+    def misbehave(self):
+        os._exit(3)
+
+
+class SegFaults(Well):
+    def misbehave(self):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class IsKilled(Well):
+    def misbehave(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hungry:
+    """Runs out of memory for batches of more than `most` sites in all."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def relax(self, structures):
+        class OutOfMemoryError(RuntimeError):
+            """Named like torch's."""
+
+        if sum(len(s) for s in structures) > self.most:
+            raise OutOfMemoryError("tried to allocate 2 GiB")
+        return [Relaxed(status=Status.OK, structure=s) for s in structures]
+
+
+class TooFew(Well):
+    def relax(self, structures):
+        return super().relax([s for s in structures if len(s) != self.bad])
+
+
+class NotRelaxed(Well):
+    def relax(self, structures):
+        outcomes = super().relax(structures)
+        return [None if len(o.structure) == self.bad else o for o in outcomes]
+
+
+class LosesAnAtom(Well):
+    """Says ok all the same."""
+
+    def relax(self, structures):
+        outcomes = super().relax(structures)
+        for outcome in outcomes:
+            if len(outcome.structure) == self.bad:
+                outcome.structure.remove_sites([0])
+        return outcomes
+
+
+class Stretches:
+    """Scales the cell by `factor`; `unsupported` for structures with `bad` sites."""
+
+    def __init__(self, factor, bad=0, n_tokens=None, n_force_evals=None):
+        self.factor, self.bad = factor, bad
+        self.counts = {"n_tokens": n_tokens, "n_force_evals": n_force_evals}
+
+    def relax(self, structures):
+        return [self._one(s) for s in structures]
+
+    def _one(self, structure):
+        if len(structure) == self.bad:
+            return Relaxed(status=Status.UNSUPPORTED, detail="too many sites")
+        stretched = structure.copy()
+        stretched.scale_lattice(structure.volume * self.factor**3)
+        return Relaxed(status=Status.OK, structure=stretched, energy=self.factor, **self.counts)
+
+
+class SlowToLoad(Well):
+    def __init__(self, seconds):
+        super().__init__()
+        time.sleep(seconds)
+
+
+class Sees:
+    """Answers with what it sees around it: settings and environment."""
+
+    def __init__(self, device, seed, fmax, max_steps, offline, batch_size):
+        self.seen = f"{device} {seed} {fmax} {max_steps} {offline} {batch_size}"
+
+    def relax(self, structures):
+        sys.stdout.write("this line must not reach our stdout\n")
+        names = ("OMP_NUM_THREADS", "HF_HUB_OFFLINE")
+        env = " ".join(os.environ.get(name, "unset") for name in names)
+        detail = f"{self.seen} {env}"
+        return [Relaxed(status=Status.OK, structure=s, detail=detail) for s in structures]
+
+
+class CannotLoad:
+    def __init__(self, user_error=False):
+        if user_error:
+            raise UserError("weights.pt is missing: put it there")
+        raise ValueError("weights of another model")
+
+    def relax(self, structures):
+        raise NotImplementedError
+
+
+class DiesAtStart:
+    """Leaves a mark per attempt in `folder`."""
+
+    def __init__(self, folder):
+        number = len(list(Path(folder).iterdir()))
+        (Path(folder) / str(number)).touch()
+        os._exit(7)
+
+    def relax(self, structures):
+        raise NotImplementedError
+
+
+class HangsWithChild(Hangs):
+    """Starts a process of its own before it hangs, and writes down both ids."""
+
+    def __init__(self, bad, file):
+        super().__init__(bad)
+        self.file = file
+
+    def misbehave(self):
+        import subprocess
+
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        Path(self.file).write_text(f"{os.getpid()} {child.pid}")
+        super().misbehave()
+
+
+def slow_calculator():
+    """An ASE calculator without forces that takes 0.2 s per structure."""
+    from baselines.ase_relaxer import ZeroForce
+
+    class Slow(ZeroForce):
+        def calculate(self, *args, **kwargs):
+            time.sleep(0.2)
+            super().calculate(*args, **kwargs)
+
+    return Slow()
+
+
+def broken_calculator():
+    """An ASE calculator that raises, whatever it is asked."""
+    from baselines.ase_relaxer import ZeroForce
+
+    class Broken(ZeroForce):
+        def calculate(self, *args, **kwargs):
+            raise KeyError("parameters of Si")
+
+    return Broken()
