@@ -78,6 +78,7 @@ def run_model(
     *,
     settings: Settings,
     on_records: Callable[[list[Record]], None],
+    budget: Budget | None = None,
     first_batch: int = 0,
     log: Path | None = None,
 ) -> Outcome:
@@ -88,6 +89,7 @@ def run_model(
         todo: (sample id, repeat, initial geometry); read lazily, a few batches ahead.
         settings: Device, limits, budget.
         on_records: Called after every batch, with one record per structure of it.
+        budget: Has counted what the run holds already; None: nothing.
         first_batch: Number of the first batch, to go on counting in a resumed run.
         log: File to which the worker's output is appended; None: our stderr.
 
@@ -98,17 +100,17 @@ def run_model(
         UserError: The relaxer says while loading that something of the user's is missing or wrong.
     """
     batch_size = settings.batch_size or spec.batch_size
-    budget = Budget(settings.error_budget)
-    aborted = None
+    budget = budget or Budget(settings.error_budget)
     with Driver(spec, settings, log=log, first_batch=first_batch) as driver:
         try:
             for batch in _batches(todo, batch_size):
+                if budget.overdrawn():
+                    break
                 for records in driver.solve(batch):
                     on_records(records)
-                    budget.add(records)
-                if aborted := budget.overdrawn():
-                    break
-            aborted = aborted or budget.all_failed()
+                    for record in records:
+                        budget.add(record.status, record.detail)
+            aborted = budget.verdict()
         except CannotStartError as error:
             aborted = str(error)
     return driver.outcome(aborted)
@@ -130,29 +132,24 @@ class Budget:
         self.n_records = self.n_errors = 0
         self.last_detail: str | None = None
 
-    def add(self, records: list[Record]) -> None:
-        """Count the records of a batch."""
-        errors = [record for record in records if record.status is Status.ERROR]
-        self.n_records += len(records)
-        self.n_errors += len(errors)
-        if errors:
-            self.last_detail = errors[-1].detail
+    def add(self, status: Status, detail: str | None = None) -> None:
+        """Count one record."""
+        self.n_records += 1
+        if status == Status.ERROR:
+            self.n_errors += 1
+            self.last_detail = detail
 
-    def overdrawn(self) -> str | None:
-        """Why the run must end now, or None."""
-        if self.n_errors <= max(ERROR_FLOOR, self.fraction * self.n_records):
+    def overdrawn(self) -> bool:
+        """Whether the run must end now."""
+        return self.n_errors > max(ERROR_FLOOR, self.fraction * self.n_records)
+
+    def verdict(self) -> str | None:
+        """Why the run is given up, at its end or before; None if it stands."""
+        all_failed = 0 < self.n_errors == self.n_records
+        if not (all_failed or self.overdrawn()):
             return None
-        return self._reason()
-
-    def all_failed(self) -> str | None:
-        """Why a run that came to its end is worth nothing, or None."""
-        return self._reason() if 0 < self.n_errors == self.n_records else None
-
-    def _reason(self) -> str:
-        return (
-            f"{self.n_errors} of {self.n_records} structures ended in error, "
-            f"the last with {self.last_detail}"
-        )
+        last = f", the last with {self.last_detail}" if self.last_detail else ""
+        return f"{self.n_errors} of {self.n_records} structures ended in error{last}"
 
 
 class Driver:

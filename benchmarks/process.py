@@ -41,6 +41,7 @@ class Worker:
     """
 
     def __init__(self, spec: ModelSpec, settings: Mapping[str, Any], log: Path | None) -> None:
+        self.log = log
         self.connection, theirs = Pipe()
         command = [sys.executable, "-u", "-m", "benchmarks.worker", str(theirs.fileno())]
         with contextlib.ExitStack() as files:
@@ -75,6 +76,8 @@ class Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.connection.close()
+        if self.log is not None and not self.log.stat().st_size:
+            self.log.unlink()
 
     def _exchange(self, message: Any, limit: float) -> Any:
         begin = time.monotonic()

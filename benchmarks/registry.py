@@ -25,6 +25,8 @@ Track = Literal["trivial", "equal data", "foundation", "text"]
 PAIRS = "substitution/train"
 FRAMES = "embedded/train"
 
+_ROOT = Path(__file__).parent.parent
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
@@ -52,24 +54,28 @@ class ModelSpec:
     """A hybrid's relaxers, in the order in which they run."""
 
 
-def _trivial(name: str, cls: str, label: str, *training_data: str, **fields: Any) -> ModelSpec:
+def _trivial(
+    name: str, cls: str, label: str, *training_data: str, fitted: str | None = None
+) -> ModelSpec:
     return ModelSpec(
         name=name,
         target=f"baselines.trivial:{cls}",
+        kwargs={"path": str(_ROOT / "baselines" / fitted)} if fitted else {},
         family="trivial",
         label=label,
         track="trivial",
+        weights="benchmarks.registry:packaged" if fitted else None,
         training_data=training_data,
         licence="MIT",
         batch_size=64,
-        **fields,
     )
 
 
-def _mace(name: str, cls: str, label: str, **fields: Any) -> ModelSpec:
+def _mace(name: str, label: str, **fields: Any) -> ModelSpec:
     return ModelSpec(
         name=name,
-        target=f"baselines.mace:{cls}",
+        target="baselines.mace:Mace",
+        kwargs={"model": name},
         family="gnn",
         label=label,
         extra="mace",
@@ -95,14 +101,16 @@ def _t5(name: str, label: str, **fields: Any) -> ModelSpec:
     )
 
 
-_CHECKPOINT = str(Path(__file__).parent.parent / "t2relax" / "checkpoint")
+_CHECKPOINT = str(_ROOT / "t2relax" / "checkpoint")
 _OUR_T5 = (PAIRS, FRAMES)
 
 _SPECS = (
     _trivial("identity", "Identity", "Identity (does nothing)"),
-    _trivial("mean-delta", "MeanDelta", "Mean log-strain", PAIRS),
-    _trivial("volume-scaling", "VolumeScaling", "DLS volume (pymatgen)"),
-    _trivial("gbr", "GradientBoosting", "Gradient boosting", PAIRS),
+    _trivial("mean-delta", "MeanDelta", "Mean log-strain", PAIRS, fitted="mean_delta.json"),
+    _trivial(
+        "volume-scaling", "VolumeScaling", "DLS volume (pymatgen)", "Materials Project bond lengths"
+    ),
+    _trivial("gbr", "GradientBoosting", "Gradient boosting", PAIRS, fitted="gbr.skops"),
     _t5("t5", "T5", kwargs={"path": _CHECKPOINT}, training_data=_OUR_T5),
     _t5(
         "t5-free",
@@ -124,7 +132,6 @@ _SPECS = (
     ),
     _mace(
         "mace",
-        "Mace",
         "MACE, equal data",
         track="equal data",
         training_data=(FRAMES,),
@@ -132,7 +139,6 @@ _SPECS = (
     ),
     _mace(
         "mace-mp-0",
-        "Mace",
         "MACE-MP-0",
         track="foundation",
         training_data=("MPtrj (Materials Project)",),
@@ -140,7 +146,6 @@ _SPECS = (
     ),
     _mace(
         "mace-mpa-0",
-        "Mace",
         "MACE-MPA-0",
         track="foundation",
         training_data=("MPtrj (Materials Project)", "sAlex (Alexandria)"),
@@ -148,7 +153,6 @@ _SPECS = (
     ),
     _mace(
         "mace-omat-0",
-        "Mace",
         "MACE-OMAT-0",
         track="foundation",
         training_data=("OMat24",),
@@ -240,7 +244,7 @@ def _own_t5(label: str, where: str) -> ModelSpec:
 
 
 def _own_mace(label: str, where: str) -> ModelSpec:
-    kwargs = {"path": _existing(where)}
+    kwargs = {"model": _existing(where)}
     return replace(
         MODELS["mace"], name=label, label=label, track="foundation", kwargs=kwargs, **_UNKNOWN
     )
@@ -314,6 +318,17 @@ def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:
         return ()
     find = import_target(spec.weights)
     return (Path(find(**understood(find, {**spec.kwargs, "offline": offline}))),)
+
+
+def packaged(path: str) -> Path:
+    """The file with a fitted model's parameters.
+
+    Raises:
+        UserError: It did not come with the package.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path} is missing: install the package again, or fit the model")
+    return Path(path)
 
 
 def import_target(target: str) -> Any:

@@ -1,4 +1,8 @@
 """Stored runs to leaderboard: rows with intervals and ranks, as table, Markdown, JSON, CSV, figure.
 
-    python -m leaderboard RUNS --out DIR
+Run it as `python -m leaderboard RUNS --out DIR`; `benchmarks.run` calls `leaderboard.publish`.
 """
+
+from leaderboard.files import Published, publish
+
+__all__ = ["Published", "publish"]

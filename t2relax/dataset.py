@@ -24,6 +24,8 @@ from benchmarks.core import Geometry, Sample, UserError
 from t2relax.codec import CodecError, Crystal, Delta, delta_between, write_cif, write_delta
 from t2relax.tokens import EOS_ID, PAD_ID, Tokenizer
 
+PAD_MULTIPLE = 32
+"""Padded lengths are multiples of this: few distinct shapes, so a GPU's memory is used again."""
 IGNORE = -100
 """Label of padding, skipped by the loss."""
 
@@ -132,9 +134,10 @@ def encode_pair(pair: Pair, tokenizer: Tokenizer) -> tuple[list[int], list[int]]
     return [*source, EOS_ID], [*target, EOS_ID]
 
 
-def pad(rows: Sequence[Sequence[int]], value: int) -> NDArray[np.int64]:
-    """(n, longest) ids, short rows filled with `value` at the end."""
-    out = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> NDArray[np.int64]:
+    """(n, longest) ids, short rows filled with `value` at the end, to a multiple in length."""
+    longest = -(-max(map(len, rows)) // multiple) * multiple
+    out = np.full((len(rows), longest), value, dtype=np.int64)
     for row, ids in zip(out, rows, strict=True):
         row[: len(ids)] = ids
     return out
@@ -181,8 +184,8 @@ def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
     """Padded tensors `input_ids`, `attention_mask`, `labels`."""
     import torch
 
-    ids = torch.from_numpy(pad([row["input_ids"] for row in rows], PAD_ID))
-    labels = torch.from_numpy(pad([row["labels"] for row in rows], IGNORE))
+    ids = torch.from_numpy(pad([row["input_ids"] for row in rows], PAD_ID, PAD_MULTIPLE))
+    labels = torch.from_numpy(pad([row["labels"] for row in rows], IGNORE, PAD_MULTIPLE))
     return {"input_ids": ids, "attention_mask": (ids != PAD_ID).long(), "labels": labels}
 
 

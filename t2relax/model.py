@@ -38,7 +38,7 @@ def new_model(tokenizer: Tokenizer, **changes: Any) -> T5ForConditionalGeneratio
         "num_layers": 7,
         "num_decoder_layers": 2,
         "dropout_rate": 0.1,
-        "feed_forward_proj": "gated-gelu",
+        "feed_forward_proj": "gated-silu",
         "relative_attention_num_buckets": 64,
         "relative_attention_max_distance": 512,
         "pad_token_id": PAD_ID,

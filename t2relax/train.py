@@ -31,6 +31,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from benchmarks.core import Geometry, UserError
@@ -101,6 +102,11 @@ class RelaxationTrainer(Trainer):
     """Validates by decoding instead of by the loss."""
 
     control: TrainerControl
+
+    def _get_train_sampler(self, train_dataset: PairDataset) -> LengthGroupedSampler:
+        """Batches of similar length; the number of sites tells the length."""
+        lengths = [len(pair.initial.numbers) for pair in train_dataset.pairs]
+        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Decode the validation pairs and log their metrics."""
@@ -174,7 +180,6 @@ def training_arguments(args: argparse.Namespace) -> TrainingArguments:
         logging_steps=100,
         dataloader_num_workers=args.workers,
         dataloader_persistent_workers=args.workers > 0,
-        train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         report_to=[],
         seed=args.seed,
@@ -190,18 +195,19 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError("no pairs to train or to validate on")
     tokenizer = Tokenizer()
     model = t5.new_model(tokenizer, **dict(_config_field(text) for text in args.set))
-    stop = StopAfter(args.minutes)
+    model.config.use_cache = False
     trainer = RelaxationTrainer(
         model=model,
         args=training_arguments(args),
         data_collator=collate,
         train_dataset=PairDataset(pairs, Augmentation(), args.seed),
         eval_dataset=PairDataset(val_pairs, NO_AUGMENTATION),
-        callbacks=[stop, EarlyStoppingCallback(args.patience)],
+        callbacks=[StopAfter(args.minutes), EarlyStoppingCallback(args.patience)],
     )
     began = time.monotonic()
     state = args.out / "state"
     trainer.train(resume_from_checkpoint=get_last_checkpoint(state) if state.is_dir() else None)
+    model.config.use_cache = True
     record = {
         "from": "scratch",
         "data": origin,

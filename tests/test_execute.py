@@ -189,16 +189,19 @@ def test_loading_has_a_time_limit_of_its_own(tmp_path):
     [(0, 5, False), (0, 6, True), (50, 5, False), (54, 6, False), (53, 6, True)],
 )
 def test_error_budget(n_ok, n_errors, overdrawn):
-    class Record:
-        detail = "TypeError: x"
-
-        def __init__(self, status):
-            self.status = status
-
     budget = Budget(0.1)
-    budget.add([Record(OK)] * n_ok + [Record(ERROR)] * n_errors)
-    assert (budget.overdrawn() is not None) == overdrawn
-    assert (budget.all_failed() is not None) == (n_ok == 0)
+    for status in [OK] * n_ok + [ERROR] * n_errors:
+        budget.add(status, "TypeError: x")
+    assert budget.overdrawn() == overdrawn
+    assert (budget.verdict() is not None) == (overdrawn or n_ok == 0)
+
+
+def test_a_row_of_nothing_but_errors_is_no_row(tmp_path):
+    records, outcome = run(toy("Raises", bad=2), [2], tmp_path)
+    assert statuses(records) == {2: ERROR}
+    assert outcome.aborted == (
+        "1 of 1 structures ended in error, the last with TypeError: no such orbital"
+    )
 
 
 def test_a_broken_model_ends_early(tmp_path):

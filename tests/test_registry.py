@@ -35,7 +35,7 @@ def test_an_entry_names_a_class_that_exists(spec):
         pytest.skip(str(error))
     assert callable(import_target(spec.target))
     assert spec.weights is None or callable(import_target(spec.weights))
-    assert spec.training_data or spec.name in {"identity", "volume-scaling"}
+    assert spec.training_data or spec.name == "identity"
 
 
 @pytest.mark.parametrize(

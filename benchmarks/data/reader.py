@@ -119,6 +119,7 @@ def _group_sizes(path: Path) -> list[int]:
 def _read_group(path: Path, file: Any, group: int, columns: Sequence[str]) -> Any:
     with reading(path):
         table = file.read_row_group(group, columns=list(columns)).select(list(columns))
+        table.validate(full=True)  # a flipped bit may leave text that is not UTF-8
     for i, name in enumerate(columns):
         try:
             table = table.set_column(i, name, table[name].cast(COLUMNS[name]))

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 from urllib.parse import quote
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.core import UserError
@@ -31,6 +32,7 @@ class RunWriter:
 
     Attributes:
         done: (sample_id, repeat) of every record that is stored or buffered.
+        next_batch_id: Larger than any stored; a resumed run counts on from here.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class RunWriter:
     ) -> None:
         self.folder = folder
         self.done: set[tuple[str, int]] = set(keys(stored))
+        self.next_batch_id: int = 1 + (pc.max(stored["batch_id"]).as_py() or 0) if self.done else 0
         self._header = header
         self._header_is_stale = header_is_stale
         self._lock: int | None = lock
