@@ -1,0 +1,89 @@
+"""Render stored runs again.
+
+python -m leaderboard RUNS... --out DIR [--data PATH] [--readme README.md] [--check]
+python -m leaderboard RUNS... --strip DIR [--data PATH]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.core import UserError
+from leaderboard.files import find_dataset, publish, stale
+
+if TYPE_CHECKING:
+    from benchmarks.data import Dataset
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; exit status 1: `--check` found differences, 2: a mistake of the user's."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m leaderboard",
+        description="Score stored runs and write leaderboard.md, .json, .csv, .svg and .png.",
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, help="model folders, or folders of them")
+    add("--data", action="append", default=[], metavar="PATH", help=_DATA)
+    add("--split", help="split of --data, where it has splits")
+    add("--readme", type=Path, metavar="FILE", help=_README)
+    add("--check", action="store_true", help="write nothing; exit 1 naming files that would change")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
+    target.add_argument("--strip", type=Path, metavar="DIR", help=_STRIP)
+    return parser
+
+
+_DATA = "data that the runs were made on; the embedded set is found without; may be repeated"
+_README = "also write the tables between the <!-- leaderboard:NAME --> markers of this file"
+_STRIP = "instead copy the runs as scores without structures, to commit where the data are not ours"
+
+
+def _run(options: argparse.Namespace) -> int:
+    datasets = _load(options.data, options.split)
+    if options.strip is not None:
+        _strip(options.runs, datasets, options.strip)
+        return 0
+    if options.check:
+        different = stale(options.runs, options.out, datasets, readme=options.readme)
+        for path in different:
+            print(f"{path} differs from what the runs give")
+        return 1 if different else 0
+    from leaderboard.render import table
+
+    published = publish(options.runs, options.out, datasets, readme=options.readme)
+    for board in published.boards:
+        print(table(board))
+    print("wrote " + ", ".join(map(str, published.files)))
+    return 0
+
+
+def _load(sources: Sequence[str], split: str | None) -> list[Dataset]:
+    from benchmarks.data import load
+
+    return [load(source, split=split) for source in sources]
+
+
+def _strip(folders: Sequence[Path], datasets: Sequence[Dataset], out: Path) -> None:
+    from benchmarks.store import read_runs
+    from leaderboard.scores import scores, strip
+
+    for run in read_runs(folders):
+        table = scores(run, find_dataset(run, datasets), store=False)
+        print(f"wrote {strip(run, table, out)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

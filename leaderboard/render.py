@@ -1,0 +1,228 @@
+"""A board as terminal table, Markdown, JSON and CSV. One board always gives the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.metrics import METRICS
+from leaderboard.summary import RANKED_BY, Board, Row
+
+SCHEMA: Final = Path(__file__).with_name("schema.json")
+SCHEMA_VERSION: Final = 1
+NOTHING: Final = "—"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the short table; JSON and CSV hold every metric."""
+
+    header: str
+    cell: Callable[[Row], str]
+
+
+def _number(name: str, row: Row, digits: int = 3) -> str:
+    value = row.metrics[name].value
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def _seconds(row: Row) -> str:
+    value = row.metrics["wall_time_median"].value
+    return NOTHING if value is None else f"{value:.2g}"
+
+
+def _rank(row: Row) -> str:
+    spread = f" ({row.rank_low}–{row.rank_high})" if row.rank_low < row.rank_high else ""
+    return f"{row.rank}{spread}"
+
+
+def _score(row: Row) -> str:
+    score = row.metrics[RANKED_BY]
+    if score.ci_low is None:
+        return _number(RANKED_BY, row)
+    return f"{_number(RANKED_BY, row)} [{score.ci_low:.3f}, {score.ci_high:.3f}]"
+
+
+def _scored(row: Row) -> str:
+    return f"{row.coverage['ok'] + row.coverage['unconverged']}/{sum(row.coverage.values())}"
+
+
+COLUMNS: Final = (
+    Column("Rank", _rank),
+    Column("Model", lambda row: row.model),
+    Column("Score ↑", _score),
+    Column("Scored", _scored),
+    Column("Lattice MAE (Å) ↓", partial(_number, "lattice_mae")),
+    Column("Volume MAPE (%) ↓", partial(_number, "volume_mape", digits=2)),
+    Column("Strain ↓", partial(_number, "strain", digits=4)),
+    Column("Position MAE (Å) ↓", partial(_number, "position_mae")),
+    Column("Skill lattice ↑", partial(_number, "skill_lattice", digits=2)),
+    Column("Skill position ↑", partial(_number, "skill_position", digits=2)),
+    Column("Elements kept ↑", partial(_number, "element_preservation_rate")),
+    Column("Valid ↑", partial(_number, "validity_rate")),
+    Column("Match RMSD ↓", partial(_number, "rmsd_normalized")),
+    Column("Time (s)", _seconds),
+)
+NOTES: Final = (
+    """Score: mean of two areas under curves, the share of structures whose mean displacement is
+    below 0.01 to 0.50 Å and the share whose strain is below 0.001 to 0.100; a failure earns 0. In
+    brackets its 95 % interval (paired bootstrap over compositions), in parentheses the ranks
+    that the bootstrap allows. Time does not enter.""",
+    f"""Errors are over the scored samples (ok or unconverged, and valid), whose number stands
+    beside them. Skill is 1 - error / error of doing nothing (`identity`) over all samples, where a
+    failed one counts as doing nothing; {NOTHING} where doing nothing is already right.""",
+    """Match RMSD is pymatgen's StructureMatcher, 1 without a match. It does not see the cell (a
+    crystal stretched by 19 % scores 0.000): read it beside the strain.""",
+    """Time: median seconds per structure (batch time over batch size) on the machine that the JSON
+    names.""",
+)
+DATASET_NOTES: Final[Mapping[str, str]] = {
+    "substitution": """These are paired prototype substitutions, not trajectories: the start is the
+    relaxed cell of a chemically similar compound, a pair exists only where the prototype survived,
+    and the ends come from four databases. For a potential another nearby minimum can be a
+    legitimate answer.""",
+    "hydrides": "All of these expand (their first stage had a low cutoff): a biased set.",
+}
+"""By the first part of the data set's name: what a reader must know of it."""
+
+
+def title(board: Board) -> str:
+    """Names the data set, the split and n."""
+    split = f", split {board.dataset['split']}" if board.dataset["split"] else ""
+    count = board.dataset["n_samples"]
+    return f"{board.dataset['name']}{split}, {count} {'sample' if count == 1 else 'samples'}"
+
+
+def notes(board: Board) -> list[str]:
+    """What stands under the table: the data, the comparison, the columns, the training data."""
+    about = DATASET_NOTES.get(str(board.dataset["name"]).split("/")[0])
+    quarantined = board.dataset["quarantined"]
+    left_out = ", ".join(f"{count} {reason}" for reason, count in quarantined.items())
+    trained = "; ".join(f"{row.model}: {', '.join(row.training_data) or 'nothing'}"
+                        for row in board.rows)  # fmt: skip
+    listed = [
+        *([about] if about else []),
+        *([f"Samples left out by the audit: {left_out}."] if left_out else []),
+        *board.notes,
+        *_ties(board),
+        *NOTES,
+        f"Trained on: {trained}.",
+    ]
+    return [" ".join(note.split()) for note in listed]
+
+
+def _ties(board: Board) -> list[str]:
+    if not board.ties:
+        return []
+    pairs = ", ".join(f"{first} and {second}" for first, second in board.ties)
+    return [f"Not told apart at 95 % (the interval of the difference contains 0): {pairs}."]
+
+
+def table(board: Board) -> str:
+    """The short table and its notes on the comparison, for a terminal."""
+    cells = _cells(board)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+             for line in cells]  # fmt: skip
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    heading = f"Leaderboard: {title(board)}"
+    under = [*board.notes, *_ties(board)]
+    return "\n".join([heading, "", *(line.rstrip() for line in lines), "", *under]).rstrip() + "\n"
+
+
+def _cells(board: Board) -> list[list[str]]:
+    return [[column.header for column in COLUMNS]] + [
+        [column.cell(row) for column in COLUMNS] for row in board.rows
+    ]
+
+
+def markdown(board: Board, heading: str = "# Leaderboard: ") -> str:
+    """Title, table and notes.
+
+    Args:
+        board: What to show.
+        heading: Stands before the title.
+    """
+    header, *rows = (f"| {' | '.join(_escaped(line))} |" for line in _cells(board))
+    rule = "|" + "|".join([" ---: ", " --- "] + [" ---: "] * (len(COLUMNS) - 2)) + "|"
+    listed = [f"- {note}" for note in notes(board)]
+    return "\n".join([heading + title(board), "", header, rule, *rows, "", *listed]) + "\n"
+
+
+def _escaped(cells: Sequence[str]) -> list[str]:
+    return [cell.replace("|", "\\|") for cell in cells]
+
+
+def to_json(board: Board) -> str:
+    """`leaderboard.json`, checked against `schema.json`.
+
+    Raises:
+        jsonschema.ValidationError: The board does not follow the schema, which is our fault.
+    """
+    from jsonschema import Draft202012Validator
+
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": dict(board.dataset),
+        "environment": dict(board.environment),
+        "rows": [_row(row) for row in board.rows],
+        "ties": [list(pair) for pair in board.ties],
+        "notes": notes(board),
+    }
+    Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8"))).validate(content)
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "label": row.label,
+        "family": row.family,
+        "weights": row.weights,
+        "weights_sha256": row.weights_sha256,
+        "training_data": list(row.training_data),
+        "n_samples": row.n_samples,
+        "coverage": dict(row.coverage),
+        "score": row.metrics[RANKED_BY].value,
+        "rank": row.rank,
+        "rank_low": row.rank_low,
+        "rank_high": row.rank_high,
+        "metrics": {
+            name: {
+                "value": value.value,
+                "ci_low": value.ci_low,
+                "ci_high": value.ci_high,
+                "unit": METRICS[name].unit,
+                "n": value.n,
+                "higher_is_better": METRICS[name].higher_is_better,
+            }
+            for name, value in row.metrics.items()
+        },
+    }
+
+
+def to_csv(board: Board) -> str:
+    """One line per model with every metric, its interval and its n."""
+    parts = ("", "_ci_low", "_ci_high", "_n")
+    header = ["dataset", "model", "label", "family", "rank", "rank_low", "rank_high", "n_samples"]
+    statuses = list(board.rows[0].coverage) if board.rows else []
+    names = [name + part for name in METRICS for part in parts]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*header, *statuses, *names])
+    for row in board.rows:
+        about: list[str | int] = [board.name, row.model, row.label, row.family]
+        about += [row.rank, row.rank_low, row.rank_high, row.n_samples]
+        numbers = [
+            part
+            for value in row.metrics.values()
+            for part in (value.value, value.ci_low, value.ci_high, value.n)
+        ]
+        writer.writerow([*about, *row.coverage.values(), *numbers])
+    return stream.getvalue()

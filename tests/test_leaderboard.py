@@ -1,0 +1,476 @@
+import json
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.core import SCORED, Geometry, Sample, Status, UserError
+from benchmarks.metrics import METRICS, Reduce
+from benchmarks.store import Record, RunWriter, read_run
+from leaderboard import publish
+from leaderboard.__main__ import main
+from leaderboard.bootstrap import Resampling, estimates, ranks, wilson
+from leaderboard.files import make_boards, stale
+from leaderboard.render import markdown, table, to_csv, to_json
+from leaderboard.scores import FILE, reduced_composition, scores
+from leaderboard.summary import board
+
+
+class Memory:
+    """A data set of perturbed rock salts, each pair of samples of one composition."""
+
+    name, revision, split, redistributable = "toy", "sha256:00", "test", False
+
+    def __init__(self, count=8, seed=0):
+        rng = np.random.default_rng(seed)
+        self.ids = tuple(f"gpaw-{i}-0-pbe" for i in range(count))
+        self._pairs = [self._pair(i, rng) for i in range(count)]
+
+    @staticmethod
+    def _pair(i, rng):
+        sites = np.array([[0, 0, 0], [0.5, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]])
+        numbers = np.array([11, 17, 11, 17 + i // 2], dtype=np.int16)
+        final = Geometry(np.diag([4.0, 4.2, 4.4]), sites, numbers)
+        moved = sites + rng.normal(size=(4, 3)) * 0.02
+        return Geometry(final.lattice * (1.03 + 0.002 * i), moved, numbers), final
+
+    def __len__(self):
+        return len(self.ids)
+
+    def geometries(self, i):
+        return self._pairs[i]
+
+    def __getitem__(self, i):
+        initial, final = self._pairs[i]
+        return Sample(
+            sample_id=self.ids[i], initial=initial.structure(), final=final.structure(),
+            material_id=self.ids[i], functional="pbe", source="gpaw", n_frames=2,
+        )  # fmt: skip
+
+
+Answer = namedtuple("Answer", "status geometry")
+
+
+def oracle(initial, final, i):
+    return Answer(Status.OK, final)
+
+
+def identity(initial, final, i):
+    return Answer(Status.OK, initial)
+
+
+def halfway(initial, final, i):
+    middle = [(a + b) / 2 for a, b in zip(initial[:2], final[:2], strict=True)]
+    return Answer(Status.OK, Geometry(*middle, final.numbers))
+
+
+def failing(status, every=2, answer=oracle):
+    """As `answer`, but each `every`-th sample fails: with what looks like a perfect structure, or,
+    where the status says that all is well, with a collapsed cell."""
+
+    def relax(initial, final, i):
+        if i % every:
+            return answer(initial, final, i)
+        broken = final._replace(lattice=final.lattice * 0) if status in SCORED else final
+        return Answer(status, broken)
+
+    return relax
+
+
+def write(folder, name, relax, dataset, repeats=1, chosen=None, seconds=0.5, **provenance):
+    about = {"model": name, "label": name.upper(), "family": "trivial", "weights": None,
+             "weights_sha256": None, "dataset": dataset.name, "revision": dataset.revision,
+             "split": dataset.split, "settings": {"fmax": 0.05}, "seed": 0}  # fmt: skip
+    machine = {"cpu": "a cpu", "device": "cpu", "python": "3.11", "threads": 1, "aborted": None,
+               "packages": {"numpy": "2"}, "training_data": [], "load_seconds": 2.0,
+               "peak_memory_mb": 100.0, "quarantined": []}  # fmt: skip
+    with RunWriter.open(folder / name, about, machine | provenance) as writer:
+        for repeat in range(repeats):
+            for i in range(len(dataset)) if chosen is None else chosen:
+                status, geometry = relax(*dataset.geometries(i), i + repeat)
+                record = Record(
+                    model=name, sample_id=dataset.ids[i], repeat=repeat, status=status,
+                    geometry=geometry, batch_id=i, batch_size=1, batch_seconds=seconds,
+                    n_force_evals=10 + i,
+                )  # fmt: skip
+                writer.append([record])
+    return folder / name
+
+
+@pytest.fixture
+def toy():
+    return Memory()
+
+
+def compare(tmp_path, dataset, replicates=100, **models):
+    runs = [read_run(write(tmp_path, name, relax, dataset)) for name, relax in models.items()]
+    tables = [scores(run, dataset) for run in runs]
+    found = board(runs, tables, replicates=replicates)
+    return {row.model: row for row in found.rows}
+
+
+def value(row, name):
+    return row.metrics[name].value
+
+
+# what a row is worth
+
+
+def test_the_oracle_has_errors_0_rates_and_skills_1(tmp_path, toy):
+    row = compare(tmp_path, toy, oracle=oracle, identity=identity)["oracle"]
+    costs = {"latency_median", "latency_p95", "throughput", "wall_time_mean", "wall_time_median",
+             "peak_memory", "load_time", "n_force_evals", "n_tokens"}  # fmt: skip
+    for name in METRICS.keys() - costs:
+        expected = 1.0 if METRICS[name].higher_is_better else 0.0
+        if value(row, name) is not None:
+            assert value(row, name) == pytest.approx(expected, abs=1e-6), name
+    assert [name for name in METRICS if value(row, name) is None] == ["n_tokens"]
+
+
+def test_doing_nothing_has_skill_0(tmp_path, toy):
+    row = compare(tmp_path, toy, identity=identity)["identity"]
+    for part in ("lattice", "position", "volume"):
+        assert value(row, f"skill_{part}") == pytest.approx(0, abs=1e-12)
+    assert value(row, "lattice_improved_rate") == value(row, "lattice_harmed_rate") == 0
+    assert value(row, "lattice_mae") == pytest.approx(4.2 * 0.037)
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("name", ["score", "adwt", "strain_awt", "skill_lattice", "skill_position",
+                                  "skill_volume", "match_rate", "lattice_improved_rate",
+                                  "position_improved_rate", "validity_rate_strict",
+                                  "element_preservation_rate_strict"])  # fmt: skip
+def test_a_failure_never_improves_what_ranks(every_status, status, name):
+    rows = every_status
+    failed = value(rows[f"failing-{status}"], name)
+    assert failed <= value(rows["halfway"], name) + 1e-12
+    if "strict" not in name:  # an answer may be valid as text and yet be refused
+        assert failed < value(rows["halfway"], name)
+
+
+@pytest.fixture(scope="module")
+def every_status(tmp_path_factory):
+    models = {f"failing-{status}": failing(status, answer=halfway) for status in Status}
+    return compare(tmp_path_factory.mktemp("runs"), Memory(), halfway=halfway, **models)
+
+
+@pytest.mark.parametrize("status", Status)
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_every_aggregate_takes_every_status(all_failed, status, metric):
+    """A model whose every answer fails: bounded numbers get their worst, errors get no number."""
+    found = all_failed[status].metrics[metric.name]
+    if metric.reduce is Reduce.SKILL:
+        assert found.value == pytest.approx(0, abs=1e-12)
+    elif metric.failure is not None and metric.reduce is not Reduce.PROPORTION:
+        assert (found.value, found.n) == (metric.failure, 2)
+    elif metric.column in SCORED_ONLY:
+        assert (found.value, found.ci_low, found.n) == (None, None, 0)
+    elif metric.name == "validity_rate":
+        answered = {Status.OK: 0.0, Status.UNCONVERGED: 0.0, Status.INVALID: 1.0}
+        assert found.value == answered.get(status)
+
+
+SCORED_ONLY = {"a_error", "gamma_square", "lattice_error", "volume_error", "strain", "swapped",
+               "position_error", "position_square", "bond_error", "symmetry_lost"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def all_failed(tmp_path_factory):
+    folder, dataset = tmp_path_factory.mktemp("runs"), Memory(2)
+    return {
+        status: compare(folder / status, dataset, model=failing(status, every=1))["model"]
+        for status in Status
+    }
+
+
+def test_rates_over_answers_and_over_all(tmp_path, toy):
+    rows = compare(tmp_path, toy, invalid=failing(Status.OK, 4), late=failing(Status.RESOURCE, 4))
+    assert value(rows["invalid"], "validity_rate") == value(rows["invalid"], "validity_rate_strict")
+    assert value(rows["invalid"], "validity_rate") == 0.75
+    assert value(rows["invalid"], "element_preservation_rate") == 1.0
+    assert rows["invalid"].coverage == dict.fromkeys(Status, 0) | {"ok": 6, "invalid": 2}
+    assert value(rows["late"], "validity_rate") == 1.0
+    assert rows["late"].metrics["validity_rate"].n == 6
+    assert value(rows["late"], "validity_rate_strict") == 0.75
+    assert rows["late"].coverage["resource"] == 2
+
+
+def test_an_ok_record_with_a_broken_structure_is_invalid(tmp_path, toy):
+    row = compare(tmp_path, toy, model=failing(Status.OK))["model"]
+    assert row.coverage["invalid"] == 4
+    assert row.coverage["ok"] == 4
+    assert value(row, "score") == pytest.approx(0.5)
+    assert value(row, "lattice_mae") == pytest.approx(0, abs=1e-9)
+
+
+def test_skill_is_null_where_nothing_could_be_gained(tmp_path, toy):
+    still = Memory()
+    still._pairs = [(final, final) for _, final in toy._pairs]
+    row = compare(tmp_path, still, model=oracle)["model"]
+    assert value(row, "skill_lattice") is None
+    assert value(row, "lattice_improved_rate") is None
+    assert "—" in markdown(board([read_run(tmp_path / "model")], [scores(
+        read_run(tmp_path / "model"), still)], replicates=10))  # fmt: skip
+
+
+# comparing
+
+
+def test_repeats_are_not_samples(tmp_path, toy):
+    run = read_run(write(tmp_path, "m", failing(Status.ERROR), toy, repeats=2))
+    (row,) = board([run], [scores(run, toy)], replicates=50).rows
+    assert row.n_samples == row.metrics["score"].n == 8
+    assert sum(row.coverage.values()) == 16
+    assert value(row, "score") == pytest.approx(0.5)
+    assert row.metrics["score"].ci_low == pytest.approx(0.5)  # each sample fails once of twice
+    assert row.metrics["lattice_mae"].n == 8
+
+
+def test_models_are_compared_on_the_samples_they_share(tmp_path, toy):
+    all_of_it = read_run(write(tmp_path, "all", oracle, toy))
+    some = read_run(write(tmp_path, "some", identity, toy, chosen=[1, 4, 5]))
+    found = board([all_of_it, some], [scores(run, toy) for run in (all_of_it, some)])
+    assert [row.n_samples for row in found.rows] == [3, 3]
+    assert found.dataset["n_samples"] == 3
+    assert "run on more: all 8" in found.notes[0]
+    assert value(found.rows[1], "lattice_mae") == pytest.approx(4.2 * (0.03 + 0.002 * 10 / 3))
+    other = read_run(write(tmp_path, "other", identity, toy, chosen=[2]))
+    with pytest.raises(UserError, match="no sample in common"):
+        board([some, other], [scores(run, toy) for run in (some, other)])
+
+
+def test_a_run_that_ended_early_is_named_and_not_ranked(tmp_path, toy):
+    ended = read_run(write(tmp_path, "bad", oracle, toy, chosen=[0], aborted="10 errors in a row"))
+    whole = read_run(write(tmp_path, "good", oracle, toy))
+    found = board([ended, whole], [scores(run, toy) for run in (ended, whole)])
+    assert [row.model for row in found.rows] == ["good"]
+    assert found.rows[0].n_samples == 8
+    assert found.notes == ("Not ranked: bad, whose run ended early (10 errors in a row).",)
+
+
+def test_ranks_and_ties(tmp_path, toy):
+    rows = compare(tmp_path, toy, oracle=oracle, twin=oracle, halfway=halfway, identity=identity)
+    places = {name: (row.rank, row.rank_low, row.rank_high) for name, row in rows.items()}
+    assert places["oracle"] == places["twin"] == (1, 1, 1)
+    assert places["halfway"] == (3, 3, 3)
+    assert places["identity"] == (4, 4, 4)
+    assert list(rows) == ["oracle", "twin", "halfway", "identity"]
+    runs = [read_run(tmp_path / name) for name in rows]
+    assert board(runs, [scores(run, toy) for run in runs]).ties == (("oracle", "twin"),)
+
+
+def test_one_composition_gives_no_interval(tmp_path):
+    rows = compare(tmp_path, Memory(2), oracle=oracle, identity=identity)
+    assert rows["oracle"].metrics["strain"].ci_low is None
+    assert (rows["oracle"].rank, rows["oracle"].rank_low, rows["oracle"].rank_high) == (1, 1, 2)
+
+
+def test_times(tmp_path, toy):
+    row = compare(tmp_path, toy, model=oracle)["model"]
+    for name in ("latency_median", "latency_p95", "wall_time_mean", "wall_time_median"):
+        assert value(row, name) == 0.5
+    assert value(row, "throughput") == 2.0
+    assert value(row, "n_force_evals") == 13.5
+    assert (value(row, "load_time"), value(row, "peak_memory")) == (2.0, 100.0)
+
+
+# bootstrap
+
+
+def test_wilson_literal():
+    assert wilson(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert wilson(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert wilson(0.0, 53) == pytest.approx((0.0, 0.0676), abs=1e-4)
+
+
+def test_ranks_share_the_better_place():
+    assert ranks(np.array([[0.5, 0.9, 0.5, 0.1]])).tolist() == [[2, 1, 2, 4]]
+
+
+def test_the_bootstrap_draws_groups_and_not_samples():
+    values = np.repeat([0.0, 1.0], 500)[:, None]
+    ones = np.ones_like(values)
+    two = Resampling.of(["a"] * 500 + ["b"] * 500, 2000, np.random.default_rng(0))
+    many = Resampling.of([str(i) for i in range(1000)], 2000, np.random.default_rng(0))
+    spread = [estimates([Reduce.MEAN], values, ones, r)[1:, 0].std() for r in (two, many)]
+    assert spread[0] == pytest.approx(0.3536, abs=0.01)  # 0, ½, 1 with ¼, ½, ¼
+    assert spread[1] == pytest.approx(0.0158, abs=0.001)  # ½ / √1000
+
+
+def test_point_estimates_by_hand():
+    x = np.array([1.0, 2.0, 9.0, np.nan])
+    w = np.array([1.0, 1.0, 2.0, 1.0])
+    resampling = Resampling.of(list("abcd"), 10, np.random.default_rng(0))
+    reduces = [Reduce.MEAN, Reduce.ROOT_MEAN, Reduce.INVERSE_MEAN, Reduce.SKILL, Reduce.MEDIAN]
+    values, weights = np.tile(x[:, None], 5), np.tile(w[:, None], 5)
+    found = estimates(reduces, values, weights, resampling)[0]
+    assert found == pytest.approx([5.25, 5.25**0.5, 1 / 5.25, 1 - 12 / 4, 2.0])
+
+
+def test_weighted_quantiles_equal_those_of_repeated_values():
+    rng = np.random.default_rng(1)
+    values = rng.random(9)
+    resampling = Resampling.of(list("abcdefghi"), 20, rng)
+    for share in (0.5, 0.95):
+        found = resampling.quantile(values, share)
+        for weights, quantile in zip(resampling.weights, found, strict=True):
+            repeated = np.repeat(values, weights.astype(int))
+            expected = np.quantile(repeated, share, method="averaged_inverted_cdf")
+            assert quantile == pytest.approx(expected)
+
+
+# scores beside the run
+
+
+def test_slow_scores_are_computed_once(tmp_path, toy, monkeypatch):
+    run = read_run(write(tmp_path, "m", failing(Status.ERROR), toy))
+    first = scores(run, toy)
+    assert (run.folder / FILE).exists()
+    monkeypatch.setattr("leaderboard.scores.score_slow", None)
+    assert scores(run, toy).equals(first)
+
+
+@pytest.mark.parametrize("version", ["evaluator", "pymatgen", "moyopy"])
+def test_slow_scores_of_another_version_are_computed_again(tmp_path, toy, monkeypatch, version):
+    run = read_run(write(tmp_path, "m", oracle, toy))
+    scores(run, toy)
+    versions = {"evaluator": "1", "pymatgen": "1", "moyopy": "1"} | {version: "other"}
+    monkeypatch.setattr("leaderboard.scores._versions", lambda: versions)
+    monkeypatch.setattr("leaderboard.scores.score_slow", None)
+    with pytest.raises(TypeError):
+        scores(run, toy)
+
+
+def test_a_smaller_limit_does_not_shrink_the_stored_scores(tmp_path, toy):
+    run = read_run(write(tmp_path, "m", oracle, toy))
+    scores(run, toy)
+    before = (run.folder / FILE).read_bytes()
+    small = Memory()
+    small.ids = small.ids[:3]
+    assert len(scores(run, small)) == 3
+    assert (run.folder / FILE).read_bytes() == before
+    small.ids = ("another",)
+    with pytest.raises(UserError, match="wrong --data"):
+        scores(run, small)
+
+
+def test_stored_scores_are_read_where_structures_may_not_be_kept(tmp_path, toy):
+    run = read_run(write(tmp_path / "full", "m", oracle, toy))
+    with pytest.raises(UserError, match="does not exist: name the data with --data"):
+        scores(run)
+    first = scores(run, toy)
+    assert scores(run).equals(first)
+    assert main([str(tmp_path / "full"), "--strip", str(tmp_path / "bare")]) == 0
+    bare = tmp_path / "bare" / "m"
+    assert sorted(path.name for path in bare.iterdir()) == ["run.json", "scores.parquet"]
+    assert to_json(make_boards([tmp_path / "bare"])[0]) == to_json(
+        make_boards([tmp_path / "full"], [toy])[0]
+    )
+
+
+def test_stored_scores_must_be_of_this_run_and_evaluator(tmp_path, toy, monkeypatch):
+    run = read_run(write(tmp_path, "m", oracle, toy, chosen=[0, 1]))
+    scores(run, toy)
+    monkeypatch.setattr("leaderboard.scores.EVALUATOR", "2")
+    with pytest.raises(UserError, match="has evaluator 1 instead of 2: name the data with --data"):
+        scores(run)
+    monkeypatch.undo()
+    grown = read_run(write(tmp_path, "m", oracle, toy, chosen=[2]))
+    with pytest.raises(UserError, match="not of the records beside it"):
+        scores(grown)
+    (tmp_path / "m" / FILE).write_bytes(b"PAR1 torn")
+    with pytest.raises(UserError, match="is damaged"):
+        scores(run)
+
+
+def test_reduced_compositions():
+    assert reduced_composition([38, 22, 8, 8, 8]) == "O3SrTi"
+    assert reduced_composition([11, 17, 11, 17]) == "ClNa"
+    assert reduced_composition([6, 6]) == "C"
+
+
+# rendering and files
+
+
+@pytest.fixture
+def runs(tmp_path, toy):
+    for name, relax in {"identity": identity, "half|way": halfway, "oracle": oracle}.items():
+        write(tmp_path / "runs", name, relax, toy)
+    return tmp_path / "runs"
+
+
+def test_rendering_twice_is_byte_identical(tmp_path, toy, runs):
+    contents = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        files = publish([runs], out, [toy]).files
+        assert [path.suffix for path in files] == [".md", ".json", ".csv", ".svg", ".png"]
+        contents.append([path.read_bytes() for path in files])
+    assert contents[0] == contents[1]
+
+
+def test_every_rendering_names_data_set_split_and_n(toy, runs):
+    (found,) = make_boards([runs], [toy])
+    assert table(found).startswith("Leaderboard: toy, split test, 8 samples\n")
+    assert markdown(found).startswith("# Leaderboard: toy, split test, 8 samples\n")
+    assert to_csv(found).splitlines()[1].startswith("toy/test,oracle,ORACLE,trivial,1,1,1,8,8,0,")
+    assert "half\\|way" in markdown(found)
+    assert "does not see the cell" in markdown(found)
+    assert "Trained on: oracle: nothing; " in markdown(found)
+
+
+def test_json_has_every_metric_of_every_row(toy, runs):
+    content = json.loads(to_json(make_boards([runs], [toy])[0]))
+    assert [row["model"] for row in content["rows"]] == ["oracle", "half|way", "identity"]
+    for row in content["rows"]:
+        assert row["metrics"].keys() == METRICS.keys()
+        assert row["coverage"] == dict.fromkeys(Status, 0) | {"ok": 8}
+    assert content["rows"][0]["metrics"]["strain"] == {
+        "value": 0.0, "ci_low": 0.0, "ci_high": 0.0, "unit": "", "n": 8, "higher_is_better": False,
+    }  # fmt: skip
+    assert content["environment"]["packages"] == {"numpy": "2"}
+
+
+def test_data_sets_never_share_a_table(tmp_path, toy, runs):
+    other = Memory()
+    other.name, other.split = "substitution/test", None
+    write(tmp_path / "others", "identity", identity, other)
+    files = publish([runs, tmp_path / "others"], tmp_path / "out", [toy, other]).files
+    where = {path.parent.name for path in files}
+    assert where == {"toy-test", "substitution-test"}
+    text = (tmp_path / "out/substitution-test/leaderboard.md").read_text(encoding="utf-8")
+    assert "not trajectories" in text
+    assert "oracle" not in text
+
+
+def test_check_names_what_differs_and_writes_nothing(tmp_path, toy, runs, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("Before\n<!-- leaderboard:toy/test -->\nold\n<!-- /leaderboard -->\nAfter\n")
+    out = tmp_path / "out"
+    publish([runs], out, [toy], readme=readme)
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("Before\n<!-- leaderboard:toy/test -->\n### toy")
+    assert text.endswith("\n<!-- /leaderboard -->\nAfter\n")
+    assert stale([runs], out, [toy], readme=readme) == []
+    arguments = [str(runs), "--out", str(out), "--readme", str(readme), "--check"]
+    assert main(arguments) == 0
+    readme.write_text(text.replace("oracle", "t5"), encoding="utf-8")
+    (out / "leaderboard.csv").unlink()
+    assert main(arguments) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert [Path(line.split()[0]).name for line in printed] == ["leaderboard.csv", "README.md"]
+    assert not (out / "leaderboard.csv").exists()
+
+
+def test_mistakes_are_one_line_and_exit_2(tmp_path, toy, runs, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("no markers")
+    publish([runs], tmp_path / "out", [toy])
+    assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path)]) == 2
+    assert main([str(runs), "--out", str(tmp_path), "--readme", str(readme)]) == 2
+    (runs / "oracle" / FILE).unlink()
+    assert main([str(runs), "--out", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert "has none of the markers <!-- leaderboard:toy/test -->" in lines[1]
+    assert "name the data with --data" in lines[2]
