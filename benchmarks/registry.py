@@ -7,11 +7,13 @@ with `relax` and give it an entry in `MODELS`; classes are named by string, so l
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -316,8 +318,10 @@ def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:
         return tuple(path for part in spec.parts for path in find_weights(part, offline=offline))
     if spec.weights is None:
         return ()
-    find = import_target(spec.weights)
-    return (Path(find(**understood(find, {**spec.kwargs, "offline": offline}))),)
+    # Packages greet on stdout when they are imported; that belongs to the board.
+    with contextlib.redirect_stdout(sys.stderr):
+        find = import_target(spec.weights)
+        return (Path(find(**understood(find, {**spec.kwargs, "offline": offline}))),)
 
 
 def packaged(path: str) -> Path:

@@ -171,7 +171,7 @@ class HangsWithChild(Hangs):
 
 
 def slow_calculator():
-    """An ASE calculator without forces that takes 0.2 s per structure."""
+    """An ASE calculator without forces that takes 0.2 s per structure; tells who it is."""
     from baselines.ase_relaxer import ZeroForce
 
     class Slow(ZeroForce):
@@ -179,6 +179,7 @@ def slow_calculator():
             time.sleep(0.2)
             super().calculate(*args, **kwargs)
 
+    sys.stderr.write(f"worker {os.getpid()}\n")
     return Slow()
 
 

@@ -1,0 +1,132 @@
+"""Where a run comes from: code, packages, machine, weights. Recorded with it, never compared."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "t2relax-bench",
+    "accelerate",
+    "ase",
+    "chgnet",
+    "e3nn",
+    "mace-torch",
+    "matgl",
+    "moyopy",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pymatgen",
+    "pymatgen-core",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "skops",
+    "torch",
+    "torch-sim-atomistic",
+    "transformers",
+)
+"""Distributions whose version can move a number."""
+
+
+def environment(device: str) -> dict[str, Any]:
+    """The code and the machine, for `run.json`.
+
+    Args:
+        device: As asked for; a CUDA device is recorded with the name of the card.
+    """
+    return {
+        **_git(),
+        "packages": _packages(),
+        "python": platform.python_version(),
+        "device": _device(device),
+        "cpu": _cpu(),
+        "load_average": load_average(),
+    }
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def load_average() -> list[float]:
+    """Processes that wanted to run, over the last 1, 5 and 15 minutes; empty where unknown."""
+    try:
+        return [round(value, 2) for value in os.getloadavg()]
+    except OSError:
+        return []
+
+
+def weights_identity(paths: Sequence[Path]) -> dict[str, str | None]:
+    """Name and sha256 of the weights; several (a hybrid's) are joined by `+`, none is None."""
+    return {
+        "weights": "+".join(f"{path.parent.name}/{path.name}" for path in paths) or None,
+        "weights_sha256": "+".join(_sha256(path) for path in paths) or None,
+    }
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's content; of a folder, over the names and hashes of the files in it."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        lines = (f"{file.relative_to(path).as_posix()} {_sha256(file)}" for file in files)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _git() -> dict[str, Any]:
+    """Commit and whether tracked files differ from it; None outside of a checkout of this code."""
+    here = Path(__file__)
+    # A virtual environment can lie inside the checkout of something else.
+    if _git_output("ls-files", "--error-unmatch", here.name) is None:
+        return {"git_sha": None, "git_dirty": None}
+    changed = _git_output("status", "--porcelain", "--untracked-files=no")
+    return {"git_sha": _git_output("rev-parse", "HEAD"), "git_dirty": bool(changed)}
+
+
+def _git_output(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - fixed
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _packages() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _device(device: str) -> str:
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or f"{platform.machine()} ({sys.platform})"

@@ -1,0 +1,203 @@
+"""Relax held-out structures with one or more models and print the leaderboard.
+
+    python -m benchmarks.run --models t5,mace
+
+Exit status: 0 when every model has a row, 1 when a model was given up (too many errors), 2 for a
+mistake in the command or something missing, 130 when interrupted; then, and after any other end,
+the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import os
+import re
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.core import UserError
+from benchmarks.registry import MODELS, ModelSpec, find_weights, require, resolve_all
+
+if TYPE_CHECKING:
+    from benchmarks.campaign import Campaign, Plan
+    from benchmarks.data import Dataset
+
+# Everything heavier is imported where it is used, so that listing the models stays instant.
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(argv)
+    try:
+        if args.list_models:
+            _print(_model_list())
+            return 0
+        return _run(args, command=shlex.join(["python", "-m", "benchmarks.run", *argv]))
+    except UserError as error:
+        _say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on from here")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description="Relax held-out structures and print the leaderboard.",
+        epilog="A model is a name of --list-models, A+B (B starts from A's structure), "
+        "LABEL=t5:PATH, LABEL=mace:PATH or LABEL=ase:package.module:factory.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--models", default="", metavar="A,B,…", help="what to run; identity always runs")
+    add("--data", default="embedded", metavar="embedded|PATH", help="default: embedded")
+    add("--split", help="of the data; default: test, where there are splits")
+    add("--limit", type=_count, metavar="N", help="the N samples with the smallest hash")
+    add("--repeats", type=_count, default=1, metavar="R", help="default: 1")
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu")
+    add("--batch-size", type=_count, metavar="N", help="default: the model's own")
+    add("--fmax", type=_positive, default=0.05, metavar="EV/Å", help="default: 0.05")
+    add("--max-steps", type=_count, default=500, metavar="N", help="default: 500")
+    add("--timeout", type=_positive, default=600.0, metavar="S", help="per structure; default: 600")
+    add("--offline", action="store_true", help="use nothing from the network")
+    add("--trust", action="store_true", help="load the user's own pickled checkpoints")
+    add("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs/")
+    add("--dry-run", action="store_true", help="check everything, say what would run")
+    add("--list-models", action="store_true", help="name the models and leave")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _model_list() -> str:
+    rows = [("name", "track", "needs", "what it is")]
+    rows += [(s.name, s.track, f"[{s.extra}]" if s.extra else "", s.label) for s in MODELS.values()]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, (*widths, 0), strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _run(args: argparse.Namespace, command: str) -> int:
+    specs = _requested(args)
+    # Imported after the names are known to be right, so that a slip is answered at once.
+    from benchmarks.campaign import Campaign, Plan, run_all
+    from benchmarks.execute import Settings
+
+    plans = [Plan(spec, find_weights(spec, offline=args.offline)) for spec in specs]
+    names = ("device", "seed", "fmax", "max_steps", "offline", "batch_size", "timeout")
+    campaign = Campaign(
+        dataset=_load(args),
+        settings=Settings(**{name: getattr(args, name) for name in names}),
+        repeats=args.repeats,
+        out=args.out,
+        command=command,
+        say=_say,
+    )
+    if args.dry_run:
+        _print(_dry_run(plans, campaign))
+        return 0
+    given_up = run_all(plans, campaign)
+    _publish([spec.name for spec in specs], campaign)
+    for reason in given_up:
+        _say(reason)
+    return 1 if given_up else 0
+
+
+def _requested(args: argparse.Namespace) -> list[ModelSpec]:
+    """The models, `identity` before all, each with its dependencies there."""
+    names = [name.strip() for name in args.models.split(",") if name.strip()]
+    if not names:
+        raise UserError("say what to run: --models t5,mace (names: --list-models)")
+    specs = resolve_all(["identity", *names], trust=args.trust)
+    for spec in specs:
+        require(spec)
+    _check_device(args.device)
+    return specs
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    if not re.fullmatch(r"cuda(:\d+)?", device):
+        raise UserError(f"--device {device}: cpu or cuda")
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("--device cuda needs torch: pip install 't2relax-bench[t5]'")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here; leave it out to run on the CPU")
+
+
+def _load(args: argparse.Namespace) -> Dataset:
+    from benchmarks.data import load
+
+    dataset = load(args.data, split=args.split, limit=args.limit, seed=args.seed)
+    where = f"{dataset.name}, {dataset.split}" if dataset.split else dataset.name
+    reasons = Counter(str(entry.reason) for entry in dataset.quarantined)
+    listed = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
+    quarantined = f"; {reasons.total()} quarantined ({listed})" if reasons else ""
+    _say(f"{where}: {len(dataset)} samples{quarantined}")
+    return dataset
+
+
+def _dry_run(plans: Sequence[Plan], campaign: Campaign) -> str:
+    dataset, settings = campaign.dataset, campaign.settings
+    times = f", {campaign.repeats} times each" if campaign.repeats > 1 else ""
+    lines = [f"would run {len(dataset)} samples{times} on {settings.device} into {campaign.out}/:"]
+    for plan in plans:
+        weights = ", ".join(map(str, plan.weights)) or "no weights"
+        size = settings.batch_size or plan.spec.batch_size
+        lines.append(f"  {plan.spec.name}: {plan.spec.label}; {weights}; batches of {size}")
+    return "\n".join(lines)
+
+
+def _publish(names: Sequence[str], campaign: Campaign) -> None:
+    from benchmarks.store import model_folder
+    from leaderboard.files import publish
+    from leaderboard.render import table
+
+    folders = [model_folder(campaign.out, name) for name in names]
+    published = publish(folders, campaign.out, [campaign.dataset])
+    for board in published.boards:
+        _print(table(board))
+    _say("wrote " + ", ".join(str(path) for path in (*folders, *published.files)))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print(text: str) -> None:
+    """To stdout, whose reader (`| head`) may have left: everything is on disk already."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python flushes once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""The command: what it leaves behind, what it says, and with which status it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from benchmarks import campaign
+from benchmarks.run import main
+from benchmarks.store import read_run
+
+N = 12
+SLOW = "slow=ase:tests.toys:slow_calculator"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def data(tmp_path, lemat_frame, write_lemat):
+    """Twelve cells of silicon that expand, and one trajectory that changes its composition."""
+    frames = []
+    for i in range(N):
+        for step, a in enumerate((3.8 + 0.01 * i, 3.9 + 0.01 * i)):
+            cell = Structure(Lattice.cubic(a), ["Si"] * 2, [[0, 0, 0], [0.5, 0.5, 0.49]])
+            frames.append(lemat_frame(cell, f"mp-{i}", step))
+    other = Structure(Lattice.cubic(4), ["Ge"] * 2, [[0, 0, 0], [0.5, 0.5, 0.49]])
+    frames += [lemat_frame(cell, "mp-99", 0), lemat_frame(other, "mp-99", 1)]
+    return str(write_lemat(tmp_path / "cells.parquet", frames))
+
+
+@pytest.fixture(autouse=True)
+def _on_one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def ids(folder):
+    return [(r.sample_id, r.repeat) for r in read_run(folder).records]
+
+
+def provenance(folder):
+    return json.loads((folder / "run.json").read_text())["provenance"]
+
+
+def test_a_run_leaves_records_and_a_board(data, tmp_path, capsys):
+    out = tmp_path / "runs"
+    assert main(["--models", "volume-scaling", "--data", data, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("Leaderboard: ")
+    assert "identity" in said.out  # runs without being asked for
+    assert f"{N} samples; 1 quarantined (1 " in said.err
+    assert str(out / "leaderboard.json") in said.err
+    for model in ("identity", "volume-scaling"):
+        assert len(set(ids(out / model))) == N
+    facts = provenance(out / "identity")
+    assert facts["n_samples"] == N
+    assert facts["aborted"] is None
+    assert facts["threads"] == 1
+    assert facts["redistributable"] is False
+    assert [q["sample_id"] for q in facts["quarantined"]] == ["mp-99-0-pbe"]
+    assert facts["command"].startswith("python -m benchmarks.run --models volume-scaling --data ")
+    assert facts["started"] <= facts["ended"]
+    assert facts["packages"]["numpy"] == np.__version__
+    assert facts["load_seconds"] > 0
+    assert not (out / "identity" / "worker.log").exists()  # nothing was printed
+
+
+def test_two_runs_agree(data, tmp_path):
+    runs = []
+    for name, size in (("a", "64"), ("b", "5")):
+        out = tmp_path / name
+        command = ["--models", "volume-scaling", "--data", data, "--out", str(out)]
+        assert main([*command, "--batch-size", size]) == 0
+        runs.append({r.sample_id: r for r in read_run(out / "volume-scaling").records})
+    for sample_id, record in runs[0].items():
+        other = runs[1][sample_id]
+        assert np.abs(record.geometry.lattice - other.geometry.lattice).max() < 1e-6
+        moved = (record.geometry.frac_coords - other.geometry.frac_coords) @ other.geometry.lattice
+        assert np.abs(moved).max() < 1e-6
+
+
+def test_a_larger_run_goes_on_from_a_smaller_one(data, tmp_path, capsys):
+    out = tmp_path / "runs"
+    command = ["--models", "identity", "--data", data, "--out", str(out)]
+    assert main([*command, "--limit", "5"]) == 0
+    few = set(ids(out / "identity"))
+    assert len(few) == 5
+    assert main([*command, "--repeats", "2"]) == 0
+    stored = ids(out / "identity")
+    assert len(stored) == len(set(stored)) == 2 * N
+    assert few < set(stored)
+    batches = [(r.batch_id, r.repeat) for r in read_run(out / "identity").records]
+    assert len({batch for batch, _ in batches}) == 3  # numbers are not used twice
+    capsys.readouterr()
+    before = {path: path.read_bytes() for path in (out / "identity").iterdir()}
+    assert main([*command, "--repeats", "2"]) == 0
+    assert f"identity: all {2 * N} there already" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in (out / "identity").iterdir()}
+
+
+def start(command, *, flush=False):
+    """The command in a process of its own; with `flush`, every batch is on disk at once."""
+    code = "import sys; from benchmarks.run import main; "
+    if flush:
+        code += "from benchmarks.store import RunWriter as W; "
+        code += "W.open.__func__.__kwdefaults__['flush_seconds'] = 0.0; "
+    return subprocess.Popen(
+        [sys.executable, "-c", code + f"sys.exit(main({command!r}))"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process, seconds=60):
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    pytest.fail("waited too long")
+
+
+def worker_is_gone(folder):
+    """Within a second or two: it hears of its driver's end by itself."""
+    pid = int((folder / "worker.log").read_text().split()[1])
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_killed_run_is_resumed_without_loss_or_repetition(data, tmp_path):
+    folder = tmp_path / "runs" / "slow"
+    command = ["--models", SLOW, "--data", data, "--out", str(tmp_path / "runs")]
+    process = start(command, flush=True)
+    wait_for(lambda: len(list(folder.glob("part-*.parquet"))) >= 3, process)
+    process.kill()
+    process.communicate()
+    assert worker_is_gone(folder)
+    survived = ids(folder)
+    assert 3 <= len(survived) < N
+    assert main(command) == 0
+    stored = ids(folder)
+    assert len(stored) == len(set(stored)) == N
+    assert stored[: len(survived)] == survived
+
+
+def test_an_interrupted_run_ends_with_130_and_keeps_what_it_has(data, tmp_path):
+    folder = tmp_path / "runs" / "slow"
+    process = start(["--models", SLOW, "--data", data, "--out", str(tmp_path / "runs")])
+    wait_for((folder / "worker.log").exists, process)
+    wait_for(lambda: "worker" in (folder / "worker.log").read_text(), process)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert worker_is_gone(folder)
+    assert 1 <= len(ids(folder)) < N
+
+
+def test_other_settings_are_refused_before_any_model_runs(data, tmp_path, capsys):
+    command = ["--models", "volume-scaling", "--data", data, "--out", str(tmp_path / "runs")]
+    assert main([*command, "--fmax", "0.05"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--fmax", "0.01"]) == 2
+    said = capsys.readouterr()
+    assert "settings.fmax differs (0.05 stored, now 0.01)" in said.err
+    assert said.out == ""
+
+
+def test_a_broken_model_ends_with_1_and_the_others_have_their_rows(data, tmp_path, capsys):
+    out = tmp_path / "runs"
+    command = ["--models", "bad=ase:tests.toys:broken_calculator", "--data", data]
+    command += ["--out", str(out)]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert "identity" in said.out
+    assert "bad given up: 6 of 6 structures ended in error, the last with KeyError" in said.err
+    assert provenance(out / "bad")["aborted"].startswith("6 of 6 structures")
+    assert "Traceback" not in said.err
+    assert "KeyError" in (out / "bad" / "worker.log").read_text()
+    assert main(command) == 1  # going on with it does not make it good
+    assert len(ids(out / "bad")) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say what to run: --models t5,mace (names: --list-models)"),
+        (["--models", "chgnt"], "unknown model 'chgnt': did you mean chgnet?"),
+        (["--models", "x=ase:no.such:thing"], "x needs no.such"),
+        (["--models", "x=ase:tests.toys:nothing"], "'tests.toys:nothing'"),
+        (["--models", "identity", "--data", "no/such.parquet"], "no/such.parquet: no such file"),
+        (["--models", "identity", "--split", "tset"], "no split 'tset'"),
+        (["--models", "identity", "--device", "tpu"], "--device tpu: cpu or cuda"),
+        (["--models", "mace-mp-0", "--offline"], "mace-mp-0"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(arguments, message, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main([*arguments, "--limit", "1", "--out", str(tmp_path / "runs")]) == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert message in said.err.splitlines()[-1]
+    assert said.err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--modles", "t5"], ["--model", "t5"], ["--limit", "0"], ["--fmax", "nan"], ["--fmax", "x"]],
+)
+def test_unknown_flags_and_values_are_errors(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(data, tmp_path, capsys):
+    out = tmp_path / "runs"
+    command = ["--models", "volume-scaling", "--data", data, "--out", str(out), "--dry-run"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        f"would run {N} samples on cpu into {out}/:",
+        "  identity: Identity (does nothing); no weights; batches of 64",
+        "  volume-scaling: DLS volume (pymatgen); no weights; batches of 64",
+    ]
+    assert "1 quarantined" in said.err
+    assert not out.exists()
+
+
+def test_a_reader_that_leaves_is_no_error():
+    process = start(["--list-models"])
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 0
+
+
+def test_an_interrupt_while_scoring_is_130_too(monkeypatch, data, tmp_path):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(campaign, "run_all", interrupt)
+    assert main(["--models", "identity", "--data", data, "--out", str(tmp_path / "runs")]) == 130
