@@ -59,6 +59,7 @@ def _drawable(row: Row) -> bool:
 
 def _draw(axes: Axes, rows: list[Row]) -> None:
     import seaborn as sns
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     times, errors = zip(*map(_point, rows), strict=True)
     families = [row.family for row in rows]
@@ -68,7 +69,7 @@ def _draw(axes: Axes, rows: list[Row]) -> None:
     for row in rows:
         axes.errorbar(
             *_point(row), xerr=_bars(row, TIME), yerr=_bars(row, ERROR), fmt="none",
-            ecolor=palette[row.family], elinewidth=1, zorder=1,
+            ecolor=palette[row.family], elinewidth=1.2, zorder=1,
         )  # fmt: skip
     sns.scatterplot(
         x=times, y=errors, hue=families, style=families, hue_order=used, style_order=used,
@@ -76,6 +77,9 @@ def _draw(axes: Axes, rows: list[Row]) -> None:
     )  # fmt: skip
     axes.set(xlabel="median time per structure (s)", ylabel=f"lattice MAE ({METRICS[ERROR].unit})")
     axes.margins(0.12)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _point(row: Row) -> tuple[float, float]:

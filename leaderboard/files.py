@@ -98,7 +98,10 @@ def make_boards(
     for key in sorted(by_dataset):
         runs = sorted(by_dataset[key], key=lambda run: run.name)
         dataset = find_dataset(runs[0], datasets)
-        boards.append(board(runs, [scores(run, dataset, store=store) for run in runs]))
+        whole = [run for run in runs if not run.provenance.get("aborted")]
+        ended = [run for run in runs if run.provenance.get("aborted")]
+        tables = [scores(run, dataset, store=store) for run in whole]
+        boards.append(board(whole, tables, ended=ended))
     return boards
 
 

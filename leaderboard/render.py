@@ -24,6 +24,8 @@ class Column:
     """A column of the short table; JSON and CSV hold every metric."""
 
     header: str
+    brief: str
+    """Header on a terminal."""
     cell: Callable[[Row], str]
 
 
@@ -54,20 +56,20 @@ def _scored(row: Row) -> str:
 
 
 COLUMNS: Final = (
-    Column("Rank", _rank),
-    Column("Model", lambda row: row.model),
-    Column("Score ↑", _score),
-    Column("Scored", _scored),
-    Column("Lattice MAE (Å) ↓", partial(_number, "lattice_mae")),
-    Column("Volume MAPE (%) ↓", partial(_number, "volume_mape", digits=2)),
-    Column("Strain ↓", partial(_number, "strain", digits=4)),
-    Column("Position MAE (Å) ↓", partial(_number, "position_mae")),
-    Column("Skill lattice ↑", partial(_number, "skill_lattice", digits=2)),
-    Column("Skill position ↑", partial(_number, "skill_position", digits=2)),
-    Column("Elements kept ↑", partial(_number, "element_preservation_rate")),
-    Column("Valid ↑", partial(_number, "validity_rate")),
-    Column("Match RMSD ↓", partial(_number, "rmsd_normalized")),
-    Column("Time (s)", _seconds),
+    Column("Rank", "Rank", _rank),
+    Column("Model", "Model", lambda row: row.model),
+    Column("Score ↑", "Score ↑", _score),
+    Column("Scored", "Scored", _scored),
+    Column("Lattice MAE (Å) ↓", "Latt. Å ↓", partial(_number, "lattice_mae")),
+    Column("Volume MAPE (%) ↓", "Vol. % ↓", partial(_number, "volume_mape", digits=2)),
+    Column("Strain ↓", "Strain ↓", partial(_number, "strain", digits=4)),
+    Column("Position MAE (Å) ↓", "Pos. Å ↓", partial(_number, "position_mae")),
+    Column("Skill lattice ↑", "Skill l. ↑", partial(_number, "skill_lattice", digits=2)),
+    Column("Skill position ↑", "Skill p. ↑", partial(_number, "skill_position", digits=2)),
+    Column("Elements kept ↑", "Elem. ↑", partial(_number, "element_preservation_rate")),
+    Column("Valid ↑", "Valid ↑", partial(_number, "validity_rate")),
+    Column("Match RMSD ↓", "RMSD ↓", partial(_number, "rmsd_normalized")),
+    Column("Time (s)", "Time s", _seconds),
 )
 NOTES: Final = (
     """Score: mean of two areas under curves, the share of structures whose mean displacement is
@@ -104,15 +106,17 @@ def notes(board: Board) -> list[str]:
     about = DATASET_NOTES.get(str(board.dataset["name"]).split("/")[0])
     quarantined = board.dataset["quarantined"]
     left_out = ", ".join(f"{count} {reason}" for reason, count in quarantined.items())
-    trained = "; ".join(f"{row.model}: {', '.join(row.training_data) or 'nothing'}"
-                        for row in board.rows)  # fmt: skip
+    models = "; ".join(
+        f"{row.model} ({row.label}): {', '.join(row.training_data) or 'nothing'}"
+        for row in board.rows
+    )
     listed = [
         *([about] if about else []),
         *([f"Samples left out by the audit: {left_out}."] if left_out else []),
         *board.notes,
         *_ties(board),
         *NOTES,
-        f"Trained on: {trained}.",
+        f"Trained on: {models}.",
     ]
     return [" ".join(note.split()) for note in listed]
 
@@ -126,7 +130,7 @@ def _ties(board: Board) -> list[str]:
 
 def table(board: Board) -> str:
     """The short table and its notes on the comparison, for a terminal."""
-    cells = _cells(board)
+    cells = [[column.brief for column in COLUMNS], *_cells(board)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
              for line in cells]  # fmt: skip
@@ -137,9 +141,7 @@ def table(board: Board) -> str:
 
 
 def _cells(board: Board) -> list[list[str]]:
-    return [[column.header for column in COLUMNS]] + [
-        [column.cell(row) for column in COLUMNS] for row in board.rows
-    ]
+    return [[column.cell(row) for column in COLUMNS] for row in board.rows]
 
 
 def markdown(board: Board, heading: str = "# Leaderboard: ") -> str:
@@ -149,7 +151,8 @@ def markdown(board: Board, heading: str = "# Leaderboard: ") -> str:
         board: What to show.
         heading: Stands before the title.
     """
-    header, *rows = (f"| {' | '.join(_escaped(line))} |" for line in _cells(board))
+    lines = [[column.header for column in COLUMNS], *_cells(board)]
+    header, *rows = (f"| {' | '.join(_escaped(line))} |" for line in lines)
     rule = "|" + "|".join([" ---: ", " --- "] + [" ---: "] * (len(COLUMNS) - 2)) + "|"
     listed = [f"- {note}" for note in notes(board)]
     return "\n".join([heading + title(board), "", header, rule, *rows, "", *listed]) + "\n"

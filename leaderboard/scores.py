@@ -109,6 +109,8 @@ def _stored_only(run: Run) -> pd.DataFrame:
     path = run.folder / FILE
     name = run.identity["dataset"]
     again = f"name the data with --data so that '{run.name}' on {name} can be scored"
+    if not path.exists() and not run.table.num_rows:
+        raise UserError(f"{run.folder} holds neither records nor {FILE}: run it again")
     if not path.exists():
         raise UserError(f"{path} does not exist: {again}")
     table, about = _read(path)

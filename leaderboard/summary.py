@@ -85,6 +85,7 @@ def board(
     runs: Sequence[Run],
     tables: Sequence[pd.DataFrame],
     *,
+    ended: Sequence[Run] = (),
     replicates: int = REPLICATES,
     seed: int = SEED,
 ) -> Board:
@@ -93,24 +94,24 @@ def board(
     Args:
         runs: One per model, all of one data set, revision and split.
         tables: `scores` of each run, in the same order.
+        ended: Further runs, which the error budget ended: named in a note, not ranked.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
 
     Raises:
         UserError: The runs have no sample in common.
     """
-    ended = [run for run in runs if run.provenance.get("aborted")]
-    kept = [(run, table) for run, table in zip(runs, tables, strict=True) if run not in ended]
-    common = _common_ids([table for _, table in kept])
-    if kept and not common:
-        raise UserError(f"{', '.join(run.name for run, _ in kept)}: no sample in common to compare")
-    rows, ties = _rows(kept, common, replicates, np.random.default_rng(seed))
+    common = _common_ids(tables)
+    if runs and not common:
+        raise UserError(f"{', '.join(run.name for run in runs)}: no sample in common to compare")
+    rows, ties = _rows(runs, tables, common, replicates, np.random.default_rng(seed))
+    everyone = [*runs, *ended]
     return Board(
-        dataset=_dataset(runs[0], common, runs),
-        environment=_environment([run for run, _ in kept] or runs),
+        dataset=_dataset(everyone, common),
+        environment=_environment(everyone),
         rows=rows,
         ties=ties,
-        notes=(*_unshared(kept, common), *_left_out(ended)),
+        notes=(*_unshared(runs, tables, common), *_left_out(ended)),
     )
 
 
@@ -120,21 +121,22 @@ def _common_ids(tables: Sequence[pd.DataFrame]) -> list[str]:
 
 
 def _rows(
-    kept: Sequence[tuple[Run, pd.DataFrame]],
+    runs: Sequence[Run],
+    tables: Sequence[pd.DataFrame],
     common: Sequence[str],
     replicates: int,
     rng: np.random.Generator,
 ) -> tuple[tuple[Row, ...], tuple[tuple[str, str], ...]]:
-    if not kept:
+    if not runs:
         return (), ()
-    groups = kept[0][1].drop_duplicates("sample_id").set_index("sample_id")["group"]
+    groups = tables[0].drop_duplicates("sample_id").set_index("sample_id")["group"]
     resampling = Resampling.of(list(groups.loc[list(common)]), replicates, rng)
-    found = [_model(table, common, resampling) for _, table in kept]
+    found = [_model(table, common, resampling) for table in tables]
     scores = np.stack([numbers[:, _POSITION[RANKED_BY]] for _, numbers in found], axis=1)
     placed = ranks(scores)
     spread = np.percentile(placed[1:], (2.5, 97.5), axis=0, method="nearest").astype(int)
     if resampling.n_groups < 2:  # one group drawn again and again says nothing about ranks
-        spread = np.repeat([[1], [len(kept)]], len(kept), axis=1)
+        spread = np.repeat([[1], [len(runs)]], len(runs), axis=1)
     rows = [
         Row(
             **_about(run),
@@ -145,7 +147,7 @@ def _rows(
             rank_high=int(spread[1, k]),
             metrics=_values(run, *found[k], resampling),
         )
-        for k, (run, table) in enumerate(kept)
+        for k, (run, table) in enumerate(zip(runs, tables, strict=True))
     ]
     order = sorted(range(len(rows)), key=lambda k: (rows[k].rank, rows[k].model))
     return tuple(rows[k] for k in order), _ties([rows[k].model for k in order], scores[:, order])
@@ -217,10 +219,10 @@ def _value(metric: Metric, numbers: Floats, count: int, n_groups: int) -> Value:
 
 
 def _plain(number: float | None) -> float | None:
-    """Six significant digits, so that a board does not depend on the machine that adds it up."""
+    """Six significant digits and no rounding noise: a board is the same wherever it is added up."""
     if number is None or not np.isfinite(number):
         return None
-    return float(f"{number:.6g}")
+    return float(f"{number:.6g}") if abs(number) > 1e-9 else 0.0
 
 
 def _ties(models: Sequence[str], scores: Floats) -> tuple[tuple[str, str], ...]:
@@ -249,13 +251,14 @@ def _about(run: Run) -> dict[str, Any]:
     }
 
 
-def _dataset(run: Run, common: Sequence[str], runs: Sequence[Run]) -> dict[str, Any]:
+def _dataset(runs: Sequence[Run], common: Sequence[str]) -> dict[str, Any]:
     listed = max((each.provenance.get("quarantined") or [] for each in runs), key=len)
     reasons = Counter(str(entry["reason"]) for entry in listed)
+    identity = runs[0].identity
     return {
-        "name": run.identity["dataset"],
-        "revision": run.identity["revision"],
-        "split": run.identity.get("split"),
+        "name": identity["dataset"],
+        "revision": identity["revision"],
+        "split": identity.get("split"),
         "n_samples": len(common),
         "ids_sha256": ids_sha256(common),
         "quarantined": dict(sorted(reasons.items())),
@@ -281,8 +284,11 @@ def _joined(values: Iterable[Any]) -> str:
     return "; ".join(sorted({str(value) for value in values if value is not None}))
 
 
-def _unshared(kept: Sequence[tuple[Run, pd.DataFrame]], common: Sequence[str]) -> list[str]:
-    sizes = {run.name: table["sample_id"].nunique() for run, table in kept}
+def _unshared(
+    runs: Sequence[Run], tables: Sequence[pd.DataFrame], common: Sequence[str]
+) -> list[str]:
+    pairs = zip(runs, tables, strict=True)
+    sizes = {run.name: table["sample_id"].nunique() for run, table in pairs}
     larger = [f"{name} {size}" for name, size in sizes.items() if size != len(common)]
     if not larger:
         return []

@@ -241,12 +241,27 @@ def test_models_are_compared_on_the_samples_they_share(tmp_path, toy):
 
 
 def test_a_run_that_ended_early_is_named_and_not_ranked(tmp_path, toy):
-    ended = read_run(write(tmp_path, "bad", oracle, toy, chosen=[0], aborted="10 errors in a row"))
-    whole = read_run(write(tmp_path, "good", oracle, toy))
-    found = board([ended, whole], [scores(run, toy) for run in (ended, whole)])
+    write(tmp_path, "bad", oracle, toy, chosen=[0], aborted="10 errors in a row")
+    write(tmp_path, "none", oracle, toy, chosen=[], aborted="cannot load")
+    write(tmp_path, "good", oracle, toy)
+    (found,) = make_boards([tmp_path], [toy])
     assert [row.model for row in found.rows] == ["good"]
     assert found.rows[0].n_samples == 8
-    assert found.notes == ("Not ranked: bad, whose run ended early (10 errors in a row).",)
+    assert found.notes == (
+        "Not ranked: bad, whose run ended early (10 errors in a row).",
+        "Not ranked: none, whose run ended early (cannot load).",
+    )
+    (nothing,) = make_boards([tmp_path / "bad", tmp_path / "none"], [toy])
+    assert json.loads(to_json(nothing))["rows"] == []
+    assert "bad" in markdown(nothing)
+    assert "cannot load" in table(nothing)
+    assert to_csv(nothing).count("\n") == 1
+
+
+def test_a_run_without_any_record_says_so(tmp_path, toy):
+    write(tmp_path, "empty", oracle, toy, chosen=[])
+    with pytest.raises(UserError, match="holds neither records nor"):
+        make_boards([tmp_path], [toy])
 
 
 def test_ranks_and_ties(tmp_path, toy):
@@ -416,7 +431,7 @@ def test_every_rendering_names_data_set_split_and_n(toy, runs):
     assert to_csv(found).splitlines()[1].startswith("toy/test,oracle,ORACLE,trivial,1,1,1,8,8,0,")
     assert "half\\|way" in markdown(found)
     assert "does not see the cell" in markdown(found)
-    assert "Trained on: oracle: nothing; " in markdown(found)
+    assert "Trained on: oracle (ORACLE): nothing; " in markdown(found)
 
 
 def test_json_has_every_metric_of_every_row(toy, runs):

@@ -6,6 +6,7 @@ the lattice reduction and the symmetry search (moyopy) and neighbour lists (pyma
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import combinations_with_replacement, product
 from typing import NamedTuple, Self, TypeAlias
@@ -198,6 +199,9 @@ def symmetry(geometry: Geometry, symprec: float) -> tuple[int, Floats]:
     """
     from moyopy import Cell, MoyoDataset
 
+    remarks = logging.getLogger("moyo")
+    if not remarks.handlers:  # heard where logging is configured, and not printed otherwise
+        remarks.addHandler(logging.NullHandler())
     cell = Cell(geometry.lattice.tolist(), geometry.frac_coords.tolist(), geometry.numbers.tolist())
     try:
         dataset = MoyoDataset(cell, symprec=symprec)
