@@ -1,0 +1,35 @@
+# Everything from nothing: Python 3.11, make and a package index are enough.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# Thread counts are read when Python starts (a later torch.set_num_threads leaves busy threads).
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: env bench test perf lint leaderboard
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt \
+		-e '.[t5,mace,chgnet,dev]'
+	touch $@
+
+bench: env
+	$(BIN)/python -m benchmarks.run --models identity,t5,mace,chgnet
+
+test: env
+	$(BIN)/python -m pytest
+
+perf: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/perf --override-ini addopts=-q
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+leaderboard: env
+	$(BIN)/python -m leaderboard leaderboard/runs --out leaderboard/boards --readme README.md

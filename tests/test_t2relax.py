@@ -1,0 +1,482 @@
+"""Codec, tokenizer, grammar, decoding, checkpoints and the T5 relaxer."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase.cell import Cell
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.core import Lattice, Structure
+
+from benchmarks.core import Geometry, Status, UserError
+from benchmarks.metrics.geometry import displacements, strain
+from t2relax import model as t5
+from t2relax import train
+from t2relax.codec import (
+    CodecError,
+    Crystal,
+    Delta,
+    apply_delta,
+    delta_between,
+    geometry_of,
+    read_cif,
+    read_delta,
+    write_cif,
+    write_delta,
+)
+from t2relax.dataset import (
+    NO_AUGMENTATION,
+    Augmentation,
+    Pair,
+    PairDataset,
+    collate,
+    encode_pair,
+    load_pairs,
+    pairs_of,
+    save_pairs,
+)
+from t2relax.generate import decode_constrained
+from t2relax.relaxer import T5Relaxer, source_ids
+from t2relax.tokens import EOS_ID, FORCED, PAD_ID, VOCABULARY, Tokenizer, allowed, template
+from tests.contract import check_relaxer, sample_structures
+
+TOKENIZER = Tokenizer()
+ROCKSALT = Geometry(
+    np.array([[0.0, 2.8, 2.8], [2.8, 0.0, 2.8], [2.8, 2.8, 0.0]]),
+    np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]),
+    np.array([11, 17], dtype=np.int16),
+)
+TINY = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 2}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """An untrained two-layer T5: whatever comes out right is owed to the grammar alone."""
+    torch.manual_seed(0)
+    return t5.new_model(TOKENIZER, num_decoder_layers=2, **TINY).eval()
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    t5.save(tiny, TOKENIZER, folder, {"from": "scratch"})
+    tiny.float()
+    return folder
+
+
+lengths = st.floats(2.0, 30.0)
+angles = st.floats(60.0, 110.0)
+numbers = st.lists(st.integers(1, 118), min_size=1, max_size=14)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_geometry(cellpar, species, seed):
+    rng = np.random.default_rng(seed)
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))  # either handedness
+    lattice = Cell.fromcellpar(cellpar).array @ rotation
+    fracs = rng.uniform(-2, 2, (len(species), 3))
+    return Geometry(lattice, fracs, np.array(species, dtype=np.int16))
+
+
+# --- codec ---------------------------------------------------------------------------------------
+
+
+def test_the_text_is_the_cif_that_ase_writes_in_single_spaces_and_fixed_decimals():
+    assert write_cif(Crystal.of(ROCKSALT)) == (
+        "data_image0\n"
+        "_chemical_formula_structural NaCl\n"
+        '_chemical_formula_sum "Na1 Cl1"\n'
+        "_cell_length_a 3.9598\n"
+        "_cell_length_b 3.9598\n"
+        "_cell_length_c 3.9598\n"
+        "_cell_angle_alpha 60.000\n"
+        "_cell_angle_beta 60.000\n"
+        "_cell_angle_gamma 60.000\n"
+        '_space_group_name_H-M_alt "P 1"\n'
+        "_space_group_IT_number 1\n"
+        "loop_\n"
+        "_space_group_symop_operation_xyz\n"
+        "'x, y, z'\n"
+        "loop_\n"
+        "_atom_site_type_symbol\n"
+        "_atom_site_label\n"
+        "_atom_site_symmetry_multiplicity\n"
+        "_atom_site_fract_x\n"
+        "_atom_site_fract_y\n"
+        "_atom_site_fract_z\n"
+        "_atom_site_occupancy\n"
+        "Na Na1 1.0 0.00000 0.00000 0.00000 1.0000\n"
+        "Cl Cl1 1.0 0.50000 0.50000 0.50000 1.0000\n"
+    )
+
+
+def test_the_target_lists_changes_and_zero_has_a_plus():
+    delta = Delta(np.array([0.0531, 0, -0.1, 0, 0, -1e-9]), np.array([[0, 0, 1e-7], [-0.25, 0, 0]]))
+    assert write_delta(delta, ROCKSALT.numbers) == (
+        "data_delta\n"
+        "_cell_length_a +00.0531\n"
+        "_cell_length_b +00.0000\n"
+        "_cell_length_c -00.1000\n"
+        "_cell_angle_alpha +00.000\n"
+        "_cell_angle_beta +00.000\n"
+        "_cell_angle_gamma +00.000\n"
+        "loop_\n"
+        "_atom_site_type_symbol\n"
+        "_atom_site_label\n"
+        "_atom_site_fract_x\n"
+        "_atom_site_fract_y\n"
+        "_atom_site_fract_z\n"
+        "Na Na1 +0.00000 +0.00000 +0.00000\n"
+        "Cl Cl1 -0.25000 +0.00000 +0.00000\n"
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(lengths, lengths, lengths, angles, angles, angles), numbers, seeds)
+def test_a_cif_read_and_written_again_does_not_change(cellpar, species, seed):
+    try:
+        text = write_cif(Crystal.of(random_geometry(cellpar, species, seed)))
+    except CodecError:
+        return  # three angles that span no cell
+    again = read_cif(text)
+    assert write_cif(again) == text
+    assert again.numbers.tolist() == species
+    assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(lengths, lengths, lengths), numbers, seeds)
+def test_decoding_gives_the_relaxed_structure_back_to_the_stated_decimals(abc, species, seed):
+    rng = np.random.default_rng(seed)
+    initial = random_geometry((*abc, 90, 95, 110), species, seed)
+    moved = initial.frac_coords + rng.normal(0, 0.01, initial.frac_coords.shape)
+    moved += rng.integers(-1, 2, moved.shape)  # an image further on is the same place
+    final = Geometry(initial.lattice @ (np.eye(3) + rng.normal(0, 0.03, (3, 3))), moved, initial[2])
+    text = write_delta(delta_between(initial, final), initial.numbers)
+    decoded = apply_delta(initial, *read_delta(text))
+    longest = np.linalg.norm(final.lattice, axis=1).max()
+    assert strain(final.lattice, decoded.lattice) < 2e-3 / min(abc)
+    assert np.abs(displacements(final, decoded)).max() < 3 * 0.5e-5 * longest
+    assert write_delta(delta_between(initial, decoded), initial.numbers) == text
+
+
+def test_decoding_restores_the_orientation_that_a_cif_forgets():
+    rotation = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    lattice = np.diag([3.0, 4.0, 5.0]) @ rotation
+    initial = Geometry(lattice, np.zeros((1, 3)), np.array([14], dtype=np.int16))
+    change = Delta(np.array([0.3, 0, 0, 0, 0, 0]), np.zeros((1, 3)))
+    expected = np.diag([3.3, 4.0, 5.0]) @ rotation
+    assert np.allclose(apply_delta(initial, change, initial.numbers).lattice, expected, atol=1e-12)
+    mirrored = initial._replace(lattice=-lattice)
+    assert np.allclose(apply_delta(mirrored, change, initial[2]).lattice, -expected, atol=1e-12)
+
+
+def test_no_change_leaves_every_bit_of_the_input():
+    nothing = Delta(np.zeros(6), np.zeros((2, 3)))
+    same = apply_delta(ROCKSALT, nothing, ROCKSALT.numbers)
+    assert (same.lattice == ROCKSALT.lattice).all()
+    assert (same.frac_coords == ROCKSALT.frac_coords).all()
+
+
+@pytest.mark.parametrize(
+    "cellpar",
+    [(5, 5, 5, 170, 170, 170), (0, 5, 5, 90, 90, 90), (5, 5, np.nan, 90, 90, 90)],
+    ids=["impossible angles", "no length", "nan"],
+)
+def test_a_cell_that_is_none_has_no_text(cellpar):
+    crystal = Crystal(np.array(cellpar, dtype=float), np.zeros((1, 3)), ROCKSALT.numbers[:1])
+    with pytest.raises(CodecError):
+        write_cif(crystal)
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        Delta(np.array([120.0, 0, 0, 0, 0, 0]), np.zeros((2, 3))),
+        Delta(np.array([np.nan, 0, 0, 0, 0, 0]), np.zeros((2, 3))),
+        Delta(np.zeros(6), np.ones((2, 3))),
+    ],
+    ids=["too wide", "nan", "a whole cell"],
+)
+def test_a_change_that_does_not_fit_raises_instead_of_being_cut(delta):
+    with pytest.raises(CodecError):
+        write_delta(delta, ROCKSALT.numbers)
+
+
+GOOD = write_delta(Delta(np.zeros(6), np.zeros((2, 3))), ROCKSALT.numbers)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        GOOD.replace("data_delta\n", ""),
+        GOOD.replace("_cell_length_b +00.0000\n", ""),
+        GOOD.replace("+00.0000", "+0.00000", 1),
+        GOOD.replace("Na1", "Cl1"),
+        GOOD.replace("Na Na1", "Qq Qq1"),
+        GOOD.replace("Na Na1 +0.00000 ", "Na Na1 "),
+        GOOD.split("Na Na1")[0],
+    ],
+)
+def test_text_that_is_no_structure_does_not_parse(text):
+    with pytest.raises(CodecError):
+        read_delta(text)
+
+
+# --- tokens --------------------------------------------------------------------------------------
+
+
+def test_elements_digits_and_keywords_are_single_tokens():
+    for text in ("Uue"[:1], "He", "Og", "7", "_cell_length_a", "loop_\n", " +0."):
+        assert len(TOKENIZER.encode(text)) == 1
+    # cobalt is not carbon and oxygen
+    assert [VOCABULARY[i] for i in TOKENIZER.encode("CoCO")] == ["Co", "C", "O"]
+
+
+def test_the_vocabulary_of_the_committed_checkpoint_is_pinned():
+    assert len(VOCABULARY) == len(set(VOCABULARY)) == 163
+    assert TOKENIZER.sha256[:16] == "501851a31b908ef0"
+
+
+@pytest.mark.parametrize("text", ["Na Na1 1,0", "_cell_volume 3", "Xx", "\t", "data_image0", "é"])
+def test_what_the_vocabulary_cannot_spell_raises_and_is_never_unk(text):
+    with pytest.raises(CodecError, match="not in the vocabulary"):
+        TOKENIZER.encode(text)
+
+
+@settings(max_examples=40, deadline=None)
+@given(numbers, seeds)
+def test_the_grammar_gives_everything_but_signs_and_digits(species, seed):
+    rng = np.random.default_rng(seed)
+    zs = np.array(species, dtype=np.int16)
+    delta = Delta(rng.normal(0, 5, 6), rng.uniform(-0.5, 0.5, (len(species), 3)))
+    ids = np.array([*TOKENIZER.encode(write_delta(delta, zs)), EOS_ID])
+    grammar = template(zs, TOKENIZER)
+    assert len(ids) == len(grammar.ids)
+    given_ids = grammar.kinds == FORCED
+    assert (ids[given_ids] == grammar.ids[given_ids]).all()
+    mask = allowed(TOKENIZER, len(TOKENIZER))
+    assert mask[grammar.kinds[~given_ids], ids[~given_ids]].all()
+    assert (~given_ids).sum() == 3 * 7 + 3 * 6 + 18 * len(species)
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def silver(a):
+    return Structure(Lattice.cubic(a), ["Ag"], [[0, 0, 0]])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds)
+def test_augmentation_keeps_the_relaxed_crystal(seed):
+    """Start and conventions change, the structure at the end does not."""
+    rng = np.random.default_rng(seed)
+    initial = random_geometry((4, 5, 6, 80, 95, 100), [3, 8, 8, 22], seed)
+    moved = initial.frac_coords + rng.normal(0, 0.02, (4, 3))
+    final = Geometry(initial.lattice * 1.07, moved, initial.numbers)
+    pair = Pair(Crystal.of(initial), delta_between(initial, final))
+    changed = Augmentation(sites=1, axes=1, origin=1, inversion=1, along=1, dilation=1)(pair, rng)
+    start = geometry_of(changed.initial)
+    end = apply_delta(start, changed.delta, start.numbers)
+    assert np.linalg.det(end.lattice) == pytest.approx(abs(np.linalg.det(final.lattice)), rel=1e-9)
+    assert _pair_distances(end) == pytest.approx(_pair_distances(final), abs=1e-6)
+
+
+def _pair_distances(geometry):
+    structure = geometry.structure()
+    found = [
+        (*sorted((structure[i].specie.Z, structure[j].specie.Z)), structure.get_distance(i, j))
+        for i in range(len(structure))
+        for j in range(i)
+    ]
+    return [distance for *_, distance in sorted(found)]
+
+
+def test_pairs_survive_the_archive(tmp_path):
+    pair = Pair(Crystal.of(ROCKSALT), Delta(np.arange(6.0), np.full((2, 3), 0.25)))
+    save_pairs(tmp_path / "pairs.npz", [pair, pair], {"a/b": "sha256:1"})
+    (again, _), origin = load_pairs(tmp_path / "pairs.npz")
+    assert origin == {"a/b": "sha256:1"}
+    assert encode_pair(again, TOKENIZER) == encode_pair(pair, TOKENIZER)
+    (tmp_path / "other.npz").write_text("no archive")
+    with pytest.raises(UserError, match="no archive of pairs"):
+        load_pairs(tmp_path / "other.npz")
+
+
+def test_padding_is_masked_and_ignored():
+    pair = Pair(Crystal.of(ROCKSALT), Delta(np.zeros(6), np.zeros((2, 3))))
+    one = Crystal(pair.initial.cellpar, np.zeros((1, 3)), ROCKSALT.numbers[:1])
+    small = Pair(one, Delta(np.zeros(6), np.zeros((1, 3))))
+    batch = collate([PairDataset([pair, small], NO_AUGMENTATION)[i] for i in (0, 1)])
+    assert (batch["attention_mask"] == (batch["input_ids"] != PAD_ID)).all()
+    assert (batch["labels"][1] == -100).any()
+    assert not (batch["labels"] == PAD_ID).any()
+
+
+@pytest.mark.parametrize("name", ["gpaw/test", "substitution/val", "vasp/trajectories"])
+def test_every_real_relaxation_has_a_text_that_comes_back(shared_data, name):
+    from benchmarks.data import load
+
+    samples = load(str(shared_data / f"{name}.parquet"))
+    pairs, refused = pairs_of(samples)
+    assert refused == []
+    for pair in pairs:
+        source = write_cif(pair.initial)
+        assert TOKENIZER.decode(TOKENIZER.encode(source)) == source
+        assert write_cif(read_cif(source)) == source
+        target = write_delta(pair.delta, pair.initial.numbers)
+        delta, species = read_delta(target)
+        assert write_delta(delta, species) == target
+        assert np.abs(delta.cellpar - pair.delta.cellpar)[:3].max() < 0.001
+        assert np.abs(delta.cellpar - pair.delta.cellpar)[3:].max() < 0.005
+        a = pair.initial.cellpar[:3]
+        assert np.linalg.norm((delta.frac_coords - pair.delta.frac_coords) * a, axis=1).max() < 1e-3
+
+
+# --- decoding ------------------------------------------------------------------------------------
+
+
+def decode_slowly(model, structures):
+    """The same constraint without cache, batch or runs of given tokens: one token at a time."""
+    rows = []
+    for structure in structures:
+        geometry = Geometry.of(structure)
+        source = torch.tensor([source_ids(geometry, TOKENIZER)])
+        grammar = template(geometry.numbers, TOKENIZER)
+        mask = torch.from_numpy(allowed(TOKENIZER, model.lm_head.out_features))
+        ids = [PAD_ID]
+        for token, kind in zip(grammar.ids.tolist(), grammar.kinds.tolist(), strict=True):
+            with torch.no_grad():
+                logits = model(
+                    input_ids=source, decoder_input_ids=torch.tensor([ids]), use_cache=False
+                ).logits[0, -1]
+            free = int(logits.masked_fill(~mask[kind], -torch.inf).argmax())
+            ids.append(token if kind == FORCED else free)
+        rows.append(ids[1:])
+    return rows
+
+
+def test_cache_batch_and_skipped_tokens_change_nothing(tiny):
+    structures = sample_structures()
+    geometries = [Geometry.of(structure) for structure in structures]
+    fast = decode_constrained(
+        tiny,
+        TOKENIZER,
+        [source_ids(geometry, TOKENIZER) for geometry in geometries],
+        [template(geometry.numbers, TOKENIZER) for geometry in geometries],
+    )
+    assert [row.tolist() for row in fast] == decode_slowly(tiny, structures)
+
+
+def test_an_embedding_larger_than_the_vocabulary_cannot_leak_tokens():
+    """T5 checkpoints have 32128 rows for 32100 tokens; the mask must cover the surplus."""
+    torch.manual_seed(1)
+    model = t5.new_model(TOKENIZER, num_decoder_layers=1, **TINY).eval()
+    model.resize_token_embeddings(len(TOKENIZER) + 28)
+    with torch.no_grad():
+        model.shared.weight[len(TOKENIZER) :] *= 100.0  # where the logits would be highest
+    geometry = Geometry.of(sample_structures()[5])
+    (row,) = decode_constrained(
+        model,
+        TOKENIZER,
+        [source_ids(geometry, TOKENIZER)],
+        [template(geometry.numbers, TOKENIZER)],
+    )
+    assert row.max() < len(TOKENIZER)
+    _, species = read_delta(TOKENIZER.decode(row.tolist()))
+    assert species.tolist() == geometry.numbers.tolist()
+
+
+def test_an_untrained_model_cannot_break_the_grammar(tiny_folder):
+    """Preservation by construction: random weights keep every atom, in order."""
+    outcomes = T5Relaxer(tiny_folder).relax(sample_structures())
+    for structure, outcome in zip(sample_structures(), outcomes, strict=True):
+        text = outcome.detail.split("\n", 1)[1] if outcome.detail else None
+        species = read_delta(text)[1] if text else outcome.structure.atomic_numbers
+        assert list(species) == list(structure.atomic_numbers)
+
+
+def test_what_an_untrained_model_writes_freely_is_invalid_and_kept(tiny_folder):
+    outcomes = T5Relaxer(tiny_folder, mode="free").relax(sample_structures())
+    assert {outcome.status for outcome in outcomes} == {Status.INVALID}
+    assert all(outcome.detail and outcome.n_tokens for outcome in outcomes)
+
+
+def test_lost_atoms_are_invalid_with_the_sites_as_generated():
+    from t2relax.relaxer import outcome
+
+    ids = [*TOKENIZER.encode(GOOD.split("Cl Cl1")[0]), EOS_ID]
+    lost = outcome(ROCKSALT, ids, TOKENIZER)
+    assert lost.status is Status.INVALID
+    assert lost.structure.atomic_numbers == (11,)
+    assert "Na Na1" in lost.detail
+
+
+def test_disordered_sites_are_unsupported(tiny_folder):
+    alloy = Structure(Lattice.cubic(4), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    (outcome,) = T5Relaxer(tiny_folder).relax([alloy])
+    assert outcome.status is Status.UNSUPPORTED
+
+
+# --- checkpoint and training ---------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_another_codec_is_refused(tiny_folder, tmp_path):
+    for file in tiny_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    content = json.loads((tmp_path / "t2relax.json").read_text())
+    content["codec_version"] = 0
+    (tmp_path / "t2relax.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="trained with codec 0"):
+        t5.load(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors is missing"):
+        t5.load(tmp_path)
+
+
+@pytest.mark.slow
+def test_training_writes_a_checkpoint_and_resumes(tmp_path, write_lemat, lemat_frame):
+    frames = []
+    for k in range(6):
+        frames += [
+            lemat_frame(silver(4.0 + k / 10), f"mp-{k}", 0),
+            lemat_frame(silver(4.1), f"mp-{k}", 1),
+        ]
+    data = str(write_lemat(tmp_path / "train.parquet", frames))
+    command = ["--data", data, "--val", data, "--out", str(tmp_path / "out"), "--batch-size", "4"]
+    command += ["--eval-steps", "2", "--workers", "0", "--set", "num_layers=1", "--set", "d_ff=32"]
+    assert train.main([*command, "--steps", "2"]) == 0
+    assert train.main([*command, "--steps", "4"]) == 0
+    content = json.loads((tmp_path / "out" / "t2relax.json").read_text())["training"]
+    assert content["steps"] == 4
+    assert content["n_pairs"] == 6
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert [row["step"] for row in history if "eval_score" in row] == [2, 4]
+    (outcome,) = T5Relaxer(tmp_path / "out").relax([silver(4.2)])
+    assert outcome.n_tokens == len(template(np.array([47]), TOKENIZER).ids)
+
+
+def test_training_on_nothing_is_the_users_mistake(tmp_path, capsys):
+    command = ["--data", str(tmp_path / "no.npz"), "--val", "x", "--out", str(tmp_path)]
+    assert train.main(command) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["constrained", "free"])
+def test_the_packaged_checkpoint_keeps_the_contract(mode):
+    outcomes = check_relaxer(T5Relaxer(mode=mode))
+    if mode == "constrained":
+        assert {outcome.status for outcome in outcomes} == {Status.OK}
+
+
+def test_the_packaged_checkpoint_says_what_it_was_trained_on():
+    content = json.loads((t5.CHECKPOINT / "t2relax.json").read_text())
+    assert content["training"]["from"] == "scratch"
+    assert set(content["training"]["data"]) == {"embedded-v1/train", "substitution/train"}
+    assert t5.weights().stat().st_size < 30_000_000
+    assert "trained from scratch" in (t5.CHECKPOINT / "README.md").read_text()
