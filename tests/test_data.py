@@ -244,6 +244,7 @@ CUBE = [[5.0, 0, 0], [0, 5.0, 0], [0, 0, 5.0]]
         ({"lattice_vectors": [*CUBE[:2], [0, 0, -np.inf]]}, Reason.NOT_FINITE),
         ({"lattice_vectors": [*CUBE[:2], CUBE[0]]}, Reason.COLLAPSED),
         ({"lattice_vectors": [[0.0] * 3] * 3}, Reason.COLLAPSED),
+        ({"lattice_vectors": (1e200 * np.eye(3)).tolist()}, Reason.COLLAPSED),
         ({"lattice_vectors": [*CUBE[:2], [0, 0, 0.01]]}, Reason.COLLAPSED),
     ],
 )

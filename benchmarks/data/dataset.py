@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from benchmarks.core import Geometry, Sample, UserError
 from benchmarks.data.pairs import Columns, fetch
+from benchmarks.data.quarantine import Quarantined
 from benchmarks.data.reader import FrameFiles
 from benchmarks.data.sources import resolve
-from benchmarks.data.trajectories import Quarantined, Trajectories, find
+from benchmarks.data.trajectories import Trajectories, find
 
 
 class Dataset(Sequence[Sample]):

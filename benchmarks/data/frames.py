@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.core import KBAR, Geometry
 from benchmarks.data.reader import FrameFiles, array, lengths, numpy, vectors
 from benchmarks.data.sources import resolve
-from benchmarks.data.trajectories import atomic_numbers
+from benchmarks.data.species import atomic_numbers
 
 _COLUMNS = (
     "id",

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data.quarantine import Quarantined, Reason
 from benchmarks.data.reader import FrameFiles, array, lengths, row_sums, vectors
-from benchmarks.data.trajectories import (
-    Quarantined,
-    Reason,
-    Trajectories,
-    atomic_numbers,
-    first_true,
-)
+from benchmarks.data.scan import first_true
+from benchmarks.data.species import atomic_numbers
+from benchmarks.data.trajectories import Trajectories
 
 _HEAVY = ("species_at_sites", "lattice_vectors", "cartesian_site_positions")
 SMALLEST_VOLUME_PER_ATOM = 0.5
@@ -75,45 +72,62 @@ def fetch(
     return _concatenated(pieces), quarantined
 
 
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    """The chosen frames as read: all first ones, then all last ones."""
+
+    count: NDArray[np.int64]
+    """(2n,) number of sites."""
+    numbers: NDArray[np.int16]
+    lattices: NDArray[np.float64]
+    """(2n, 3, 3) [Å], NaN where there is none."""
+    positions: NDArray[np.float64]
+    """(sum(count), 3) [Å], NaN where there are none."""
+    fault: NDArray[np.int64]
+    """(n,) of each pair: 0, or 1 + index into `_FAULTS`."""
+
+
 def _read(
     files: FrameFiles, trajectories: Trajectories, chosen: NDArray[np.int64]
 ) -> tuple[Columns, NDArray[np.int64]]:
     """The sound pairs among `chosen`, and for each of `chosen` 0 or 1 + index into `_FAULTS`."""
-    n = len(chosen)
     rows = np.concatenate([trajectories.first[chosen], trajectories.last[chosen]])
     table = files.take(rows, _HEAVY)
     species = array(table["species_at_sites"])
     count = lengths(species)
-    lattices, has_lattice = vectors(table["lattice_vectors"], np.full(2 * n, 3))
+    cells, has_cell = vectors(table["lattice_vectors"], np.full(len(rows), 3))
     positions, has_positions = vectors(table["cartesian_site_positions"], count)
-    numbers = atomic_numbers(species.flatten())
-    lattices = lattices.reshape(-1, 3, 3)
+    lattices = cells.reshape(-1, 3, 3)
     finite = np.isfinite(lattices).all(axis=(1, 2))
     finite &= row_sums((~np.isfinite(positions)).sum(axis=1), count) == 0
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         volume = np.abs(np.linalg.det(lattices))
-    frame_faults = [
-        ~has_lattice,
-        ~has_positions,
-        ~finite,
-        ~(volume > SMALLEST_VOLUME_PER_ATOM * count),
-    ]
-    either = [(bad[:n] | bad[n:]) for bad in frame_faults]
-    fault = first_true(either)
-    keep = np.tile(fault == 0, 2)
-    sites = np.repeat(keep, count)
-    lattices, count, numbers = lattices[keep], count[keep], numbers[sites]
-    frac = np.einsum("ni,nij->nj", positions[sites], np.repeat(np.linalg.inv(lattices), count, 0))
-    m = len(lattices) // 2
-    half = len(frac) // 2
-    columns = Columns(
-        trajectory=chosen[fault == 0],
+    spacious = (volume > SMALLEST_VOLUME_PER_ATOM * count) & np.isfinite(volume)
+    fault = first_true(
+        [
+            ~(sound[: len(chosen)] & sound[len(chosen) :])
+            for sound in (has_cell, has_positions, finite, spacious)
+        ]
+    )
+    frames = _Frames(count, atomic_numbers(species.flatten()), lattices, positions, fault)
+    return _columns(chosen, frames), fault
+
+
+def _columns(chosen: NDArray[np.int64], frames: _Frames) -> Columns:
+    """Keep the pairs without a fault, with fractional coordinates."""
+    good = np.tile(frames.fault == 0, 2)
+    sites = np.repeat(good, frames.count)
+    lattices, count = frames.lattices[good], frames.count[good]
+    inverse = np.repeat(np.linalg.inv(lattices), count, axis=0)
+    frac = np.einsum("ni,nij->nj", frames.positions[sites], inverse)
+    m, half = len(lattices) // 2, len(frac) // 2
+    return Columns(
+        trajectory=chosen[frames.fault == 0],
         offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count[:m])]),
-        numbers=numbers[:half],
+        numbers=frames.numbers[sites][:half],
         lattices=np.stack([lattices[:m], lattices[m:]], axis=1),
         frac_coords=frac.reshape(2, half, 3),
     )
-    return columns, fault
 
 
 def _concatenated(pieces: Sequence[Columns]) -> Columns:
