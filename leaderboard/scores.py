@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.core import SCORED, Geometry, Status, UserError
 from benchmarks.data import Dataset
 from benchmarks.metrics import EVALUATOR, SLOW_COLUMNS, score, score_slow
-from benchmarks.store import Run
+from benchmarks.store import Record, Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +145,6 @@ def _cheap(run: Run, dataset: Dataset) -> pd.DataFrame:
             samples[record.sample_id] = _about(dataset, index[record.sample_id], initial)
         columns = score(initial, reference, record.geometry, record.status)
         demoted = record.status in SCORED and not columns["scored"]
-        single = record.batch_size == 1
         rows.append(
             {
                 "sample_id": record.sample_id,
@@ -153,16 +152,22 @@ def _cheap(run: Run, dataset: Dataset) -> pd.DataFrame:
                 "status": str(Status.INVALID if demoted else record.status),
                 **samples[record.sample_id],
                 **columns,
-                "seconds_per_structure": record.batch_seconds / record.batch_size,
-                "latency": record.batch_seconds if single else np.nan,
-                "n_force_evals": _number(record.n_force_evals),
-                "n_tokens": _number(record.n_tokens),
+                **_costs(record),
                 "structures": _hash([initial, reference, record.geometry]),
             }
         )
     if not rows:
         raise UserError(f"'{run.name}' holds no sample of {dataset.name}: wrong --data?")
     return pd.DataFrame(rows)
+
+
+def _costs(record: Record) -> dict[str, float]:
+    return {
+        "seconds_per_structure": record.batch_seconds / record.batch_size,
+        "latency": record.batch_seconds if record.batch_size == 1 else np.nan,
+        "n_force_evals": _number(record.n_force_evals),
+        "n_tokens": _number(record.n_tokens),
+    }
 
 
 def _about(dataset: Dataset, position: int, initial: Geometry) -> dict[str, Any]:
