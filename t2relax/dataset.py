@@ -283,10 +283,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         pairs, origin = read_pairs(args.data, args.split)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return 2
     save_pairs(args.out, pairs, origin)
-    print(f"{len(pairs)} pairs in {args.out}", file=sys.stderr)  # noqa: T201
+    print(f"{len(pairs)} pairs in {args.out}", file=sys.stderr)
     return 0
 
 
