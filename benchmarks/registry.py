@@ -12,8 +12,8 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import io
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -318,8 +318,8 @@ def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:
         return tuple(path for part in spec.parts for path in find_weights(part, offline=offline))
     if spec.weights is None:
         return ()
-    # Packages greet on stdout when they are imported; that belongs to the board.
-    with contextlib.redirect_stdout(sys.stderr):
+    # Packages greet on stdout when they are imported: noise beside the one line of an error.
+    with contextlib.redirect_stdout(io.StringIO()):
         find = import_target(spec.weights)
         return (Path(find(**understood(find, {**spec.kwargs, "offline": offline}))),)
 
