@@ -1,0 +1,164 @@
+"""Fit the baselines that are fitted, and write down on what.
+
+    PAIRS=../shared/data/substitution/train.parquet
+    python -m baselines.train mean-delta --data $PAIRS --data embedded
+    python -m baselines.train gbr --data $PAIRS --data embedded
+    OMP_NUM_THREADS=1 python -m baselines.train mace
+
+`--data embedded` means its training split; the others are read whole. Each writes its file and a
+JSON card beside it. Progress goes to stderr; an interrupted run leaves the old files as they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from baselines import trivial
+from benchmarks.core import UserError
+from benchmarks.data import Dataset, load
+
+log = logging.getLogger(__name__)
+
+
+def training_sets(names: Sequence[str]) -> list[Dataset]:
+    """The data sets named on the command line; of the embedded one the training split only."""
+    return [load(name, split="train" if name == "embedded" else None) for name in names]
+
+
+def described(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
+    """Name, revision (a hash of the content) and size of each, for the card."""
+    return [
+        {
+            "name": data.name if data.split is None else f"{data.name}/{data.split}",
+            "revision": data.revision,
+            "n": len(data),
+            "quarantined": len(data.quarantined),
+        }
+        for data in datasets
+    ]
+
+
+def pairs(datasets: Sequence[Dataset]) -> Iterator[tuple[Any, Any]]:
+    """Initial and final structures of all, with a progress bar."""
+    for data in datasets:
+        for sample in tqdm(data, desc=data.name, unit="pair", total=len(data)):
+            yield sample.initial, sample.final
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions, for the card."""
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def write_card(path: Path, **entries: Any) -> None:
+    """Write JSON, keys in the order given."""
+    path.write_text(json.dumps(entries, indent=2) + "\n")
+    log.info("wrote %s", path)
+
+
+def train_mean_delta(args: argparse.Namespace) -> None:
+    """Mean of ln(V_f / V_i) / 3 over all pairs; the card is the model."""
+    datasets = training_sets(args.data)
+    strains = [np.log(final.volume / initial.volume) / 3 for initial, final in pairs(datasets)]
+    write_card(
+        args.out or trivial.MEAN_DELTA,
+        model="mean-delta",
+        log_strain=float(np.mean(strains)),
+        n=len(strains),
+        training_data=described(datasets),
+    )
+
+
+def train_gbr(args: argparse.Namespace) -> None:
+    """Fit `baselines.gbr` on all pairs."""
+    from dataclasses import asdict
+
+    from baselines import gbr
+
+    datasets, started = training_sets(args.data), time.perf_counter()
+    settings = gbr.Settings()
+    examples = list(pairs(datasets))
+    log.info("fitting on %d pairs", len(examples))
+    model = gbr.fit(examples, settings, seed=args.seed)
+    out = args.out or trivial.GBR
+    gbr.save(model, out)
+    write_card(
+        out.with_suffix(".json"),
+        model="gbr",
+        n=len(examples),
+        training_data=described(datasets),
+        settings=asdict(settings),
+        seed=args.seed,
+        seconds=round(time.perf_counter() - started),
+        packages=versions("scikit-learn", "skops"),
+    )
+
+
+def train_mace(args: argparse.Namespace) -> None:
+    """Train this project's MACE; see `baselines.train_mace`."""
+    from baselines import mace, train_mace
+
+    out = args.out or mace.OURS
+    epochs = args.epochs or train_mace.EPOCHS
+    results = train_mace.train(args.data, args.seed, out, epochs=epochs, device=args.device)
+    write_card(
+        out.with_suffix(".json"),
+        model="mace",
+        trained="from scratch",
+        training_data=described(training_sets([args.data])),
+        seed=args.seed,
+        device=args.device,
+        **results,
+        packages=versions("mace-torch", "torch", "e3nn"),
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m baselines.train", description=(__doc__ or "").split("\n", 1)[0]
+    )
+    commands = top.add_subparsers(dest="model", required=True)
+    for name, function in (("mean-delta", train_mean_delta), ("gbr", train_gbr)):
+        command = commands.add_parser(name, help=(function.__doc__ or "").splitlines()[0])
+        command.add_argument("--data", action="append", required=True, help="embedded or PATH")
+        command.set_defaults(function=function)
+    command = commands.add_parser("mace", help="train this project's MACE")
+    command.add_argument("--data", default="embedded", help="frames with energy, forces, stress")
+    command.add_argument("--epochs", type=int, help="default: as for the committed checkpoint")
+    command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    command.set_defaults(function=train_mace)
+    for command in commands.choices.values():
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--out", type=Path, help="default: the file that the relaxer loads")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fit one baseline; 0, 2 for a mistake of the user's, 130 when interrupted."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        args.function(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Relaxers that know no forces: the floors that a model has to beat.
+
+`mean-delta` and `gbr` are fitted by `python -m baselines.train`; what they were fitted on stands in
+the JSON card beside their files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pymatgen.core import Lattice, Structure
+
+from baselines import features
+from benchmarks.core import Relaxed, Status
+
+Floats = NDArray[np.float64]
+
+MEAN_DELTA = Path(__file__).with_name("mean_delta.json")
+GBR = Path(__file__).with_name("gbr.skops")
+
+
+class Identity:
+    """Predicts the input. Every skill is measured against it."""
+
+    def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
+        """Return copies; see `benchmarks.core.Relaxer`."""
+        return [Relaxed(status=Status.OK, structure=structure.copy()) for structure in structures]
+
+
+class MeanDelta:
+    """Scales every cell by the mean logarithmic strain of the training pairs.
+
+    Args:
+        path: JSON with `log_strain`, the mean of ln(V_final / V_initial) / 3.
+    """
+
+    def __init__(self, path: str | Path = MEAN_DELTA) -> None:
+        card = json.loads(Path(path).read_text())
+        self.stretch = math.exp(card["log_strain"])
+
+    def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
+        """Scale each; see `benchmarks.core.Relaxer`."""
+        return [
+            Relaxed(status=Status.OK, structure=_with_lattice(s, s.lattice.matrix * self.stretch))
+            for s in structures
+        ]
+
+
+class VolumeScaling:
+    """Scales the cell to the volume of pymatgen's DLS predictor (Chu et al., CMS 146, 184 (2018)).
+
+    The predictor looks for the contact that is shortest against mined bond lengths; it limits the
+    change to half and one and a half times the volume. Where it finds no two atoms in reach the
+    structure is `unsupported`.
+    """
+
+    def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
+        """Scale each; see `benchmarks.core.Relaxer`."""
+        from pymatgen.core.structure_prediction.volume_predictor import DLSVolumePredictor
+
+        predictor = DLSVolumePredictor()
+        return [_dls(predictor, structure) for structure in structures]
+
+
+def _dls(predictor: Any, structure: Structure) -> Relaxed:
+    try:
+        with warnings.catch_warnings():  # it warns of elements for which it uses atomic radii
+            warnings.simplefilter("ignore")
+            unknown = [e.symbol for e in structure.composition.elements if math.isnan(e.X)]
+            # without an electronegativity it would return its lower limit, half the volume
+            scale = math.nan if unknown else predictor.predict(structure) / structure.volume
+    except ValueError as error:  # no element with a radius, or nothing in reach
+        return Relaxed(status=Status.UNSUPPORTED, detail=str(error))
+    if unknown:
+        detail = f"no electronegativity of {', '.join(unknown)}"
+        return Relaxed(status=Status.UNSUPPORTED, detail=detail)
+    lattice = structure.lattice.matrix * math.cbrt(scale)
+    return Relaxed(status=Status.OK, structure=_with_lattice(structure, lattice))
+
+
+class GradientBoosting:
+    """Gradient boosting on composition and cell; moves the cell, keeps fractional coordinates.
+
+    Three regressors: of ln(V_f / V_i); of what is left of ln(a_f / a_i), by one model for all
+    three axes; of the changes of the angles, likewise. The strain that they imply is projected on
+    the one that the point group of the input allows, so that no symmetry is lost to noise.
+
+    Args:
+        path: A skops file written by `python -m baselines.train gbr`.
+    """
+
+    def __init__(self, path: str | Path = GBR) -> None:
+        from baselines.gbr import load
+
+        self.model = load(Path(path))
+
+    def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
+        """Predict each cell; see `benchmarks.core.Relaxer`."""
+        supported = [s for s in structures if _within_plutonium(s)]
+        cells = iter(self.model.lattices(supported))
+        return [
+            Relaxed(status=Status.OK, structure=_with_lattice(s, next(cells)))
+            if _within_plutonium(s)
+            else Relaxed(status=Status.UNSUPPORTED, detail="mixed sites, or beyond plutonium")
+            for s in structures
+        ]
+
+
+def _within_plutonium(structure: Structure) -> bool:
+    """Whether every site holds one element of those that there are features for."""
+    return structure.is_ordered and all(site.specie.Z <= features.N_ELEMENTS for site in structure)
+
+
+def _with_lattice(structure: Structure, lattice: Floats) -> Structure:
+    """The same sites and fractional coordinates in another cell."""
+    return Structure(Lattice(lattice), structure.species_and_occu, structure.frac_coords)
