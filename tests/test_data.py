@@ -282,6 +282,16 @@ def test_trajectory_that_is_no_number_is_a_mismatch(load_frames, lemat_frame, pa
     assert quarantined.reason == Reason.ID_MISMATCH
 
 
+def test_ids_without_a_trajectory_index_are_those_of_alexandria_and_oqmd(load_frames, lemat_frame):
+    rows = [
+        lemat_frame(rock_salt(a), "agm001", step, id=f"agm001-pbe-{step}")
+        for step, a in enumerate((5.5, 5.6))
+    ]
+    dataset = load_frames(rows)
+    assert dataset.ids == ("agm001-pbe",)
+    assert dataset.quarantined == ()
+
+
 def test_single_frame_is_no_relaxation(load_frames, lemat_frame, pair):
     dataset = load_frames([lemat_frame(rock_salt(), "mp-1", 4), *pair("mp-9")])
     assert [(q.sample_id, q.reason) for q in dataset.quarantined] == [

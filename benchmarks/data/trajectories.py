@@ -116,14 +116,17 @@ def _frame_faults(
 
 
 def _ids_agree(found: Scan, light: Light, starts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether key = `{material}-{trajectory}-{functional}`, for each group."""
+    """Whether key = `{material}-{trajectory}-{functional}`, for each group.
+
+    The trajectory's index stands in ids of the Materials Project only.
+    """
 
     def agree(key: str, material: str | None, functional: str | None) -> bool:
         if not material or not functional:
             return False
-        head, tail = f"{material}-", f"-{functional}"
-        middle = key[len(head) : -len(tail)]
-        return key.startswith(head) and key.endswith(tail) and middle.isdecimal()
+        index = key.removeprefix(f"{material}-").removesuffix(functional).removesuffix("-")
+        known = (f"{material}-{functional}", f"{material}-{index}-{functional}")
+        return key in known and (index == "" or index.isdecimal())
 
     groups = zip(light.key[starts], light.material[starts], light.functional[starts], strict=True)
     return np.array(
