@@ -178,6 +178,7 @@ def training_arguments(args: argparse.Namespace) -> TrainingArguments:
         metric_for_best_model="eval_score",
         greater_is_better=True,
         logging_steps=100,
+        dataloader_pin_memory=torch.cuda.is_available(),
         dataloader_num_workers=args.workers,
         dataloader_persistent_workers=args.workers > 0,
         remove_unused_columns=False,
