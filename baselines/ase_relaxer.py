@@ -117,8 +117,6 @@ class AseRelaxer:
     def _descend(self, atoms: Atoms, start: Geometry) -> Relaxed:
         """Step until converged, out of steps, or exploded."""
         optimizer = self.optimizer(FrechetCellFilter(atoms), logfile=None)
-        # the potential's answers depend on nothing but the structure: not on the one before it
-        self.calculator.reset()
         for n_steps in range(self.max_steps + 1):
             state = _State.of(atoms)
             if not state.finite:

@@ -9,10 +9,11 @@ can run any code: load only files that you trust.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,26 @@ class Mace(AseRelaxer):
 
 def calculator(path: Path, device: str = "cpu") -> Any:
     """An ASE calculator of the checkpoint: energy eV, forces eV/Å, stress eV/Å^3."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-        # mace-torch allows itself full pickles through the environment, and torch warns of it
-        warnings.simplefilter("ignore")
+    with quiet():
         from mace.calculators import MACECalculator
 
         return MACECalculator(model_paths=str(path), device=device, default_dtype="float64")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Import or load without the notes that these print.
+
+    Of accelerators that are not installed, on stdout; and of full pickles, which mace-torch allows
+    itself through the environment.
+    """
+    with (
+        warnings.catch_warnings(),
+        Path(os.devnull).open("w") as null,
+        contextlib.redirect_stdout(null),
+    ):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def weights(model: str = "mace", *, offline: bool = False) -> Path:
@@ -91,8 +106,7 @@ def weights(model: str = "mace", *, offline: bool = False) -> Path:
 
 
 def _published(model: str, *, offline: bool) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         from mace.calculators import foundations_models as mace_torch
 
     url = mace_torch.mace_mp_urls[PUBLISHED[model]]

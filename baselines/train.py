@@ -28,7 +28,7 @@ from baselines import trivial
 from benchmarks.core import UserError
 from benchmarks.data import Dataset, load
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("baselines.train")  # also when run with -m
 
 
 def training_sets(names: Sequence[str]) -> list[Dataset]:
@@ -110,13 +110,14 @@ def train_mace(args: argparse.Namespace) -> None:
     from baselines import mace, train_mace
 
     out = args.out or mace.OURS
+    training_data = described(training_sets([args.data]))
     epochs = args.epochs or train_mace.EPOCHS
     results = train_mace.train(args.data, args.seed, out, epochs=epochs, device=args.device)
     write_card(
         out.with_suffix(".json"),
         model="mace",
         trained="from scratch",
-        training_data=described(training_sets([args.data])),
+        training_data=training_data,
         seed=args.seed,
         device=args.device,
         **results,
@@ -145,10 +146,19 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _log_to_stderr() -> None:
+    """Our own lines only: mace-torch installs a handler of its own for everything at the root."""
+    ours = logging.getLogger("baselines")
+    if not ours.handlers:
+        ours.addHandler(logging.StreamHandler())
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit one baseline; 0, 2 for a mistake of the user's, 130 when interrupted."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    _log_to_stderr()
     try:
         args.function(args)
     except UserError as error:

@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
+from ase.calculators.mixing import AverageCalculator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
@@ -208,6 +209,13 @@ def test_mock_equals_identity_to_the_last_bit():
     ):
         assert still.status is Status.OK
         assert_same(Geometry.of(still.structure), Geometry.of(same.structure), 0.0, "moved")
+
+
+def test_mixed_calculators_of_ase_work_too():
+    """They lack half of the methods that single calculators have."""
+    both = AverageCalculator([EMT(), EMT()])
+    mixed, single = (AseRelaxer(c).relax([copper(3.7)])[0] for c in (both, EMT()))
+    assert_same(Geometry.of(mixed.structure), Geometry.of(single.structure), 1e-9, "differ")
 
 
 class Counting(EMT):
@@ -456,3 +464,28 @@ def test_gbr_survives_saving(tmp_path):
     (cell,) = again.lattices([salt(a=5.4)])
     assert (cell == model.lattices([salt(a=5.4)])[0]).all()
     assert cell[0, 1] == pytest.approx(5.7 / 2, abs=0.05)
+
+
+@pytest.mark.slow
+def test_training_leaves_a_checkpoint_that_relaxes(tmp_path, write_lemat, lemat_frame):
+    pytest.importorskip("mace")
+    labels = {"energy": -3.0, "forces": np.zeros((2, 3)), "stress_tensor": np.eye(3) * 20.0}
+    frames = [lemat_frame(salt(a=a), step=step, **labels) for step, a in enumerate((6.0, 5.8, 5.7))]
+    path, out = write_lemat(tmp_path / "three.parquet", frames), tmp_path / "tiny.model"
+    arguments = ["mace", "--data", str(path), "--epochs", "1", "--out", str(out)]
+    assert train.main(arguments) == 0
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert card["n_frames"] == 3
+    assert card["rmse_train"]["n"] == 3
+    assert card["trained"] == "from scratch"
+    assert mace.weights(str(out)) == out
+    (outcome,) = mace.Mace(str(out), max_steps=2).relax([salt()])
+    assert outcome.status in {Status.OK, Status.UNCONVERGED}
+    assert outcome.energy == pytest.approx(-3.0, abs=1.0)
+
+
+def test_committed_mace_names_what_it_was_trained_on():
+    card = json.loads(mace.OURS.with_suffix(".json").read_text())
+    assert [data["name"] for data in card["training_data"]] == ["embedded-v1/train"]
+    assert card["n_frames"] == 229
+    assert mace.OURS.stat().st_size < 5_000_000
