@@ -187,8 +187,13 @@ def training_arguments(args: argparse.Namespace) -> TrainingArguments:
     )
 
 
-def train(args: argparse.Namespace) -> dict[str, Any]:
-    """Train, keep the best checkpoint, write it with its training record; return the record."""
+def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
+    """Train, keep the best checkpoint, write it with its training record; return the record.
+
+    Args:
+        args: the parsed command line.
+        command: the command line as given, for the record.
+    """
     set_seed(args.seed)
     pairs, origin = read_pairs(args.data, "train")
     val_pairs, val_origin = read_pairs(args.val, "val")
@@ -216,7 +221,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         "n_pairs": len(pairs),
         "n_validation_pairs": len(val_pairs),
         "n_parameters": model.num_parameters(),
-        "command": shlex.join(["python", "-m", "t2relax.train", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "t2relax.train", *command]),
         "seed": args.seed,
         "steps": trainer.state.global_step,
         "epochs": round(trainer.state.epoch or 0.0, 2),
@@ -242,9 +247,10 @@ def _config_field(text: str) -> tuple[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when a model was written, 2 for a mistake of the user's, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = parse(argv)
     try:
-        record = train(args)
+        record = train(args, argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
