@@ -26,6 +26,7 @@ Track = Literal["trivial", "equal data", "foundation", "text"]
 
 PAIRS = "substitution/train"
 FRAMES = "embedded/train"
+_BOTH = (PAIRS, FRAMES)
 
 _ROOT = Path(__file__).parent.parent
 
@@ -104,21 +105,20 @@ def _t5(name: str, label: str, **fields: Any) -> ModelSpec:
 
 
 _CHECKPOINT = str(_ROOT / "t2relax" / "checkpoint")
-_OUR_T5 = (PAIRS, FRAMES)
 
 _SPECS = (
     _trivial("identity", "Identity", "Identity (does nothing)"),
-    _trivial("mean-delta", "MeanDelta", "Mean log-strain", PAIRS, fitted="mean_delta.json"),
+    _trivial("mean-delta", "MeanDelta", "Mean log-strain", *_BOTH, fitted="mean_delta.json"),
     _trivial(
         "volume-scaling", "VolumeScaling", "DLS volume (pymatgen)", "Materials Project bond lengths"
     ),
-    _trivial("gbr", "GradientBoosting", "Gradient boosting", PAIRS, fitted="gbr.skops"),
-    _t5("t5", "T5", kwargs={"path": _CHECKPOINT}, training_data=_OUR_T5),
+    _trivial("gbr", "GradientBoosting", "Gradient boosting", *_BOTH, fitted="gbr.skops"),
+    _t5("t5", "T5", kwargs={"path": _CHECKPOINT}, training_data=_BOTH),
     _t5(
         "t5-free",
         "T5, unconstrained",
         kwargs={"path": _CHECKPOINT, "mode": "free"},
-        training_data=_OUR_T5,
+        training_data=_BOTH,
     ),
     ModelSpec(
         name="chgnet",
