@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Thread counts are read when Python starts (a later torch.set_num_threads leaves busy threads).
 export OMP_NUM_THREADS ?= 2
+# Waiting threads sleep: spinning ones make everything slow once a core is shared.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: env bench test perf lint leaderboard
 
