@@ -117,6 +117,8 @@ def train_mace(args: argparse.Namespace) -> None:
         out.with_suffix(".json"),
         model="mace",
         trained="from scratch",
+        command=f"python -m baselines.train mace --data {args.data} --seed {args.seed} "
+        f"--epochs {epochs} --device {args.device}",
         training_data=training_data,
         seed=args.seed,
         device=args.device,

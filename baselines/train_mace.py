@@ -1,9 +1,12 @@
 """Train this project's MACE with mace-torch's own trainer, on the frames of one training split.
 
 It is small because the training set is: 229 frames of 47 compounds. Most forces vanish by
-symmetry, so what there is to learn stands in the stresses. Settings were chosen by leaving out ten
-of the compounds, relaxing them and comparing cells; the loss on frames that were left out is
-smallest for potentials too soft to relax anything with.
+symmetry, so what there is to learn stands in the stresses. Settings were chosen on the training
+split alone: leave out ten compounds of known elements, relax them, compare cells (twice, with other
+compounds). The loss on frames that were left out is no guide: it is smallest after a few epochs,
+for potentials too soft to relax anything with. No setting relaxed compounds that were left out
+better than doing nothing (0.27 and 0.31 Å against 0.18 and 0.16 Å); those it was trained on come
+out right (median 0.02 Å). That is what 47 compounds teach about a 48th.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from benchmarks.data import Frame, frames
 
 log = logging.getLogger(__name__)
 
-EPOCHS = 61
+EPOCHS = 91
 SETTINGS: dict[str, str] = {
     "model": "ScaleShiftMACE",
     "num_interactions": "1",
@@ -35,24 +38,25 @@ SETTINGS: dict[str, str] = {
     "max_L": "0",
     "max_ell": "2",
     "correlation": "2",
-    # a shorter reach fits as well and relaxes compounds that were left out worse
-    "r_max": "7.0",
+    # with 4.5 Å compounds that were left out relax worse; 7 Å fits badly
+    "r_max": "6.0",
     # weights of the products shared by all elements: two compounds of an element are too few
     "use_agnostic_product": "True",
     # as two atoms come close nothing in the training set says that they repel
     "pair_repulsion": "",
-    # energies of the elements are not known apart from those of their compounds
+    # energies of the elements are not known apart from those of their compounds, so only slopes are
+    # fitted: differences between crystals of different composition mean nothing
     "E0s": "average",
     "scaling": "rms_forces_scaling",
     "loss": "stress",
     "energy_weight": "0",
     "forces_weight": "10",
     "stress_weight": "1000",
-    "batch_size": "8",
+    "batch_size": "4",
     "valid_batch_size": "32",
     "lr": "0.01",
     "scheduler": "ExponentialLR",
-    "lr_scheduler_gamma": "0.95",
+    "lr_scheduler_gamma": "0.96",
     "ema": "",
     "ema_decay": "0.99",
     "default_dtype": "float64",
