@@ -1,0 +1,50 @@
+"""The README is held to the repository: its leaderboard, its tree, its commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.registry import MODELS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUNS = sorted(path for path in (ROOT / "leaderboard" / "runs").iterdir() if path.is_dir())
+
+
+def test_the_committed_leaderboard_is_what_the_stored_runs_give():
+    from leaderboard.files import stale
+
+    different = stale(RUNS, ROOT / "leaderboard" / "boards", readme=ROOT / "README.md")
+    assert different == [], "run `make leaderboard`"
+
+
+def test_the_embedded_board_has_every_model_of_the_first_leaderboard():
+    names = {path.parent.name for path in RUNS[0].glob("*/run.json")}
+    assert RUNS[0].name == "embedded-v1"
+    assert names >= {"identity", "mean-delta", "volume-scaling", "gbr", "t5", "mace", "chgnet"}
+    assert names <= set(MODELS)
+
+
+def test_structures_that_are_not_ours_are_not_committed():
+    parts = [path for path in RUNS[1:] for path in path.rglob("part-*.parquet")]
+    assert parts == []
+
+
+def test_the_tree_lists_every_top_level_folder():
+    listed = set(re.findall(r"^(\w+)/ ", README.split("## Where things are")[1], re.MULTILINE))
+    tracked = {p.parent.name for p in ROOT.glob("*/*.py")} - {".venv"}
+    assert listed == tracked
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!http|#)([^)]+)\)", README))
+def test_links_lead_somewhere(target):
+    assert (ROOT / target).exists()
+
+
+def test_the_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE))
+    assert targets >= {"bench", "test", "env"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
