@@ -28,7 +28,7 @@ FILE: Final = "scores.parquet"
 KEY: Final = ["sample_id", "repeat"]
 DATASET_KEYS: Final = ("dataset", "revision", "split")
 COSTS: Final = ("seconds_per_structure", "latency", "n_force_evals", "n_tokens")
-"""Columns beside the metrics' own: s, s (batch size 1 only), counts."""
+"""Columns beside the metrics' own: s, s (batch size 1 only), counts; no times of `unsupported`."""
 
 
 def scores(run: Run, dataset: Dataset | None = None, *, store: bool = True) -> pd.DataFrame:
@@ -162,9 +162,11 @@ def _cheap(run: Run, dataset: Dataset) -> pd.DataFrame:
 
 
 def _costs(record: Record) -> dict[str, float]:
+    # Refusing a structure takes no time, and would make a model look fast.
+    tried = record.status != Status.UNSUPPORTED
     return {
-        "seconds_per_structure": record.batch_seconds / record.batch_size,
-        "latency": record.batch_seconds if record.batch_size == 1 else np.nan,
+        "seconds_per_structure": record.batch_seconds / record.batch_size if tried else np.nan,
+        "latency": record.batch_seconds if tried and record.batch_size == 1 else np.nan,
         "n_force_evals": _number(record.n_force_evals),
         "n_tokens": _number(record.n_tokens),
     }

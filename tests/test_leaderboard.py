@@ -290,6 +290,14 @@ def test_times(tmp_path, toy):
     assert (value(row, "load_time"), value(row, "peak_memory")) == (2.0, 100.0)
 
 
+def test_refusing_a_structure_does_not_make_a_model_fast(tmp_path, toy):
+    row = compare(tmp_path, toy, model=failing(Status.UNSUPPORTED))["model"]
+    assert row.metrics["wall_time_median"].n == 4
+    assert row.metrics["latency_median"].n == 4
+    hung = compare(tmp_path, toy, hung=failing(Status.RESOURCE))["hung"]
+    assert hung.metrics["wall_time_median"].n == 8
+
+
 # bootstrap
 
 

@@ -184,7 +184,7 @@ def _costs() -> Iterator[Metric]:
     for name, unit, column, reduce, text in (
         ("latency_median", "s", "latency", Reduce.MEDIAN, "per structure at batch size 1"),
         ("latency_p95", "s", "latency", Reduce.P95, "per structure at batch size 1"),
-        ("wall_time_mean", "s", seconds, Reduce.MEAN, "total time of relax over the samples"),
+        ("wall_time_mean", "s", seconds, Reduce.MEAN, "time of relax, where it was tried"),
         ("wall_time_median", "s", seconds, Reduce.MEDIAN, "batch time over batch size, median"),
         ("n_force_evals", "", "n_force_evals", Reduce.MEDIAN, "median force evaluations"),
         ("n_tokens", "", "n_tokens", Reduce.MEDIAN, "median tokens written"),
