@@ -34,4 +34,5 @@ lint: env
 	$(BIN)/lint-imports
 
 leaderboard: env
-	$(BIN)/python -m leaderboard leaderboard/runs --out leaderboard/boards --readme README.md
+	$(BIN)/python -m leaderboard leaderboard/runs/* --out leaderboard/boards \
+		--readme README.md $(CHECK)
