@@ -66,6 +66,7 @@ def _draw(axes: Axes, rows: list[Row]) -> None:
     used = [family for family in FAMILIES if family in families]
     palette = dict(zip(FAMILIES, sns.color_palette("colorblind"), strict=False))
     axes.set(xscale="log", yscale="log")
+    axes.set(xlim=_limits(rows, TIME), ylim=_limits(rows, ERROR), autoscale_on=False)
     for row in rows:
         axes.errorbar(
             *_point(row), xerr=_bars(row, TIME), yerr=_bars(row, ERROR), fmt="none",
@@ -76,10 +77,16 @@ def _draw(axes: Axes, rows: list[Row]) -> None:
         palette={family: palette[family] for family in used}, s=60, ax=axes, zorder=2,
     )  # fmt: skip
     axes.set(xlabel="median time per structure (s)", ylabel=f"lattice MAE ({METRICS[ERROR].unit})")
-    axes.margins(0.12)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _limits(rows: list[Row], name: str) -> tuple[float, float]:
+    """Around all points and bars, with room for labels; never empty, as one point's would be."""
+    found = [row.metrics[name] for row in rows]
+    ends = [x for each in found for x in (each.value, each.ci_low, each.ci_high) if x]
+    return min(ends) / 1.6, max(ends) * 1.6
 
 
 def _point(row: Row) -> tuple[float, float]:
