@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.core import Geometry, Status, UserError
+from benchmarks.core import Geometry, Relaxed, Status, UserError
 from benchmarks.process import Worker
 from benchmarks.registry import ModelSpec
 from benchmarks.store import Record
@@ -188,7 +188,7 @@ class Driver:
         if isinstance(reply, Answered):
             yield self._records(batch, reply.answers, reply.seconds)
         elif len(batch) == 1:
-            failed = Answer(status=reply.status, detail=reply.detail)
+            failed = Answer(Relaxed(status=reply.status, detail=reply.detail))
             yield self._records(batch, [failed], reply.seconds)
         else:
             size = (len(batch) + 1) // 2 if reply.out_of_memory else 1
@@ -202,19 +202,19 @@ class Driver:
                 model=self.spec.name,
                 sample_id=task.sample_id,
                 repeat=task.repeat,
-                geometry=answer.geometry,
-                status=answer.status,
-                energy=answer.energy,
-                max_force=answer.max_force,
-                max_stress=answer.max_stress,
-                n_force_evals=answer.n_force_evals,
-                n_tokens=answer.n_tokens,
+                geometry=geometry,
+                status=Status(outcome.status),
+                energy=outcome.energy,
+                max_force=outcome.max_force,
+                max_stress=outcome.max_stress,
+                n_force_evals=outcome.n_force_evals,
+                n_tokens=outcome.n_tokens,
                 batch_id=batch_id,
                 batch_size=len(batch),
                 batch_seconds=seconds,
-                detail=answer.detail,
+                detail=outcome.detail,
             )
-            for task, answer in zip(batch, answers, strict=True)
+            for task, (outcome, geometry) in zip(batch, answers, strict=True)
         ]
 
     def _ask(self, batch: list[Task]) -> Answered | Failure:

@@ -15,10 +15,10 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -49,18 +49,11 @@ class Ready:
     peak_memory_mb: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A `Relaxed` with its structure as arrays."""
+class Answer(NamedTuple):
+    """A `Relaxed`, its structure taken out and sent as arrays."""
 
-    status: Status
+    outcome: Relaxed
     geometry: Geometry | None = None
-    energy: float | None = None
-    max_force: float | None = None
-    max_stress: float | None = None
-    n_force_evals: int | None = None
-    n_tokens: int | None = None
-    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,16 +195,14 @@ def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> Answered | Failure:
 
 def _encode(outcome: Relaxed) -> Answer:
     structure = outcome.structure
-    return Answer(
-        status=Status(outcome.status),
-        geometry=None if structure is None else Geometry.of(structure),
+    plain = replace(
+        outcome,
+        structure=None,
         energy=_float(outcome.energy),
         max_force=_float(outcome.max_force),
         max_stress=_float(outcome.max_stress),
-        n_force_evals=outcome.n_force_evals,
-        n_tokens=outcome.n_tokens,
-        detail=outcome.detail,
     )
+    return Answer(plain, None if structure is None else Geometry.of(structure))
 
 
 def _float(value: float | None) -> float | None:
