@@ -69,8 +69,10 @@ class Plan:
             },
             "seed": settings.seed,
         }
-        if "calculator" in self.spec.kwargs:  # the user's own code stands for weights
-            identity["weights"] = self.spec.kwargs["calculator"]
+        parts = self.spec.parts or (self.spec,)
+        own = [part.kwargs["calculator"] for part in parts if "calculator" in part.kwargs]
+        if own:  # the user's own code stands for weights
+            identity["weights"] = " + ".join(map(str, filter(None, (*own, identity["weights"]))))
         return identity
 
     def provenance(self, campaign: Campaign) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def _repeats(
             settings=replace(settings, seed=settings.seed + repeat),
             on_records=store,
             budget=budget,
-            first_batch=len(writer.done),
+            first_batch=writer.next_batch_id,
             log=writer.folder / LOG,
         )
         yield outcome

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ def _lost(status: Status, detail: str, seconds: float) -> Failure:
 def _obituary(exit_status: int, seconds: float) -> Failure:
     if exit_status == -signal.SIGKILL:
         detail = "worker killed by SIGKILL (out of memory?)"
-        return _lost(Status.RESOURCE, detail, seconds)
+        # What the kernel kills for its memory is tried again in halves, as where a model says so.
+        return replace(_lost(Status.RESOURCE, detail, seconds), out_of_memory=True)
     if exit_status < 0:
         detail = f"worker killed by {signal.Signals(-exit_status).name}"
     else:

@@ -76,10 +76,13 @@ NOTES: Final = (
     below 0.01 to 0.50 Å and the share whose strain is below 0.001 to 0.100; a failure earns 0. In
     brackets its 95 % interval (paired bootstrap over compositions), in parentheses the ranks
     that the bootstrap allows. Time does not enter.""",
-    f"""Errors are over the scored samples (ok or unconverged, and valid), whose number stands
-    beside them. Skill is 1 - error / error of doing nothing (`identity`) over all samples, where a
-    failed one counts as doing nothing; {NOTHING} where doing nothing is already right.""",
-    """Match RMSD is pymatgen's StructureMatcher, 1 without a match. It does not see the cell (a
+    f"""Lattice, volume, strain and position errors are over the scored samples (ok or unconverged,
+    and valid), whose number stands beside them. Elements kept and Valid are rates over the samples
+    that the model answered, not those that it refused or failed on. Skill is 1 - error / error of
+    doing nothing (`identity`) over all samples, where a failed one counts as doing nothing;
+    {NOTHING} where doing nothing is already right.""",
+    """Match RMSD is pymatgen's StructureMatcher over all samples, 1 without a match or without a
+    prediction. It does not see the cell (a
     crystal stretched by 19 % scores 0.000): read it beside the strain.""",
     """Time: median seconds per structure (batch time over batch size) on the machine that the JSON
     names.""",
@@ -117,8 +120,18 @@ def notes(board: Board) -> list[str]:
         *_ties(board),
         *NOTES,
         f"Trained on: {models}.",
+        *_weights(board),
     ]
     return [" ".join(note.split()) for note in listed]
+
+
+def _weights(board: Board) -> list[str]:
+    known = [
+        f"{row.model} {row.weights} ({row.weights_sha256[:12]})"
+        for row in board.rows
+        if row.weights and row.weights_sha256
+    ]
+    return [f"Weights (sha256): {', '.join(known)}."] if known else []
 
 
 def _ties(board: Board) -> list[str]:

@@ -152,7 +152,7 @@ def _cheap(run: Run, dataset: Dataset) -> pd.DataFrame:
                 "status": str(Status.INVALID if demoted else record.status),
                 **samples[record.sample_id],
                 **columns,
-                **_costs(record),
+                **_costs(record, alone=run.provenance.get("batch_size", 1) == 1),
                 "structures": _hash([initial, reference, record.geometry]),
             }
         )
@@ -161,12 +161,13 @@ def _cheap(run: Run, dataset: Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _costs(record: Record) -> dict[str, float]:
+def _costs(record: Record, *, alone: bool) -> dict[str, float]:
+    """Costs of a record; `alone`: the run was made at batch size 1, not by retries of a batch."""
     # Refusing a structure takes no time, and would make a model look fast.
     tried = record.status != Status.UNSUPPORTED
     return {
         "seconds_per_structure": record.batch_seconds / record.batch_size if tried else np.nan,
-        "latency": record.batch_seconds if tried and record.batch_size == 1 else np.nan,
+        "latency": record.batch_seconds if tried and alone else np.nan,
         "n_force_evals": _number(record.n_force_evals),
         "n_tokens": _number(record.n_tokens),
     }

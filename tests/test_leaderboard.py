@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.core import SCORED, Geometry, Sample, Status, UserError
+from benchmarks.core import ANSWERED, SCORED, Geometry, Sample, Status, UserError
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import publish
@@ -164,15 +164,25 @@ def test_every_aggregate_takes_every_status(all_failed, status, metric):
         assert found.value == pytest.approx(0, abs=1e-12)
     elif metric.failure is not None and metric.reduce is not Reduce.PROPORTION:
         assert (found.value, found.n) == (metric.failure, 2)
-    elif metric.column in SCORED_ONLY:
+    elif metric.column.startswith("valid_"):
+        # a collapsed cell climbs four rungs; what is refused as `invalid` looks perfect here
+        low = {Status.OK, Status.UNCONVERGED} if metric.column in CELL_RUNGS else set()
+        answered = status in ANSWERED
+        unanswered = 0.0 if metric.name.endswith("_strict") else None
+        assert found.value == (float(status not in low) if answered else unanswered)
+    elif metric.name in COSTS:
+        refused = status is Status.UNSUPPORTED and metric.unit in {"s", "1/s"}
+        assert found.value == (
+            None if refused and metric.name != "load_time" else COSTS[metric.name]
+        )
+    else:
         assert (found.value, found.ci_low, found.n) == (None, None, 0)
-    elif metric.name == "validity_rate":
-        answered = {Status.OK: 0.0, Status.UNCONVERGED: 0.0, Status.INVALID: 1.0}
-        assert found.value == answered.get(status)
 
 
-SCORED_ONLY = {"a_error", "gamma_square", "lattice_error", "volume_error", "strain", "swapped",
-               "position_error", "position_square", "bond_error", "symmetry_lost"}  # fmt: skip
+CELL_RUNGS = {"valid_cell", "valid_distance"}
+COSTS = {"latency_median": 0.5, "latency_p95": 0.5, "wall_time_mean": 0.5, "wall_time_median": 0.5,
+         "throughput": 2.0, "n_force_evals": 10.5, "n_tokens": None, "peak_memory": 100.0,
+         "load_time": 2.0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -582,3 +582,21 @@ def test_header_is_plain_json(tmp_path):
     assert set(header) == {"identity", "provenance"}
     assert header["identity"]["schema_version"] == 1
     assert math.isclose(header["provenance"]["load_average"][2], 0.3)
+
+
+def test_a_run_given_up_before_its_first_new_record_says_so(tmp_path):
+    """Else half a run would be ranked as a whole one."""
+    with RunWriter.open(tmp_path / "run", IDENTITY, {}) as writer:
+        writer.append([record("a")])
+    again = RunWriter.open(tmp_path / "run", IDENTITY, {})
+    again.close(aborted="cannot be loaded")
+    assert read_run(tmp_path / "run").provenance["aborted"] == "cannot be loaded"
+
+
+def test_a_merge_is_aborted_where_one_of_its_folders_was(tmp_path):
+    for name, reason in (("a", None), ("b", "too many errors")):
+        writer = RunWriter.open(tmp_path / name, IDENTITY, {"aborted": None})
+        writer.append([record(name)])
+        writer.close(aborted=reason)
+    (run,) = read_runs([tmp_path / "a", tmp_path / "b"])
+    assert run.provenance["aborted"] == "too many errors"

@@ -416,6 +416,19 @@ def test_lost_atoms_are_invalid_with_the_sites_as_generated():
     assert "Na Na1" in lost.detail
 
 
+def test_long_inputs_go_through_in_small_batches(tiny_folder, monkeypatch):
+    """28 structures of up to 232 sites at once took more than 20 GB."""
+    relaxer = T5Relaxer(tiny_folder, batch_size=4)
+    sizes = []
+    decode = relaxer._decode
+    monkeypatch.setattr(relaxer, "_decode", lambda batch: sizes.append(len(batch)) or decode(batch))
+    monkeypatch.setattr("t2relax.relaxer.MAX_ATTENTION", 3 * 200**2)
+    structures = [silver(4.0)] * 6 + [silver(4.0) * (2, 2, 2)] * 2
+    together = relaxer.relax(structures)
+    assert sizes == [4, 2, 1, 1]
+    assert [outcome.n_tokens for outcome in together[-2:]] == [together[-1].n_tokens] * 2
+
+
 def test_disordered_sites_are_unsupported(tiny_folder):
     alloy = Structure(Lattice.cubic(4), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
     (outcome,) = T5Relaxer(tiny_folder).relax([alloy])

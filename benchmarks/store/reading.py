@@ -63,7 +63,8 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     """Read model folders, or folders of them, and merge those that continue one another.
 
     Folders of one model on one data set, revision and split are one run, and must agree in their
-    whole identity. The provenance of a merged run is that of its first folder.
+    whole identity. The provenance of a merged run is that of its first folder, but it counts as
+    aborted where one of them was.
 
     Raises:
         UserError: As `read_run`; or nothing is there, or identities differ.
@@ -86,7 +87,9 @@ def _merged(runs: list[Run]) -> Run:
     table = pa.concat_tables([run.table for run in runs])
     folders = tuple(run.folder for run in runs)
     _require_unique(table, folders)
-    return Run(first.name, folders, first.identity, first.provenance, table)
+    reasons = (run.provenance.get("aborted") for run in runs)
+    provenance = first.provenance | {"aborted": next(filter(None, reasons), None)}
+    return Run(first.name, folders, first.identity, provenance, table)
 
 
 def _model_folders(path: Path) -> list[Path]:

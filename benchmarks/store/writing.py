@@ -32,7 +32,7 @@ class RunWriter:
 
     Attributes:
         done: (sample_id, repeat) of every record that is stored or buffered.
-        next_batch_id: Larger than any stored; a resumed run counts on from here.
+        next_batch_id: Larger than any stored or buffered; a resumed run counts on from here.
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class RunWriter:
             if record.model != self._header["identity"]["model"]:
                 raise ValueError(f"a record of {record.model} for {self.folder}")
             self.done.add(key)
+            self.next_batch_id = max(self.next_batch_id, record.batch_id + 1)
             self._part[1].append(record)
         waited = time.monotonic() - self._flushed_at
         if len(self._part[1]) >= self._flush_every or waited >= self._flush_seconds:
@@ -153,13 +154,14 @@ class RunWriter:
     def close(self, **provenance: Any) -> None:
         """Flush, record last facts (`ended`, `aborted`, …) and let go of the folder.
 
-        A resumed run that had nothing left to do stays byte for byte as it was.
+        A resumed run that had nothing left to do stays byte for byte as it was, unless it was
+        given up.
         """
         if self._lock is None:
             return
         try:
             self.flush()
-            if provenance and not self._header_is_stale:
+            if provenance and (provenance.get("aborted") or not self._header_is_stale):
                 self._header["provenance"] |= _plain(provenance)
                 self._write_header()
         finally:
