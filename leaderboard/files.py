@@ -37,7 +37,7 @@ def publish(
 
     Args:
         run_folders: Model folders, or folders of them.
-        out: Where leaderboard.md, .json, .csv, .svg and .png go.
+        out: Where leaderboard.md, .json, .csv, .svg, .png and slices.md go.
         datasets: Data that the runs may be of; the embedded set is found without. Where a run's
             data are not at hand its stored scores are read.
         readme: File whose sections between `<!-- leaderboard:NAME -->` and
@@ -133,6 +133,7 @@ def documents(boards: Sequence[Board], out: Path, readme: Path | None) -> dict[P
         texts[folder / "leaderboard.md"] = markdown(board)
         texts[folder / "leaderboard.json"] = to_json(board)
         texts[folder / "leaderboard.csv"] = to_csv(board)
+        texts[folder / "slices.md"] = board.slices
     if readme is not None:
         texts[readme] = _with_sections(readme, boards)
     return texts

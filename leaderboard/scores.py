@@ -19,6 +19,7 @@ import numpy as np
 from benchmarks.core import SCORED, Geometry, Status, UserError
 from benchmarks.data import Dataset
 from benchmarks.metrics import EVALUATOR, SLOW_COLUMNS, score, score_slow
+from benchmarks.metrics.geometry import symmetry
 from benchmarks.store import Record, Run
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def scores(run: Run, dataset: Dataset | None = None, *, store: bool = True) -> p
 
     Returns:
         One row per record in the order of the run: sample_id, repeat, status (`invalid` where the
-        prediction fails the validity ladder), group (reduced composition), functional, source,
+        prediction fails the validity ladder), group (reduced composition),
+        crystal_system (of the start), functional, source,
         `COLUMNS` and `SLOW_COLUMNS` of the metrics, `COSTS`, and the hash of the structures.
 
     Raises:
@@ -128,7 +130,8 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def _same_records(table: pd.DataFrame, cached: pd.DataFrame) -> bool:
-    return all(table[key].equals(cached[key]) for key in (*KEY, "status", "structures", *COSTS))
+    keys = (*KEY, "status", "crystal_system", "structures", *COSTS)
+    return set(keys) <= set(cached) and all(table[key].equals(cached[key]) for key in keys)
 
 
 def _cheap(run: Run, dataset: Dataset) -> pd.DataFrame:
@@ -177,9 +180,29 @@ def _about(dataset: Dataset, position: int, initial: Geometry) -> dict[str, Any]
     sample = dataset[position]
     return {
         "group": reduced_composition(initial.numbers.tolist()),
+        "crystal_system": crystal_system(initial),
         "functional": sample.functional,
         "source": sample.source,
     }
+
+
+def crystal_system(geometry: Geometry) -> str:
+    """From the space group at 0.01 Å; `unknown` where moyopy finds no consistent group."""
+    number, _ = symmetry(geometry, 0.01)
+    return SYSTEMS[int(np.searchsorted(LAST_GROUP, number))] if number else "unknown"
+
+
+LAST_GROUP: Final = (2, 15, 74, 142, 167, 194, 230)
+"""The last space group of each of `SYSTEMS`."""
+SYSTEMS: Final = (
+    "triclinic",
+    "monoclinic",
+    "orthorhombic",
+    "tetragonal",
+    "trigonal",
+    "hexagonal",
+    "cubic",
+)
 
 
 def reduced_composition(numbers: Iterable[int]) -> str:

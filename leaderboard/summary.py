@@ -19,6 +19,7 @@ from benchmarks.core import Status, UserError
 from benchmarks.data import ids_sha256
 from benchmarks.metrics import METRICS, Metric, Reduce
 from benchmarks.store import Run
+from leaderboard import slices
 from leaderboard.bootstrap import Floats, Resampling, estimates, interval, ranks, wilson
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Board:
     ties: tuple[tuple[str, str], ...]
     """Pairs of models whose difference in score has an interval that contains 0."""
     notes: tuple[str, ...]
+    slices: str
+    """Markdown of `leaderboard.slices`."""
 
     @property
     def name(self) -> str:
@@ -112,6 +115,7 @@ def board(
         rows=rows,
         ties=ties,
         notes=(*_unshared(runs, tables, common), *_left_out(ended)),
+        slices=slices.markdown(runs, tables, str(everyone[0].identity["dataset"])) if runs else "",
     )
 
 

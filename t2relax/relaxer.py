@@ -19,7 +19,8 @@ Mode = Literal["constrained", "free"]
 MAX_ATTENTION = 8_000_000
 """Largest sum of the squared, padded input lengths of a batch: attention's memory grows with it.
 
-32 structures of 16 sites stay below (7.4 million, 120 MB a layer); larger ones go in smaller batches.
+32 structures of 16 sites stay below (7.4 million, 120 MB a layer); of larger ones fewer go
+together.
 """
 
 

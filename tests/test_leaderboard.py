@@ -1,19 +1,21 @@
 import json
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks.core import ANSWERED, SCORED, Geometry, Sample, Status, UserError
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import Record, RunWriter, read_run
-from leaderboard import publish
+from leaderboard import publish, slices
 from leaderboard.__main__ import main
 from leaderboard.bootstrap import Resampling, estimates, ranks, wilson
 from leaderboard.files import make_boards, stale
 from leaderboard.render import markdown, table, to_csv, to_json
-from leaderboard.scores import FILE, reduced_composition, scores
+from leaderboard.scores import FILE, crystal_system, reduced_composition, scores
 from leaderboard.summary import board
 
 
@@ -308,6 +310,36 @@ def test_refusing_a_structure_does_not_make_a_model_fast(tmp_path, toy):
     assert hung.metrics["wall_time_median"].n == 8
 
 
+def test_slices_show_where_a_model_fails():
+    about = {
+        "sample_id": list("abcd"), "group": list("abcd"), "functional": ["pbe"] * 4,
+        "source": ["mp", "mp", "oqmd", "oqmd"], "crystal_system": ["cubic"] * 3 + ["trigonal"],
+        "n_sites": [1.0, 2.0, 3.0, 70.0], "identity_volume_error": [0.5] * 4,
+    }  # fmt: skip
+    good = pd.DataFrame(about | {"score": [1.0, 0.5, 0.5, 0.5]})
+    fails = pd.DataFrame(about | {"score": [1.0, 0.5, np.nan, 0.0]})
+    text = slices.markdown([SimpleNamespace(name="good"), SimpleNamespace(name="fails")],
+                           [good, fails], "toy")  # fmt: skip
+    assert "Functional" not in text, "all are of one functional"
+    assert "Change" not in text
+    lines = text.splitlines()
+    assert "| Source | n | good | fails |" in lines
+    assert "| mp | 2 | 0.750 [0.500, 1.000] | 0.750 [0.500, 1.000] |" in lines
+    assert "| oqmd | 2 | 0.500 [0.500, 0.500] | 0.000 [0.000, 0.000] |" in lines
+    sizes = [line.split(" |")[0] for line in lines if line.startswith(("| 0 to", "| 2", "| over"))]
+    assert sizes == ["| 0 to 2", "| 2 to 4", "| over 64"]
+    assert "| trigonal | 1 | 0.500 | 0.000 |" in lines
+
+
+@pytest.mark.parametrize(
+    ("cell", "system"),
+    [((4, 4, 4), "cubic"), ((4, 4, 5), "tetragonal"), ((4, 5, 6), "orthorhombic")],
+)
+def test_crystal_system(cell, system):
+    geometry = Geometry(np.diag(cell).astype(float), np.zeros((1, 3)), np.array([29], np.int16))
+    assert crystal_system(geometry) == system
+
+
 # bootstrap
 
 
@@ -437,7 +469,7 @@ def test_rendering_twice_is_byte_identical(tmp_path, toy, runs):
     contents = []
     for out in (tmp_path / "one", tmp_path / "two"):
         files = publish([runs], out, [toy]).files
-        assert [path.suffix for path in files] == [".md", ".json", ".csv", ".svg", ".png"]
+        assert [path.suffix for path in files] == [".md", ".json", ".csv", ".md", ".svg", ".png"]
         contents.append([path.read_bytes() for path in files])
     assert contents[0] == contents[1]
 
