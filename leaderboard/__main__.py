@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m leaderboard",
-        description="Score stored runs; write leaderboard.md, .json, .csv, .svg, .png and slices.md.",
+        description="Score stored runs; write leaderboard.md, json, csv, svg, png and slices.md.",
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, help="model folders, or folders of them")
