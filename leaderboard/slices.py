@@ -49,6 +49,16 @@ SLICES: Final[Mapping[str, Callable[[pd.DataFrame], pd.Series]]] = {
 """Title of each table, and what it slices by."""
 
 
+SEEN_IN: Final[Mapping[str, tuple[str, ...]]] = {
+    "mp": ("Materials Project", "substitution/train"),
+    "agm": ("Alexandria", "substitution/train"),
+    "oqmd": ("OQMD", "substitution/train"),
+    "wbm": ("WBM", "substitution/train"),
+    "gpaw": ("embedded/train",),
+}
+"""Source of a sample -> words in a run's `training_data` that say that it was trained on that."""
+
+
 def markdown(runs: Sequence[Run], tables: Sequence[pd.DataFrame], heading: str) -> str:
     """Tables of the score of every model in every slice, over the samples that all share.
 
@@ -66,7 +76,28 @@ def markdown(runs: Sequence[Run], tables: Sequence[pd.DataFrame], heading: str) 
         labels = by(about).astype(str).to_numpy()
         if len(set(labels)) > 1:
             parts.append(_table(title, names, labels, list(about["group"]), scores))
+    parts.append(_by_training(runs, list(about["source"]), list(about["group"]), scores))
     return "\n".join(parts)
+
+
+def _by_training(
+    runs: Sequence[Run], sources: Sequence[str], groups: Sequence[str], scores: NDArray[np.float64]
+) -> str:
+    """Each model where its training data contain the sample's source, and where they do not."""
+    lines = [
+        "| Training sources contain the sample's source | n yes | score | n no | score |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for k, run in enumerate(runs):
+        words = "; ".join(run.provenance.get("training_data") or ())
+        seen = [any(word in words for word in SEEN_IN.get(source, ())) for source in sources]
+        cells = []
+        for answer in (True, False):
+            inside = [i for i, each in enumerate(seen) if each is answer]
+            cell = _means(inside, groups, scores[:, k : k + 1])[0] if inside else "—"
+            cells.append(f"{len(inside)} | {cell}")
+        lines.append(f"| {run.name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 _INTRODUCTION = (
@@ -90,14 +121,17 @@ def _table(
     lines = [f"| {title} | n | {' | '.join(names)} |", f"| --- | ---: |{' ---: |' * len(names)}"]
     for label in sorted(set(labels), key=_by_size):
         inside = np.flatnonzero(labels == label).tolist()
-        resampling = Resampling.of(
-            [groups[i] for i in inside], REPLICATES, np.random.default_rng(0)
-        )
-        weight = resampling.sums(np.ones((len(inside), 1)))
-        means = resampling.sums(scores[inside]) / weight
-        cells = [_cell(means[:, k], resampling.n_groups) for k in range(len(names))]
+        cells = _means(inside, groups, scores)
         lines.append(f"| {label} | {len(inside)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _means(inside: Sequence[int], groups: Sequence[str], scores: NDArray[np.float64]) -> list[str]:
+    """Mean of each column over the samples `inside`, with its interval."""
+    resampling = Resampling.of([groups[i] for i in inside], REPLICATES, np.random.default_rng(0))
+    weight = resampling.sums(np.ones((len(inside), 1)))
+    means = resampling.sums(scores[list(inside)]) / weight
+    return [_cell(column, resampling.n_groups) for column in means.T]
 
 
 def _by_size(label: str) -> tuple[float, str]:

@@ -318,8 +318,11 @@ def test_slices_show_where_a_model_fails():
     }  # fmt: skip
     good = pd.DataFrame(about | {"score": [1.0, 0.5, 0.5, 0.5]})
     fails = pd.DataFrame(about | {"score": [1.0, 0.5, np.nan, 0.0]})
-    text = slices.markdown([SimpleNamespace(name="good"), SimpleNamespace(name="fails")],
-                           [good, fails], "toy")  # fmt: skip
+    runs = [
+        SimpleNamespace(name="good", provenance={"training_data": ["MPtrj (Materials Project)"]}),
+        SimpleNamespace(name="fails", provenance={"training_data": []}),
+    ]
+    text = slices.markdown(runs, [good, fails], "toy")
     assert "Functional" not in text, "all are of one functional"
     assert "Change" not in text
     lines = text.splitlines()
@@ -329,6 +332,8 @@ def test_slices_show_where_a_model_fails():
     sizes = [line.split(" |")[0] for line in lines if line.startswith(("| 0 to", "| 2", "| over"))]
     assert sizes == ["| 0 to 2", "| 2 to 4", "| over 64"]
     assert "| trigonal | 1 | 0.500 | 0.000 |" in lines
+    assert "| good | 2 | 0.750 [0.500, 1.000] | 2 | 0.500 [0.500, 0.500] |" in lines
+    assert "| fails | 0 | — | 4 | 0.375 [0.000, 0.750] |" in lines
 
 
 @pytest.mark.parametrize(
