@@ -22,10 +22,8 @@ from tqdm import tqdm
 
 from benchmarks.core import Geometry, Sample, UserError
 from t2relax.codec import CodecError, Crystal, Delta, delta_between, write_cif, write_delta
-from t2relax.tokens import EOS_ID, PAD_ID, Tokenizer
+from t2relax.tokens import EOS_ID, PAD_ID, Template, Tokenizer, template
 
-PAD_MULTIPLE = 32
-"""Padded lengths are multiples of this: few distinct shapes, so a GPU's memory is used again."""
 IGNORE = -100
 """Label of padding, skipped by the loss."""
 
@@ -130,14 +128,18 @@ def encode_pair(pair: Pair, tokenizer: Tokenizer) -> tuple[list[int], list[int]]
         CodecError: the pair cannot be written at the stated decimals.
     """
     source = tokenizer.encode(write_cif(pair.initial))
-    target = tokenizer.encode(write_delta(pair.delta, pair.initial.numbers))
+    target = tokenizer.encode(write_delta(pair.delta, pair.initial))
     return [*source, EOS_ID], [*target, EOS_ID]
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> NDArray[np.int64]:
     """(n, longest) ids, short rows filled with `value` at the end, to a multiple in length."""
+    return _pad(rows, value, multiple).astype(np.int64)
+
+
+def _pad(rows: Sequence[Sequence[float]], value: float, multiple: int) -> NDArray[np.float64]:
     longest = -(-max(map(len, rows)) // multiple) * multiple
-    out = np.full((len(rows), longest), value, dtype=np.int64)
+    out = np.full((len(rows), longest), float(value))
     for row, ids in zip(out, rows, strict=True):
         row[: len(ids)] = ids
     return out
@@ -149,12 +151,20 @@ class PairDataset:
     Args:
         pairs: the relaxations.
         augmentation: how to change them; `NO_AUGMENTATION` for validation.
+        weights: of each token of a target in the loss.
         seed: of the augmentation; every worker process of a loader draws its own stream.
     """
 
-    def __init__(self, pairs: Sequence[Pair], augmentation: Augmentation, seed: int = 0) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        augmentation: Augmentation,
+        weights: Callable[[Template], NDArray[np.float32]],
+        seed: int = 0,
+    ) -> None:
         self.pairs = pairs
         self.augmentation = augmentation
+        self.weights = weights
         self.tokenizer = Tokenizer()
         self.seed = seed
         self._rng: np.random.Generator | None = None
@@ -162,13 +172,15 @@ class PairDataset:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        pair = self.pairs[index]
+    def __getitem__(self, index: int) -> dict[str, Sequence[float]]:
+        pair = self.augmentation(self.pairs[index], self._generator())
         try:
-            source, target = encode_pair(self.augmentation(pair, self._generator()), self.tokenizer)
-        except CodecError:  # the augmented start has no text; the pair itself has
             source, target = encode_pair(pair, self.tokenizer)
-        return {"input_ids": source, "labels": target}
+        except CodecError:  # the augmented start has no text; the pair itself has
+            pair = self.pairs[index]
+            source, target = encode_pair(pair, self.tokenizer)
+        weights = self.weights(template(pair.initial.numbers, self.tokenizer))
+        return {"input_ids": source, "labels": target, "loss_weights": weights.tolist()}
 
     def _generator(self) -> np.random.Generator:
         if self._rng is None:
@@ -180,13 +192,24 @@ class PairDataset:
         return self._rng
 
 
-def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-    """Padded tensors `input_ids`, `attention_mask`, `labels`."""
+def collate(rows: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Any]:
+    """Padded tensors `input_ids`, `attention_mask`, `labels`, `loss_weights`."""
     import torch
 
-    ids = torch.from_numpy(pad([row["input_ids"] for row in rows], PAD_ID, PAD_MULTIPLE))
-    labels = torch.from_numpy(pad([row["labels"] for row in rows], IGNORE, PAD_MULTIPLE))
-    return {"input_ids": ids, "attention_mask": (ids != PAD_ID).long(), "labels": labels}
+    # A GPU gets few distinct shapes, so that its memory is used again; a CPU no padding to compute.
+    multiple = 32 if torch.cuda.is_available() else 1
+    fill = {"input_ids": PAD_ID, "labels": IGNORE, "loss_weights": 0.0}
+    batch = {
+        name: torch.from_numpy(_pad([row[name] for row in rows], value, multiple))
+        for name, value in fill.items()
+    }
+    ids = batch["input_ids"].long()
+    return {
+        "input_ids": ids,
+        "attention_mask": (ids != PAD_ID).long(),
+        "labels": batch["labels"].long(),
+        "loss_weights": batch["loss_weights"].float(),
+    }
 
 
 def pairs_of(samples: Iterable[Sample]) -> tuple[list[Pair], list[str]]:

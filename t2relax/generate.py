@@ -1,8 +1,9 @@
-"""Decoding: greedy under the grammar of the target, or free.
+"""Decoding: under the grammar of the target, or free.
 
 Under the grammar a violation is impossible: everything that the input determines is copied from
-its template, and at a free position only signs or digits can be chosen. A run of given tokens
-costs one step of the decoder, whatever its length.
+its template, and at a free position only the tokens of numbers can be chosen: of leading digits the
+median, which is what an absolute error asks for, and then the most likely rest. A run of given
+tokens costs one step of the decoder, whatever its length.
 """
 
 from __future__ import annotations
@@ -13,9 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from t2relax.dataset import pad
-from t2relax.tokens import FORCED, PAD_ID, Template, Tokenizer, allowed
+from t2relax.tokens import (
+    COARSE,
+    FORCED,
+    ORDINAL,
+    PAD_ID,
+    Template,
+    Tokenizer,
+    allowed,
+)
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -28,7 +38,7 @@ def decode_constrained(
     sources: Sequence[Sequence[int]],
     templates: Sequence[Template],
 ) -> list[NDArray[np.int64]]:
-    """Greedy decoding in which only the free positions of each template are chosen.
+    """Decoding in which only the free positions of each template are chosen.
 
     Args:
         model: in evaluation mode.
@@ -47,7 +57,7 @@ def decode_constrained(
     targets = torch.from_numpy(pad([[start, *t.ids.tolist()] for t in templates], PAD_ID)).to(
         device
     )
-    mask = torch.from_numpy(allowed(tokenizer, model.lm_head.out_features)).to(device)
+    choose = Choice(tokenizer, model.lm_head.out_features, device)
     attention = (inputs != PAD_ID).long()
     encoded = model.encoder(input_ids=inputs, attention_mask=attention)
     cache, fed = None, 0
@@ -62,10 +72,31 @@ def decode_constrained(
         )
         cache, fed = step.past_key_values, position + 1
         here = kinds[:, position]
-        choice = step.logits[:, -1].float().masked_fill(~mask[here], -torch.inf).argmax(dim=-1)
-        targets[:, position + 1] = torch.where(here == FORCED, targets[:, position + 1], choice)
+        targets[:, position + 1] = torch.where(
+            here == FORCED, targets[:, position + 1], choose(step.logits[:, -1].float(), here)
+        )
     rows = targets[:, 1:].cpu().numpy()
     return [row[: len(t.ids)] for row, t in zip(rows, templates, strict=True)]
+
+
+class Choice:
+    """The token that a row of logits stands for at a position of a given kind.
+
+    Args:
+        tokenizer: tells the tokens of numbers.
+        size: of the model's embedding.
+        device: of the logits.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, size: int, device: torch.device) -> None:
+        self.mask = torch.from_numpy(allowed(tokenizer, size)).to(device)
+
+    def __call__(self, logits: Tensor, kinds: Tensor) -> Tensor:
+        """(n,) ids for logits (n, size) and kinds (n,)."""
+        below = torch.softmax(logits[:, ORDINAL], dim=-1).cumsum(dim=-1)
+        median = (ORDINAL.start + (below < 0.5).sum(dim=-1)).clamp(max=ORDINAL.stop - 1)
+        likeliest = logits.masked_fill(~self.mask[kinds], -torch.inf).argmax(dim=-1)
+        return torch.where(kinds == COARSE, median, likeliest)
 
 
 @torch.inference_mode()

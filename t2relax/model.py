@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.core import UserError
 from t2relax.codec import CODEC_VERSION
@@ -14,38 +14,48 @@ from t2relax.tokens import EOS_ID, PAD_ID, Tokenizer
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
+    from t2relax.objective import Student
+
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """The checkpoint that comes with the package; its README.md is the model card."""
 WEIGHTS = "model.safetensors"
 _CODEC_FILE = "t2relax.json"
 
 
-def new_model(tokenizer: Tokenizer, **changes: Any) -> T5ForConditionalGeneration:
-    """A T5 1.1 with random weights: a deep encoder, a shallow decoder.
+def new_model(tokenizer: Tokenizer, seed: int = 0, **changes: Any) -> Student:
+    """A T5 1.1 from scratch: a deep encoder, a shallow decoder, tokens as alike as what they mean.
 
     Args:
-        tokenizer: gives the size of the vocabulary.
+        tokenizer: gives the vocabulary.
+        seed: of the tokens' initial vectors; the other weights follow torch's generator.
         changes: fields of `T5Config` that differ, e.g. `num_layers=2`.
     """
-    from transformers import T5Config, T5ForConditionalGeneration
+    import torch
+    from transformers import T5Config
+
+    from t2relax.embeddings import initial_vectors
+    from t2relax.objective import Student
 
     settings: dict[str, Any] = {
         "vocab_size": len(tokenizer),
-        "d_model": 256,
-        "d_kv": 64,
+        "d_model": 128,
+        "d_kv": 32,
         "num_heads": 4,
-        "d_ff": 1024,
-        "num_layers": 7,
-        "num_decoder_layers": 2,
-        "dropout_rate": 0.1,
+        "d_ff": 384,
+        "num_layers": 4,
+        "num_decoder_layers": 1,
+        "dropout_rate": 0.0,
         "feed_forward_proj": "gated-silu",
-        "relative_attention_num_buckets": 64,
-        "relative_attention_max_distance": 512,
+        "tie_word_embeddings": True,
         "pad_token_id": PAD_ID,
         "eos_token_id": EOS_ID,
         "decoder_start_token_id": PAD_ID,
     }
-    return T5ForConditionalGeneration(T5Config(**(settings | changes)))
+    model = Student(T5Config(**(settings | changes)))
+    vectors = initial_vectors(tokenizer, model.config.d_model, seed)
+    with torch.no_grad():
+        model.shared.weight.copy_(torch.from_numpy(vectors))
+    return model
 
 
 def save(
@@ -69,8 +79,18 @@ def save(
     (folder / _CODEC_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def load(folder: Path, device: str = "cpu") -> tuple[T5ForConditionalGeneration, Tokenizer]:
-    """Model (float32, evaluation mode) and tokenizer of a checkpoint folder.
+class Loaded(NamedTuple):
+    """What a checkpoint folder holds."""
+
+    model: T5ForConditionalGeneration
+    """float32, in evaluation mode."""
+    tokenizer: Tokenizer
+    max_sites: int
+    """The most sites of a structure that it was trained on."""
+
+
+def load(folder: Path, device: str = "cpu") -> Loaded:
+    """Read a checkpoint folder.
 
     Raises:
         UserError: no checkpoint there, or one of another codec.
@@ -87,7 +107,7 @@ def load(folder: Path, device: str = "cpu") -> tuple[T5ForConditionalGeneration,
             f"{CODEC_VERSION}: use the release that trained it, or train again"
         )
     model = T5ForConditionalGeneration.from_pretrained(folder, local_files_only=True).float()
-    return model.to(device).eval(), tokenizer
+    return Loaded(model.to(device).eval(), tokenizer, content["training"]["max_sites"])
 
 
 def weights(path: str | Path = CHECKPOINT, **_: object) -> Path:

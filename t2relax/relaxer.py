@@ -43,7 +43,7 @@ class T5Relaxer:
         device: str = "cpu",
         batch_size: int = 32,
     ) -> None:
-        self.model, self.tokenizer = t5.load(Path(path), device)
+        self.model, self.tokenizer, self.max_sites = t5.load(Path(path), device)
         self.mode = mode
         self.batch_size = batch_size
 
@@ -53,16 +53,22 @@ class T5Relaxer:
         todo: list[tuple[int, Geometry, list[int]]] = []
         for i, structure in enumerate(structures):
             try:
-                geometry = Geometry.of(structure)
+                geometry = self._read(structure)
                 todo.append((i, geometry, source_ids(geometry, self.tokenizer)))
-            except (CodecError, AttributeError) as error:  # a disordered site has no atomic number
-                detail = f"{type(error).__name__}: {error}"
-                outcomes[i] = Relaxed(status=Status.UNSUPPORTED, detail=detail)
+            except CodecError as error:
+                outcomes[i] = Relaxed(status=Status.UNSUPPORTED, detail=str(error))
         todo.sort(key=lambda item: len(item[2]))
         for batch in self._batches(todo):
             for (i, geometry, _), ids in zip(batch, self._decode(batch), strict=True):
                 outcomes[i] = outcome(geometry, ids, self.tokenizer)
         return [outcomes[i] for i in range(len(structures))]
+
+    def _read(self, structure: Structure) -> Geometry:
+        if not structure.is_ordered:
+            raise CodecError("a site is shared by several species: order the structure first")
+        if len(structure) > self.max_sites:
+            raise CodecError(f"{len(structure)} sites: trained on at most {self.max_sites}")
+        return Geometry.of(structure)
 
     def _batches(
         self, todo: Sequence[tuple[int, Geometry, list[int]]]
@@ -97,7 +103,7 @@ def outcome(initial: Geometry, ids: list[int], tokenizer: Tokenizer) -> Relaxed:
     n_tokens = ids.index(EOS_ID) + 1 if EOS_ID in ids else len(ids)
     text = tokenizer.decode(ids)
     try:
-        delta, numbers = read_delta(text)
+        delta, numbers = read_delta(text, Crystal.of(initial))
         relaxed = apply_delta(initial, delta, numbers)
         structure = relaxed.structure()
     except CodecError as error:

@@ -1,62 +1,84 @@
 """The vocabulary, the tokenizer, and the grammar of the target text.
 
-Elements, digits, signs and CIF keywords are single tokens; a line of a CIF that never varies is
-one token with its line end. Text that the vocabulary cannot spell raises: there is no `<unk>`.
+Elements and CIF keywords are single tokens, and so are the parts of a text that never vary. A
+number is one ordinal token for its leading digits and one for the rest: `+01.9|24`. Text that the
+vocabulary cannot spell raises: there is no `<unk>`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from t2relax.codec import (
-    ANGLE_DECIMALS,
     CELL_TAGS,
-    DELTA_HEADER,
-    DELTA_LOOP,
-    FRAC_DECIMALS,
-    LENGTH_DECIMALS,
+    CONTACT_LOOP,
+    DELTA_TAGS,
+    SITE_LOOP,
+    SITE_VOLUME_TAG,
+    SYMMETRY,
     CodecError,
     site_labels,
 )
 
 PAD, EOS = "<pad>", "</s>"
-_DIGITS = tuple("0123456789")
-_SIGNS = (" +", " -", " +0.", " -0.")
-_FIXED_LINES = (
-    "data_image0\n",
-    DELTA_HEADER,
-    '_space_group_name_H-M_alt "P 1"\n',
-    "_space_group_IT_number 1\n",
-    "_space_group_symop_operation_xyz\n",
-    "'x, y, z'\n",
-    "_atom_site_symmetry_multiplicity\n",
-    "_atom_site_occupancy\n",
-    *DELTA_LOOP.splitlines(keepends=True),
+COARSE_TOKENS = (
+    *(f" -{k // 10:02d}.{k % 10}" for k in reversed(range(1000))),
+    *(f" +{k // 10:02d}.{k % 10}" for k in range(1000)),
 )
-_WORDS = ("_chemical_formula_structural", "_chemical_formula_sum", *CELL_TAGS)
-_PUNCTUATION = ("\n", " ", '"', ".", " 0.", " 1.0", " 1.0000\n")
-VOCABULARY: tuple[str, ...] = (
+"""` +01.9`: sign and leading digits of a change, in the order of their values."""
+FINE_TOKENS = tuple(f"{k:02d}" for k in range(100))
+"""`24`: the other two digits of a change."""
+LENGTH_TOKENS = tuple(f" {k / 10:.1f}" for k in range(1800))
+"""` 5.4`: leading digits of a length, a distance, an angle or a volume."""
+FRACTION_TOKENS = tuple(f" 0.{k:02d}" for k in range(100))
+"""` 0.25`: leading digits of a fractional coordinate."""
+REST_TOKENS = tuple(f"{k:03d}" for k in range(1000))
+"""`431`: the other digits of a length or a fractional coordinate."""
+COUNT_TOKENS = tuple(f" {k}" for k in range(100))
+_SIXTHS = ("00000", "50000", "25000", "75000", "33333", "66667", "16667", "83333")
+FREQUENT_FRACTIONS = tuple(f" 0.{x}" for x in (*_SIXTHS, "12500", "37500", "62500", "87500"))
+FREQUENT_ANGLES = tuple(f" {x}.000" for x in (60, 90, 120))
+_SYMBOLS = tuple(chemical_symbols[1:])
+SITE_TOKENS = tuple(f"\n{x} {x}" for x in _SYMBOLS)
+"""Head of a line of sites; the number of the label follows."""
+_TARGET: tuple[str, ...] = (
     PAD,
     EOS,
-    *_DIGITS,
-    *_SIGNS,
-    *_PUNCTUATION,
-    *_FIXED_LINES,
-    *_WORDS,
-    *chemical_symbols[1:],
+    *COARSE_TOKENS,
+    *FINE_TOKENS,
+    *"0123456789",
+    f"data_delta\n{DELTA_TAGS[0]}",
+    *(f"\n{tag}" for tag in CELL_TAGS),
+    f"\n{SITE_LOOP}",
+    *SITE_TOKENS,
+)
+TARGET_SIZE = len(_TARGET)
+"""The first so many tokens spell every target."""
+VOCABULARY: tuple[str, ...] = (
+    *_TARGET,
+    *'. \n"',
+    'data_image0\n_chemical_formula_sum "',
+    f'"\n{SITE_VOLUME_TAG}',
+    f"\n{SYMMETRY}{CONTACT_LOOP}",
+    *LENGTH_TOKENS,
+    *FRACTION_TOKENS,
+    *REST_TOKENS,
+    *COUNT_TOKENS,
+    *FREQUENT_FRACTIONS,
+    *FREQUENT_ANGLES,
+    *(form for x in _SYMBOLS for form in (x, f" {x}", f"\n{x}")),
 )
 """Token strings by id. Append only: an id, once in a checkpoint, keeps its meaning."""
 
 PAD_ID, EOS_ID = 0, 1
-FORCED, DIGIT, SIGN, SIGN_ZERO = 0, 1, 2, 3
-"""Kinds of positions in a target: given by the input, any digit, ` +`/` -`, ` +0.`/` -0.`."""
+FORCED, COARSE, FINE = 0, 1, 2
+"""Kinds of positions in a target: given by the input, leading digits, the other digits."""
 
 
 class Tokenizer:
@@ -65,8 +87,10 @@ class Tokenizer:
     def __init__(self, vocabulary: tuple[str, ...] = VOCABULARY) -> None:
         self.vocabulary = vocabulary
         self._ids = {token: i for i, token in enumerate(vocabulary)}
-        longest_first = sorted(vocabulary[2:], key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+        lengths: dict[str, set[int]] = {}
+        for token in vocabulary[2:]:
+            lengths.setdefault(token[0], set()).add(len(token))
+        self._lengths = {first: sorted(found)[::-1] for first, found in lengths.items()}
 
     def __len__(self) -> int:
         return len(self.vocabulary)
@@ -79,17 +103,22 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without `</s>`.
 
+        A symbol ends where no small letter follows: `N Ne` is not nitrogen twice and an `e`.
+
         Raises:
             CodecError: a piece of the text is not in the vocabulary.
         """
-        ids, end = [], 0
-        for match in self._pattern.finditer(text):
-            if match.start() != end:
-                break
-            ids.append(self._ids[match[0]])
-            end = match.end()
-        if end != len(text):
-            raise CodecError(f"not in the vocabulary: {text[end : end + 20]!r}")
+        ids, at = [], 0
+        while at < len(text):
+            for length in self._lengths.get(text[at], ()):
+                token = self._ids.get(text[at : at + length])
+                behind = text[at + length : at + length + 1]
+                if token is not None and not (behind.islower() and text[at + length - 1].isalpha()):
+                    ids.append(token)
+                    at += length
+                    break
+            else:
+                raise CodecError(f"not in the vocabulary: {text[at : at + 20]!r}")
         return ids
 
     def decode(self, ids: list[int]) -> str:
@@ -106,42 +135,51 @@ class Tokenizer:
 class Template:
     """The target text of an input, as far as the input determines it.
 
-    Every number has a fixed width, so the positions of all signs and digits are known beforehand,
-    and everything else (keywords, species, labels, number of sites, `</s>`) is given.
+    Every number is two tokens, so the positions of all numbers are known beforehand, and
+    everything else (keywords, species, labels, number of sites, `</s>`) is given.
     """
 
     ids: NDArray[np.int64]
-    """(length,) the token at each position; at a free one, that of `+0`."""
+    """(length,) the token at each position; at a free one, that of zero."""
     kinds: NDArray[np.int8]
-    """(length,) FORCED, DIGIT, SIGN or SIGN_ZERO."""
+    """(length,) FORCED, COARSE or FINE."""
 
 
 def template(numbers: NDArray[np.int16], tokenizer: Tokenizer) -> Template:
     """The grammar of the target for sites of these atomic numbers, in order."""
-    pieces: list[tuple[str, int]] = [(DELTA_HEADER, FORCED)]
+    number = [(" +00.0", COARSE), ("00", FINE)]
+    pieces: list[tuple[str, int]] = [(f"data_delta\n{DELTA_TAGS[0]}", FORCED), *number]
     for tag in CELL_TAGS:
-        decimals = LENGTH_DECIMALS if "length" in tag else ANGLE_DECIMALS
-        number = [(" +", SIGN), ("0", DIGIT), ("0", DIGIT), (".", FORCED)]
-        pieces += [(tag, FORCED), *number, *[("0", DIGIT)] * decimals, ("\n", FORCED)]
-    pieces += [(line, FORCED) for line in DELTA_LOOP.splitlines(keepends=True)]
-    coordinate = [(" +0.", SIGN_ZERO), *[("0", DIGIT)] * FRAC_DECIMALS]
+        pieces += [(f"\n{tag}", FORCED), *number]
+    pieces.append((f"\n{SITE_LOOP}", FORCED))
     for label in site_labels(numbers):
         symbol = label.rstrip("0123456789")
-        name = [symbol, " ", symbol, *label[len(symbol) :]]
-        pieces += [*((token, FORCED) for token in name), *coordinate * 3, ("\n", FORCED)]
+        index = tokenizer.encode(label[len(symbol) :])
+        name = [f"\n{symbol} {symbol}", *(tokenizer.vocabulary[i] for i in index)]
+        pieces += [*((token, FORCED) for token in name), *number * 3]
     pieces.append((EOS, FORCED))
     ids = tokenizer.ids(*(token for token, _ in pieces))
     return Template(np.array(ids), np.array([kind for _, kind in pieces], dtype=np.int8))
 
 
+ORDINAL = slice(2, 2 + len(COARSE_TOKENS))
+"""Where the vocabulary has the COARSE tokens, ascending."""
+
+
+@lru_cache(maxsize=1)
+def ordinal_values() -> NDArray[np.float64]:
+    """(2000,) the middle of the values that share each COARSE token, ascending."""
+    half = np.arange(1000) / 10 + 0.05
+    return np.concatenate([-half[::-1], half])
+
+
 def allowed(tokenizer: Tokenizer, size: int) -> NDArray[np.bool_]:
-    """(4, size) which token may stand at a free position of each kind.
+    """(3, size) which token may stand at a free position of each kind.
 
     `size` is that of the model's embedding, which may be larger than the vocabulary; the row of
     FORCED is empty.
     """
-    mask = np.zeros((4, size), dtype=bool)
-    mask[DIGIT, tokenizer.ids(*_DIGITS)] = True
-    mask[SIGN, tokenizer.ids(" +", " -")] = True
-    mask[SIGN_ZERO, tokenizer.ids(" +0.", " -0.")] = True
+    mask = np.zeros((3, size), dtype=bool)
+    mask[COARSE, ORDINAL] = True
+    mask[FINE, tokenizer.ids(*FINE_TOKENS)] = True
     return mask

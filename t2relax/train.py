@@ -2,7 +2,7 @@
 
     python -m t2relax.train --data embedded --data TRAIN.parquet --val VAL.parquet --out DIR
 
-Cross-entropy on the target text, Hugging Face's trainer (so `accelerate launch` gives several
+The objective of `t2relax.objective`, Hugging Face's trainer (so `accelerate launch` gives several
 GPUs). Validation decodes freely running text under the grammar and scores it with
 `benchmarks.metrics`; the checkpoint with the best score is kept. Interrupt it and run the same
 command again: it resumes. The model lands in DIR, the trainer's state in DIR/state.
@@ -15,7 +15,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ from t2relax.dataset import (
     read_pairs,
 )
 from t2relax.generate import decode_constrained
+from t2relax.objective import Objective
 from t2relax.tokens import Tokenizer, template
 
 
@@ -78,7 +79,7 @@ def _score(pair: Pair, text: str) -> dict[str, float]:
     initial = geometry_of(pair.initial)
     reference = apply_delta(initial, pair.delta, initial.numbers)
     try:
-        return _errors(reference, apply_delta(initial, *read_delta(text)))
+        return _errors(reference, apply_delta(initial, *read_delta(text, pair.initial)))
     except CodecError:
         return _errors(reference, initial) | {"adwt": 0.0, "strain_awt": 0.0}
 
@@ -98,10 +99,62 @@ def _errors(reference: Geometry, prediction: Geometry) -> dict[str, float]:
     }
 
 
+VECTOR_RATE = 3.0
+"""Learning rate of tokens' vectors and of norms over that of the matrices."""
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon (Jordan et al., 2024) for the matrices, AdamW for the tokens' vectors and all else.
+
+    Args:
+        named: the parameters by name.
+        rate: learning rate of the matrices.
+        decay: their weight decay.
+    """
+
+    def __init__(
+        self, named: Iterable[tuple[str, torch.nn.Parameter]], rate: float, decay: float
+    ) -> None:
+        matrices: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
+        for name, parameter in named:
+            table = name.endswith("shared.weight") or "relative_attention_bias" in name
+            (others if table or parameter.ndim != 2 else matrices).append(parameter)
+        self.parts = (
+            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=VECTOR_RATE * rate, weight_decay=0.0, betas=(0.9, 0.98)),
+        )
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of both."""
+        for part in self.parts:
+            part.step(closure)  # type: ignore[no-untyped-call]
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of both."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """States of both; the schedule finds their groups here again."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
 class RelaxationTrainer(Trainer):
     """Validates by decoding instead of by the loss."""
 
     control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
+
+    def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
+        """See `MuonAdamW`."""
+        if self.optimizer is None:
+            named = self.model.named_parameters()
+            self.optimizer = MuonAdamW(named, self.args.learning_rate, self.args.weight_decay)
+        return self.optimizer
 
     def _get_train_sampler(self, train_dataset: PairDataset) -> LengthGroupedSampler:
         """Batches of similar length; the number of sites tells the length."""
@@ -145,14 +198,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, required=True)
     add("--steps", type=int, default=20_000)
     add("--batch-size", type=int, default=64)
-    add("--learning-rate", type=float, default=5e-4)
-    add("--warmup", type=int, default=500, help="steps")
+    add("--learning-rate", type=float, default=3e-3)
+    add("--warmup", type=int, default=200, help="steps")
     add("--eval-steps", type=int, default=1000)
     add("--patience", type=int, default=10, help="evaluations without improvement before the end")
     add("--minutes", type=float, default=float("inf"), help="stop after this long")
     add("--workers", type=int, default=2, help="processes that write and tokenise text")
     add("--seed", type=int, default=0)
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="field of T5Config")
+    add("--loss", action="append", default=[], metavar="FIELD=VALUE", help="field of Objective")
     return parser.parse_args(argv)
 
 
@@ -163,7 +217,7 @@ def training_arguments(args: argparse.Namespace) -> TrainingArguments:
         max_steps=args.steps,
         per_device_train_batch_size=args.batch_size,
         learning_rate=args.learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="linear",
         warmup_steps=args.warmup,
         weight_decay=0.01,
         max_grad_norm=1.0,
@@ -200,14 +254,16 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     if not pairs or not val_pairs:
         raise UserError("no pairs to train or to validate on")
     tokenizer = Tokenizer()
-    model = t5.new_model(tokenizer, **dict(_config_field(text) for text in args.set))
+    objective = Objective(**_fields(args.loss, "--loss"))
+    model = t5.new_model(tokenizer, args.seed, **_fields(args.set, "--set"))
+    model.set_objective(objective)
     model.config.use_cache = False
     trainer = RelaxationTrainer(
         model=model,
         args=training_arguments(args),
         data_collator=collate,
-        train_dataset=PairDataset(pairs, Augmentation(), args.seed),
-        eval_dataset=PairDataset(val_pairs, NO_AUGMENTATION),
+        train_dataset=PairDataset(pairs, Augmentation(), objective.weights, args.seed),
+        eval_dataset=PairDataset(val_pairs, NO_AUGMENTATION, objective.weights),
         callbacks=[StopAfter(args.minutes), EarlyStoppingCallback(args.patience)],
     )
     began = time.monotonic()
@@ -220,6 +276,7 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
         "validation_data": val_origin,
         "n_pairs": len(pairs),
         "n_validation_pairs": len(val_pairs),
+        "max_sites": max(len(pair.initial.numbers) for pair in pairs),
         "n_parameters": model.num_parameters(),
         "command": shlex.join(["python", "-m", "t2relax.train", *command]),
         "seed": args.seed,
@@ -235,14 +292,17 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     return record
 
 
-def _config_field(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise UserError(f"--set wants FIELD=VALUE, not {text!r}")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+def _fields(settings: Sequence[str], flag: str) -> dict[str, Any]:
+    fields = {}
+    for text in settings:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise UserError(f"{flag} wants FIELD=VALUE, not {text!r}")
+        try:
+            fields[name] = json.loads(value)
+        except json.JSONDecodeError:
+            fields[name] = value
+    return fields
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,11 +1,14 @@
 """Codec, tokenizer, grammar, decoding, checkpoints and the T5 relaxer."""
 
 import json
+from itertools import accumulate
 
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.cell import Cell
+from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
@@ -15,9 +18,12 @@ from benchmarks.metrics.geometry import displacements, strain
 from t2relax import model as t5
 from t2relax import train
 from t2relax.codec import (
+    CONTACT_CUTOFF,
     CodecError,
     Crystal,
     Delta,
+    _contacts,
+    _standard,
     apply_delta,
     delta_between,
     geometry_of,
@@ -38,8 +44,22 @@ from t2relax.dataset import (
     save_pairs,
 )
 from t2relax.generate import decode_constrained
+from t2relax.objective import Objective
 from t2relax.relaxer import T5Relaxer, source_ids
-from t2relax.tokens import EOS_ID, FORCED, PAD_ID, VOCABULARY, Tokenizer, allowed, template
+from t2relax.tokens import (
+    COARSE,
+    EOS_ID,
+    FINE_TOKENS,
+    FORCED,
+    ORDINAL,
+    PAD_ID,
+    TARGET_SIZE,
+    VOCABULARY,
+    Tokenizer,
+    allowed,
+    ordinal_values,
+    template,
+)
 from tests.contract import check_relaxer, sample_structures
 
 TOKENIZER = Tokenizer()
@@ -48,6 +68,7 @@ ROCKSALT = Geometry(
     np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]),
     np.array([11, 17], dtype=np.int16),
 )
+SALT = Crystal.of(ROCKSALT)
 TINY = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 2}
 
 
@@ -61,7 +82,7 @@ def tiny():
 @pytest.fixture(scope="module")
 def tiny_folder(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
-    t5.save(tiny, TOKENIZER, folder, {"from": "scratch"})
+    t5.save(tiny, TOKENIZER, folder, {"from": "scratch", "max_sites": 8})
     tiny.float()
     return folder
 
@@ -86,8 +107,8 @@ def random_geometry(cellpar, species, seed):
 def test_the_text_is_the_cif_that_ase_writes_in_single_spaces_and_fixed_decimals():
     assert write_cif(Crystal.of(ROCKSALT)) == (
         "data_image0\n"
-        "_chemical_formula_structural NaCl\n"
         '_chemical_formula_sum "Na1 Cl1"\n'
+        "_t2_volume_per_site 21.952\n"
         "_cell_length_a 3.9598\n"
         "_cell_length_b 3.9598\n"
         "_cell_length_c 3.9598\n"
@@ -100,25 +121,33 @@ def test_the_text_is_the_cif_that_ase_writes_in_single_spaces_and_fixed_decimals
         "_space_group_symop_operation_xyz\n"
         "'x, y, z'\n"
         "loop_\n"
+        "_t2_contact_type_symbol_1\n"
+        "_t2_contact_type_symbol_2\n"
+        "_t2_contact_distance\n"
+        "_t2_contact_multiplicity\n"
+        "Na Na 3.960 12\n"
+        "Na Cl 2.800 6\n"
+        "Cl Cl 3.960 12\n"
+        "loop_\n"
         "_atom_site_type_symbol\n"
         "_atom_site_label\n"
-        "_atom_site_symmetry_multiplicity\n"
         "_atom_site_fract_x\n"
         "_atom_site_fract_y\n"
         "_atom_site_fract_z\n"
-        "_atom_site_occupancy\n"
-        "Na Na1 1.0 0.00000 0.00000 0.00000 1.0000\n"
-        "Cl Cl1 1.0 0.50000 0.50000 0.50000 1.0000\n"
+        "Na Na1 0.00000 0.00000 0.00000\n"
+        "Cl Cl1 0.50000 0.50000 0.50000"
     )
 
 
 def test_the_target_lists_changes_and_zero_has_a_plus():
-    delta = Delta(np.array([0.0531, 0, -0.1, 0, 0, -1e-9]), np.array([[0, 0, 1e-7], [-0.25, 0, 0]]))
-    assert write_delta(delta, ROCKSALT.numbers) == (
+    crystal = Crystal(np.array([5.0, 4, 4, 90, 90, 90]), np.zeros((2, 3)), ROCKSALT.numbers)
+    delta = Delta(np.array([0.1, 0, -0.1, 0, 0, -1e-9]), np.array([[0, 0, 1e-7], [-0.25, 0, 0]]))
+    assert write_delta(delta, crystal) == (
         "data_delta\n"
-        "_cell_length_a +00.0531\n"
-        "_cell_length_b +00.0000\n"
-        "_cell_length_c -00.1000\n"
+        "_t2_mean_length -00.184\n"  # (1.02 * 0.975)^(1/3) = 0.99816
+        "_cell_length_a +02.000\n"
+        "_cell_length_b +00.000\n"
+        "_cell_length_c -02.500\n"
         "_cell_angle_alpha +00.000\n"
         "_cell_angle_beta +00.000\n"
         "_cell_angle_gamma +00.000\n"
@@ -128,9 +157,30 @@ def test_the_target_lists_changes_and_zero_has_a_plus():
         "_atom_site_fract_x\n"
         "_atom_site_fract_y\n"
         "_atom_site_fract_z\n"
-        "Na Na1 +0.00000 +0.00000 +0.00000\n"
-        "Cl Cl1 -0.25000 +0.00000 +0.00000\n"
+        "Na Na1 +00.000 +00.000 +00.000\n"
+        "Cl Cl1 -25.000 +00.000 +00.000"
     )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.tuples(lengths, lengths, lengths, angles, angles, angles), numbers, seeds)
+def test_contacts_are_the_shortest_distances_that_ase_finds(cellpar, species, seed):
+    try:
+        lattice = _standard(np.array(cellpar))
+    except CodecError:
+        return  # three angles that span no cell
+    zs = np.array(species[:5], dtype=np.int16)
+    fracs = np.random.default_rng(seed).random((len(zs), 3))
+    listed = [line.split(" ") for line in _contacts(lattice, fracs, zs).splitlines()[1:]]
+    atoms = Atoms(numbers=zs, scaled_positions=fracs, cell=lattice, pbc=True)
+    first, second, distances = neighbor_list("ijd", atoms, CONTACT_CUTOFF + 1e-9)
+    found = {}
+    for i, j, d in zip(first, second, distances, strict=True):
+        pair = tuple(sorted((atoms[i].symbol, atoms[j].symbol)))
+        found[pair] = min(d, found.get(pair, np.inf))
+    assert {tuple(sorted(row[:2])): row[2] for row in listed} == {
+        pair: f"{distance:.3f}" for pair, distance in found.items()
+    }
 
 
 @settings(max_examples=60, deadline=None)
@@ -154,12 +204,13 @@ def test_decoding_gives_the_relaxed_structure_back_to_the_stated_decimals(abc, s
     moved = initial.frac_coords + rng.normal(0, 0.01, initial.frac_coords.shape)
     moved += rng.integers(-1, 2, moved.shape)  # an image further on is the same place
     final = Geometry(initial.lattice @ (np.eye(3) + rng.normal(0, 0.03, (3, 3))), moved, initial[2])
-    text = write_delta(delta_between(initial, final), initial.numbers)
-    decoded = apply_delta(initial, *read_delta(text))
+    crystal = Crystal.of(initial)
+    text = write_delta(delta_between(initial, final), crystal)
+    decoded = apply_delta(initial, *read_delta(text, crystal))
     longest = np.linalg.norm(final.lattice, axis=1).max()
     assert strain(final.lattice, decoded.lattice) < 2e-3 / min(abc)
     assert np.abs(displacements(final, decoded)).max() < 3 * 0.5e-5 * longest
-    assert write_delta(delta_between(initial, decoded), initial.numbers) == text
+    assert write_delta(delta_between(initial, decoded), crystal) == text
 
 
 def test_decoding_restores_the_orientation_that_a_cif_forgets():
@@ -194,7 +245,7 @@ def test_a_cell_that_is_none_has_no_text(cellpar):
 @pytest.mark.parametrize(
     "delta",
     [
-        Delta(np.array([120.0, 0, 0, 0, 0, 0]), np.zeros((2, 3))),
+        Delta(np.array([4.0, 0, 0, 0, 0, 0]), np.zeros((2, 3))),
         Delta(np.array([np.nan, 0, 0, 0, 0, 0]), np.zeros((2, 3))),
         Delta(np.zeros(6), np.ones((2, 3))),
     ],
@@ -202,10 +253,10 @@ def test_a_cell_that_is_none_has_no_text(cellpar):
 )
 def test_a_change_that_does_not_fit_raises_instead_of_being_cut(delta):
     with pytest.raises(CodecError):
-        write_delta(delta, ROCKSALT.numbers)
+        write_delta(delta, SALT)
 
 
-GOOD = write_delta(Delta(np.zeros(6), np.zeros((2, 3))), ROCKSALT.numbers)
+GOOD = write_delta(Delta(np.zeros(6), np.zeros((2, 3))), SALT)
 
 
 @pytest.mark.parametrize(
@@ -213,54 +264,77 @@ GOOD = write_delta(Delta(np.zeros(6), np.zeros((2, 3))), ROCKSALT.numbers)
     [
         "",
         GOOD.replace("data_delta\n", ""),
-        GOOD.replace("_cell_length_b +00.0000\n", ""),
-        GOOD.replace("+00.0000", "+0.00000", 1),
+        GOOD.replace("_cell_length_b +00.000\n", ""),
+        GOOD.replace("+00.000", "+0.0000", 1),
         GOOD.replace("Na1", "Cl1"),
         GOOD.replace("Na Na1", "Qq Qq1"),
-        GOOD.replace("Na Na1 +0.00000 ", "Na Na1 "),
+        GOOD.replace("Na Na1 +00.000 ", "Na Na1 "),
         GOOD.split("Na Na1")[0],
     ],
 )
 def test_text_that_is_no_structure_does_not_parse(text):
     with pytest.raises(CodecError):
-        read_delta(text)
+        read_delta(text, SALT)
 
 
 # --- tokens --------------------------------------------------------------------------------------
 
 
-def test_elements_digits_and_keywords_are_single_tokens():
-    for text in ("Uue"[:1], "He", "Og", "7", "_cell_length_a", "loop_\n", " +0."):
+def test_elements_keywords_and_the_two_parts_of_a_number_are_single_tokens():
+    for text in (
+        "He",
+        "\nOg Og",
+        "7",
+        "\n_cell_length_b",
+        " +01.9",
+        "24",
+        " 5.4",
+        "310",
+        " 0.50000",
+    ):
         assert len(TOKENIZER.encode(text)) == 1
-    # cobalt is not carbon and oxygen
+    # cobalt is not carbon and oxygen, and neon not nitrogen
     assert [VOCABULARY[i] for i in TOKENIZER.encode("CoCO")] == ["Co", "C", "O"]
+    assert [VOCABULARY[i] for i in TOKENIZER.encode("\nN Ne")] == ["\nN", " Ne"]
 
 
 def test_the_vocabulary_of_the_committed_checkpoint_is_pinned():
-    assert len(VOCABULARY) == len(set(VOCABULARY)) == 163
-    assert TOKENIZER.sha256[:16] == "501851a31b908ef0"
+    assert len(VOCABULARY) == len(set(VOCABULARY)) == 5614
+    assert TOKENIZER.sha256[:16] == "1238ec933a71febc"
 
 
-@pytest.mark.parametrize("text", ["Na Na1 1,0", "_cell_volume 3", "Xx", "\t", "data_image0", "é"])
+@pytest.mark.parametrize("text", ["Na Na1 1,0", "\n_cell_volume 3", "Xx", "\t", "data_image", "é"])
 def test_what_the_vocabulary_cannot_spell_raises_and_is_never_unk(text):
     with pytest.raises(CodecError, match="not in the vocabulary"):
         TOKENIZER.encode(text)
 
 
+@given(st.integers(-99999, 99999))
+def test_a_change_is_spelt_by_its_ordinal_token_and_the_rest(thousandths):
+    text = f" {thousandths / 1000:+07.3f}"
+    leading, rest = TOKENIZER.encode(text)
+    assert ORDINAL.start <= leading < ORDINAL.stop
+    middle = ordinal_values()[leading - ORDINAL.start]
+    assert abs(middle - thousandths / 1000) <= 0.05 + 1e-9
+    assert VOCABULARY[rest] in FINE_TOKENS
+
+
 @settings(max_examples=40, deadline=None)
 @given(numbers, seeds)
-def test_the_grammar_gives_everything_but_signs_and_digits(species, seed):
+def test_the_grammar_gives_everything_but_numbers(species, seed):
     rng = np.random.default_rng(seed)
     zs = np.array(species, dtype=np.int16)
-    delta = Delta(rng.normal(0, 5, 6), rng.uniform(-0.5, 0.5, (len(species), 3)))
-    ids = np.array([*TOKENIZER.encode(write_delta(delta, zs)), EOS_ID])
+    delta = Delta(rng.normal(0, 1, 6), rng.uniform(-0.5, 0.5, (len(species), 3)))
+    crystal = Crystal(np.array([9.0, 8, 7, 80, 90, 100]), np.zeros((len(species), 3)), zs)
+    ids = np.array([*TOKENIZER.encode(write_delta(delta, crystal)), EOS_ID])
     grammar = template(zs, TOKENIZER)
     assert len(ids) == len(grammar.ids)
     given_ids = grammar.kinds == FORCED
     assert (ids[given_ids] == grammar.ids[given_ids]).all()
     mask = allowed(TOKENIZER, len(TOKENIZER))
     assert mask[grammar.kinds[~given_ids], ids[~given_ids]].all()
-    assert (~given_ids).sum() == 3 * 7 + 3 * 6 + 18 * len(species)
+    assert (~given_ids).sum() == 2 * 7 + 6 * len(species)
+    assert ids.max() < TARGET_SIZE
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -297,7 +371,7 @@ def _pair_distances(geometry):
 
 
 def test_pairs_survive_the_archive(tmp_path):
-    pair = Pair(Crystal.of(ROCKSALT), Delta(np.arange(6.0), np.full((2, 3), 0.25)))
+    pair = Pair(Crystal.of(ROCKSALT), Delta(np.arange(6.0) / 4, np.full((2, 3), 0.25)))
     save_pairs(tmp_path / "pairs.npz", [pair, pair], {"a/b": "sha256:1"})
     (again, _), origin = load_pairs(tmp_path / "pairs.npz")
     assert origin == {"a/b": "sha256:1"}
@@ -311,13 +385,18 @@ def test_padding_is_masked_and_ignored():
     pair = Pair(Crystal.of(ROCKSALT), Delta(np.zeros(6), np.zeros((2, 3))))
     one = Crystal(pair.initial.cellpar, np.zeros((1, 3)), ROCKSALT.numbers[:1])
     small = Pair(one, Delta(np.zeros(6), np.zeros((1, 3))))
-    batch = collate([PairDataset([pair, small], NO_AUGMENTATION)[i] for i in (0, 1)])
+    data = PairDataset([pair, small], NO_AUGMENTATION, Objective().weights)
+    batch = collate([data[i] for i in (0, 1)])
     assert (batch["attention_mask"] == (batch["input_ids"] != PAD_ID)).all()
     assert (batch["labels"][1] == -100).any()
     assert not (batch["labels"] == PAD_ID).any()
+    assert ((batch["loss_weights"] > 0) == (batch["labels"] != -100)).all()
 
 
-@pytest.mark.parametrize("name", ["gpaw/test", "substitution/val", "vasp/trajectories"])
+REAL = ("gpaw/test", "substitution/val", "vasp/trajectories", "hydrides/trajectories")
+
+
+@pytest.mark.parametrize("name", REAL)
 def test_every_real_relaxation_has_a_text_that_comes_back(shared_data, name):
     from benchmarks.data import load
 
@@ -328,9 +407,10 @@ def test_every_real_relaxation_has_a_text_that_comes_back(shared_data, name):
         source = write_cif(pair.initial)
         assert TOKENIZER.decode(TOKENIZER.encode(source)) == source
         assert write_cif(read_cif(source)) == source
-        target = write_delta(pair.delta, pair.initial.numbers)
-        delta, species = read_delta(target)
-        assert write_delta(delta, species) == target
+        target = write_delta(pair.delta, pair.initial)
+        delta, species = read_delta(target, pair.initial)
+        assert (species == pair.initial.numbers).all()
+        assert write_delta(delta, pair.initial) == target
         assert np.abs(delta.cellpar - pair.delta.cellpar)[:3].max() < 0.001
         assert np.abs(delta.cellpar - pair.delta.cellpar)[3:].max() < 0.005
         a = pair.initial.cellpar[:3]
@@ -355,6 +435,9 @@ def decode_slowly(model, structures):
                     input_ids=source, decoder_input_ids=torch.tensor([ids]), use_cache=False
                 ).logits[0, -1]
             free = int(logits.masked_fill(~mask[kind], -torch.inf).argmax())
+            if kind == COARSE:
+                shares = torch.softmax(logits[ORDINAL].float(), dim=-1).tolist()
+                free = ORDINAL.start + next(k for k, s in enumerate(accumulate(shares)) if s >= 0.5)
             ids.append(token if kind == FORCED else free)
         rows.append(ids[1:])
     return rows
@@ -387,7 +470,7 @@ def test_an_embedding_larger_than_the_vocabulary_cannot_leak_tokens():
         [template(geometry.numbers, TOKENIZER)],
     )
     assert row.max() < len(TOKENIZER)
-    _, species = read_delta(TOKENIZER.decode(row.tolist()))
+    _, species = read_delta(TOKENIZER.decode(row.tolist()), Crystal.of(geometry))
     assert species.tolist() == geometry.numbers.tolist()
 
 
@@ -396,7 +479,8 @@ def test_an_untrained_model_cannot_break_the_grammar(tiny_folder):
     outcomes = T5Relaxer(tiny_folder).relax(sample_structures())
     for structure, outcome in zip(sample_structures(), outcomes, strict=True):
         text = outcome.detail.split("\n", 1)[1] if outcome.detail else None
-        species = read_delta(text)[1] if text else outcome.structure.atomic_numbers
+        crystal = Crystal.of(Geometry.of(structure))
+        species = read_delta(text, crystal)[1] if text else outcome.structure.atomic_numbers
         assert list(species) == list(structure.atomic_numbers)
 
 
@@ -409,7 +493,7 @@ def test_what_an_untrained_model_writes_freely_is_invalid_and_kept(tiny_folder):
 def test_lost_atoms_are_invalid_with_the_sites_as_generated():
     from t2relax.relaxer import outcome
 
-    ids = [*TOKENIZER.encode(GOOD.split("Cl Cl1")[0]), EOS_ID]
+    ids = [*TOKENIZER.encode(GOOD.split("\nCl Cl1")[0]), EOS_ID]
     lost = outcome(ROCKSALT, ids, TOKENIZER)
     assert lost.status is Status.INVALID
     assert lost.structure.atomic_numbers == (11,)
@@ -422,17 +506,18 @@ def test_long_inputs_go_through_in_small_batches(tiny_folder, monkeypatch):
     sizes = []
     decode = relaxer._decode
     monkeypatch.setattr(relaxer, "_decode", lambda batch: sizes.append(len(batch)) or decode(batch))
-    monkeypatch.setattr("t2relax.relaxer.MAX_ATTENTION", 3 * 200**2)
+    monkeypatch.setattr("t2relax.relaxer.MAX_ATTENTION", 3 * 60**2)
     structures = [silver(4.0)] * 6 + [silver(4.0) * (2, 2, 2)] * 2
     together = relaxer.relax(structures)
     assert sizes == [4, 2, 1, 1]
     assert [outcome.n_tokens for outcome in together[-2:]] == [together[-1].n_tokens] * 2
 
 
-def test_disordered_sites_are_unsupported(tiny_folder):
+def test_disorder_and_more_sites_than_trained_on_are_unsupported(tiny_folder):
     alloy = Structure(Lattice.cubic(4), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
-    (outcome,) = T5Relaxer(tiny_folder).relax([alloy])
-    assert outcome.status is Status.UNSUPPORTED
+    mixed, long = T5Relaxer(tiny_folder).relax([alloy, silver(4.0) * (3, 3, 1)])
+    assert {mixed.status, long.status} == {Status.UNSUPPORTED}
+    assert long.detail == "9 sites: trained on at most 8"
 
 
 # --- checkpoint and training ---------------------------------------------------------------------

@@ -1,0 +1,119 @@
+"""The token-level objective: cross-entropy that knows which tokens are numbers, and near which.
+
+A leading-digits token is an ordinal value, so its target is smoothed over neighbouring values and
+the expected distance from the target is added (the number token loss, Wasserstein-1 form: Zausinger
+et al., ICML 2025, arXiv:2411.02083). What matters is weighed up: the cell before the coordinates,
+leading digits before the rest, both before what the input already determines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from transformers import T5ForConditionalGeneration
+from transformers.modeling_outputs import Seq2SeqLMOutput
+
+from t2relax.codec import DELTA_TAGS
+from t2relax.dataset import IGNORE
+from t2relax.tokens import (
+    COARSE,
+    FINE,
+    FORCED,
+    ORDINAL,
+    TARGET_SIZE,
+    Template,
+    ordinal_values,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """Weights of the loss of a token, by what it says, and the shape of the loss of a number."""
+
+    cell: float = 1.0
+    """Leading digits of the mean length, and of a, b, c."""
+    angle: float = 0.3
+    position: float = 0.1
+    rest: float = 0.03
+    """The digits behind the leading ones."""
+    forced: float = 0.02
+    smoothing: float = 0.1
+    """Width of the smoothed target as a fraction of the change (0: the exact token)."""
+    distance: float = 0.3
+    """Weight of the expected distance [% or °] beside the cross-entropy (0: without)."""
+
+    def weights(self, grammar: Template) -> NDArray[np.float32]:
+        """(length,) of each token of a target."""
+        by_kind = {FORCED: self.forced, COARSE: self.position, FINE: self.rest}
+        weights = np.array([by_kind[kind] for kind in grammar.kinds.tolist()], dtype=np.float32)
+        coarse = np.flatnonzero(grammar.kinds == COARSE)
+        weights[coarse[:4]] = self.cell
+        weights[coarse[4 : len(DELTA_TAGS)]] = self.angle
+        return weights
+
+
+class Student(T5ForConditionalGeneration):
+    """A T5 whose loss is the objective's; its weights are those of any T5."""
+
+    objective = Objective()
+
+    def set_objective(self, objective: Objective) -> None:
+        """Prepare the loss."""
+        self.objective = objective
+        self.values = torch.from_numpy(ordinal_values()).float()
+        self.soft = _soft(self.values, objective.smoothing)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        loss_weights: Tensor | None = None,
+        **rest: object,
+    ) -> Seq2SeqLMOutput:
+        """As the base class; with `loss_weights` (like `labels`) the loss is the objective."""
+        if loss_weights is None or labels is None:
+            return super().forward(input_ids=input_ids, labels=labels, **rest)
+        mask = rest["attention_mask"]
+        encoded = self.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        hidden = self.decoder(
+            input_ids=self._shift_right(labels),
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            use_cache=False,
+        ).last_hidden_state
+        counted = labels != IGNORE
+        hidden = hidden[counted] * self.model_dim**-0.5
+        logits = functional.linear(hidden, self.lm_head.weight[:TARGET_SIZE]).float()
+        return Seq2SeqLMOutput(loss=self._loss(logits, labels[counted], loss_weights[counted]))
+
+    def _loss(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        log_p = functional.log_softmax(logits, dim=-1)
+        losses = functional.nll_loss(log_p, labels, reduction="none")
+        ordinal = (labels >= ORDINAL.start) & (labels < ORDINAL.stop)
+        place = labels[ordinal] - ORDINAL.start
+        rows = log_p[ordinal][:, ORDINAL]
+        values = self.values.to(labels.device)
+        off = (values[place][:, None] - values).abs_()
+        soft = self.soft.to(labels.device)[place]
+        number = (self.objective.distance * off * rows.exp() - soft * rows).sum(dim=-1)
+        losses = losses.masked_scatter(ordinal, number)
+        return (losses * weights).sum() / weights.sum()
+
+
+def _soft(values: Tensor, smoothing: float) -> Tensor:
+    """(n, n) target distribution of each value: Gaussian, as wide as the value is large.
+
+    The value nearest above zero is left alone: it is what symmetry gives, and no estimate.
+    """
+    if smoothing == 0:
+        return torch.eye(len(values))
+    width = (smoothing * values.abs()).clamp(0.05, 0.5)[:, None]
+    soft = torch.softmax(-(((values[:, None] - values) / width) ** 2) / 2, dim=-1)
+    zero = int((values > 0).int().argmax())
+    soft[zero] = torch.eye(len(values))[zero]
+    return soft
