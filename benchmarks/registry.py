@@ -120,6 +120,18 @@ _SPECS = (
         kwargs={"path": _CHECKPOINT, "mode": "free"},
         training_data=_BOTH,
     ),
+    _t5(
+        "t5-sym",
+        "T5, symmetry kept",
+        kwargs={"path": _CHECKPOINT, "mode": "symmetric"},
+        training_data=_BOTH,
+    ),
+    _t5(
+        "t5-best8",
+        "T5, median of 8 samples",
+        kwargs={"path": _CHECKPOINT, "mode": "best8"},
+        training_data=_BOTH,
+    ),
     ModelSpec(
         name="chgnet",
         target="baselines.chgnet:CHGNet",

@@ -131,7 +131,7 @@ def write_cif(crystal: Crystal) -> str:
     if len(crystal.numbers) == 0 or not np.isfinite(crystal.frac_coords).all():
         raise CodecError("a CIF needs at least one site and finite coordinates")
     cellpar = np.array([round(x, d) for x, d in zip(crystal.cellpar, _DECIMALS, strict=True)])
-    lattice = _standard(cellpar)
+    lattice = standard_lattice(cellpar)
     fracs = np.mod(np.round(np.mod(crystal.frac_coords, 1.0), FRAC_DECIMALS), 1.0)
     cell = "".join(
         f"{tag} {value:.{decimals}f}\n"
@@ -144,7 +144,7 @@ def write_cif(crystal: Crystal) -> str:
     return f"{before}{volume}{cell}{SYMMETRY}{CONTACT_LOOP}{contacts}\n{SITE_LOOP}{sites}"
 
 
-def _standard(cellpar: NDArray[np.float64]) -> NDArray[np.float64]:
+def standard_lattice(cellpar: NDArray[np.float64]) -> NDArray[np.float64]:
     """Lattice (3, 3) of cell parameters, a along x.
 
     Raises:
@@ -247,7 +247,9 @@ def write_delta(delta: Delta, initial: Crystal) -> str:
     if not np.abs([*values, *(100 * delta.frac_coords.ravel())]).max() < MAX_DELTA:
         raise CodecError("a change of the cell or of a coordinate does not fit two integer digits")
     written = _changes(values.round(DELTA_DECIMALS), initial)
-    volumes = [np.linalg.det(_standard(x)) for x in (initial.cellpar, initial.cellpar + written)]
+    volumes = [
+        np.linalg.det(standard_lattice(x)) for x in (initial.cellpar, initial.cellpar + written)
+    ]
     scale = 100 * (np.cbrt(volumes[1] / volumes[0]) - 1)
     values = np.array([scale, *values])
     cell = "".join(f"{tag} {_signed(x)}\n" for tag, x in zip(DELTA_TAGS, values, strict=True))
@@ -311,8 +313,8 @@ def apply_delta(initial: Geometry, delta: Delta, numbers: NDArray[np.int16]) -> 
         lattice = initial.lattice
     else:
         # lattice = standard(parameters) @ rotation; keep the rotation (improper if left-handed).
-        rotation = np.linalg.solve(_standard(parameters), initial.lattice)
-        lattice = _standard(parameters + delta.cellpar) @ rotation
+        rotation = np.linalg.solve(standard_lattice(parameters), initial.lattice)
+        lattice = standard_lattice(parameters + delta.cellpar) @ rotation
     same = np.array_equal(numbers, initial.numbers)
     frac_coords = initial.frac_coords + delta.frac_coords if same else delta.frac_coords
     return Geometry(lattice, frac_coords, numbers)

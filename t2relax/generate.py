@@ -1,9 +1,10 @@
 """Decoding: under the grammar of the target, or free.
 
 Under the grammar a violation is impossible: everything that the input determines is copied from
-its template, and at a free position only the tokens of numbers can be chosen: of leading digits the
-median, which is what an absolute error asks for, and then the most likely rest. A run of given
-tokens costs one step of the decoder, whatever its length.
+its template, and at a free position only the tokens of numbers can be chosen: of leading digits a
+quantile (the median is what an absolute error asks for), and then the most likely rest. A run of
+given tokens costs one step of the decoder, whatever its length, and a step computes the logits of
+the numbers only. The same ids come out of `model.generate` with the same constraint.
 """
 
 from __future__ import annotations
@@ -15,17 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from t2relax.dataset import pad
-from t2relax.tokens import (
-    COARSE,
-    FORCED,
-    ORDINAL,
-    PAD_ID,
-    Template,
-    Tokenizer,
-    allowed,
-)
+from t2relax.tokens import COARSE, FINE, FORCED, ORDINAL, PAD_ID, REST, Template
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -34,69 +28,138 @@ if TYPE_CHECKING:
 @torch.inference_mode()
 def decode_constrained(
     model: T5ForConditionalGeneration,
-    tokenizer: Tokenizer,
     sources: Sequence[Sequence[int]],
     templates: Sequence[Template],
+    quantiles: Sequence[NDArray[np.float64]] | None = None,
 ) -> list[NDArray[np.int64]]:
     """Decoding in which only the free positions of each template are chosen.
 
     Args:
         model: in evaluation mode.
-        tokenizer: of the model.
         sources: token ids of each input, with `</s>`.
         templates: the grammar of each target.
+        quantiles: (n_samples, length) for each input: the leading digits of each position are
+            this quantile of their distribution; uniform random numbers give samples of the model.
+            One sample of medians by default.
 
     Returns:
-        For each input the ids of its target, as long as its template.
+        For each input (n_samples, length) ids of its target.
     """
-    device = model.device
-    inputs = torch.from_numpy(pad(sources, PAD_ID)).to(device)
-    kinds_host = pad([t.kinds.tolist() for t in templates], FORCED)
-    kinds = torch.from_numpy(kinds_host).to(device)
+    if quantiles is None:
+        quantiles = [np.full((1, len(t.ids)), 0.5) for t in templates]
+    samples = len(quantiles[0])
+    owner = np.repeat(np.arange(len(sources)), samples)
+    longest = max(len(t.ids) for t in templates)
+    levels = np.concatenate([np.pad(q, ((0, 0), (0, longest - q.shape[1]))) for q in quantiles])
+    kinds = pad([t.kinds.tolist() for t in templates], FORCED)[owner]
     start = model.config.decoder_start_token_id
-    targets = torch.from_numpy(pad([[start, *t.ids.tolist()] for t in templates], PAD_ID)).to(
-        device
-    )
-    choose = Choice(tokenizer, model.lm_head.out_features, device)
-    attention = (inputs != PAD_ID).long()
-    encoded = model.encoder(input_ids=inputs, attention_mask=attention)
-    cache, fed = None, 0
-    for position in np.flatnonzero((kinds_host != FORCED).any(axis=0)).tolist():
+    ids = pad([[start, *t.ids.tolist()] for t in templates], PAD_ID)[owner]
+    rows = _decode(model, sources, owner, ids, kinds, levels)
+    cuts = np.split(rows, len(sources))
+    return [row[:, : len(t.ids)] for row, t in zip(cuts, templates, strict=True)]
+
+
+def _decode(
+    model: T5ForConditionalGeneration,
+    sources: Sequence[Sequence[int]],
+    owner: NDArray[np.intp],
+    ids: NDArray[np.int64],
+    kinds: NDArray[np.int64],
+    levels: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """(n, length) ids where `ids` (n, 1 + length) has the given ones behind the start token."""
+    inputs = torch.from_numpy(pad(sources, PAD_ID)).to(model.device)
+    attention = inputs != PAD_ID
+    encoded = model.encoder(input_ids=inputs, attention_mask=attention.long()).last_hidden_state
+    targets = torch.from_numpy(ids).to(model.device)
+    decoder = StaticDecoder(model, encoded[owner], attention[owner], targets.shape[1])
+    level = torch.from_numpy(levels).to(encoded)
+    fed = 0
+    for position in np.flatnonzero((kinds != FORCED).any(axis=0)).tolist():
         # The token at `position` stands one further in `targets`, behind the start token.
-        step = model(
-            encoder_outputs=encoded,
-            attention_mask=attention,
-            decoder_input_ids=targets[:, fed : position + 1],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache, fed = step.past_key_values, position + 1
-        here = kinds[:, position]
-        targets[:, position + 1] = torch.where(
-            here == FORCED, targets[:, position + 1], choose(step.logits[:, -1].float(), here)
-        )
-    rows = targets[:, 1:].cpu().numpy()
-    return [row[: len(t.ids)] for row, t in zip(rows, templates, strict=True)]
+        hidden = decoder.step(targets[:, fed : position + 1])
+        fed = position + 1
+        for kind in (COARSE, FINE):
+            chosen = np.flatnonzero(kinds[:, position] == kind)
+            if len(chosen):
+                rows = torch.from_numpy(chosen).to(model.device)
+                choice = decoder.choose(hidden[rows], kind, level[rows, position])
+                targets[rows, position + 1] = choice
+    found: NDArray[np.int64] = targets[:, 1:].cpu().numpy()
+    return found
 
 
-class Choice:
-    """The token that a row of logits stands for at a position of a given kind.
+class StaticDecoder:
+    """The decoder of a T5 with its caches laid out once, and no more work than the next token asks.
 
     Args:
-        tokenizer: tells the tokens of numbers.
-        size: of the model's embedding.
-        device: of the logits.
+        model: any T5 with gated or plain feed-forward layers.
+        encoded: (n, source, width) what the encoder made of the inputs.
+        attention: (n, source) whether there is an input.
+        length: of the longest target, with the start token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, size: int, device: torch.device) -> None:
-        self.mask = torch.from_numpy(allowed(tokenizer, size)).to(device)
+    def __init__(
+        self, model: T5ForConditionalGeneration, encoded: Tensor, attention: Tensor, length: int
+    ) -> None:
+        self.model, self.stack, self.length = model, model.decoder, 0
+        config = model.config
+        self.heads, self.width = config.num_heads, config.d_kv
+        self.hidden_mask = torch.zeros(attention.shape, dtype=encoded.dtype, device=encoded.device)
+        self.hidden_mask = self.hidden_mask.masked_fill(~attention, -torch.inf)[:, None, None]
+        self.bias = self._bias(length, encoded)
+        shape = (2, len(encoded), self.heads, length, self.width)  # keys and values
+        self.cache = [encoded.new_zeros(shape) for _ in self.stack.block]
+        attentions = [block.layer[1].EncDecAttention for block in self.stack.block]
+        self.cross = [(self._split(x.k(encoded)), self._split(x.v(encoded))) for x in attentions]
+        self.scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
 
-    def __call__(self, logits: Tensor, kinds: Tensor) -> Tensor:
-        """(n,) ids for logits (n, size) and kinds (n,)."""
-        below = torch.softmax(logits[:, ORDINAL], dim=-1).cumsum(dim=-1)
-        median = (ORDINAL.start + (below < 0.5).sum(dim=-1)).clamp(max=ORDINAL.stop - 1)
-        likeliest = logits.masked_fill(~self.mask[kinds], -torch.inf).argmax(dim=-1)
-        return torch.where(kinds == COARSE, median, likeliest)
+    def _bias(self, length: int, like: Tensor) -> Tensor:
+        """(1, heads, length, length) relative position bias, -inf for what comes later."""
+        bias = self.stack.block[0].layer[0].SelfAttention.compute_bias(length, length)
+        later = torch.full((length, length), -torch.inf, device=like.device).triu(1)
+        masked: Tensor = (bias + later).to(like)
+        return masked
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, self.width).transpose(1, 2)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        mixed = torch.softmax(query @ key.transpose(2, 3) + bias, dim=-1) @ value
+        return mixed.transpose(1, 2).flatten(2)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append tokens (n, k); the last one's final hidden state (n, width), as logits need it."""
+        first, last = self.length, self.length + tokens.shape[1]
+        hidden = self.stack.embed_tokens(tokens)
+        for block, cache, cross in zip(self.stack.block, self.cache, self.cross, strict=True):
+            own, other, feed = block.layer
+            attention, normed = own.SelfAttention, own.layer_norm(hidden)
+            cache[0, :, :, first:last] = self._split(attention.k(normed))
+            cache[1, :, :, first:last] = self._split(attention.v(normed))
+            key, value = cache[:, :, :, :last]
+            bias = self.bias[:, :, first:last, :last]
+            mixed = self._attend(self._split(attention.q(normed)), key, value, bias)
+            hidden = hidden + attention.o(mixed)
+            attention = other.EncDecAttention
+            query = self._split(attention.q(other.layer_norm(hidden)))
+            hidden = hidden + attention.o(self._attend(query, *cross, self.hidden_mask))
+            hidden = hidden + feed.DenseReluDense(feed.layer_norm(hidden))
+        self.length = last
+        final: Tensor = self.stack.final_layer_norm(hidden[:, -1]) * self.scale
+        return final
+
+    def choose(self, hidden: Tensor, kind: int, level: Tensor) -> Tensor:
+        """(n,) ids for final hidden states (n, width): a quantile, or the most likely rest."""
+        span = ORDINAL if kind == COARSE else REST
+        logits = functional.linear(hidden, self.model.lm_head.weight[span]).float()
+        return span.start + (quantile(logits, level) if kind == COARSE else logits.argmax(dim=-1))
+
+
+def quantile(logits: Tensor, level: Tensor) -> Tensor:
+    """(n,) index of the first token whose cumulative probability reaches `level` (n,)."""
+    below = torch.softmax(logits, dim=-1).cumsum(dim=-1) < level[:, None]
+    return below.sum(dim=-1).clamp(max=logits.shape[1] - 1)
 
 
 @torch.inference_mode()

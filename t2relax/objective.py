@@ -87,7 +87,9 @@ class Student(T5ForConditionalGeneration):
             use_cache=False,
         ).last_hidden_state
         counted = labels != IGNORE
-        hidden = hidden[counted] * self.model_dim**-0.5
+        hidden = hidden[counted]
+        if self.config.scale_decoder_outputs:
+            hidden = hidden * self.model_dim**-0.5
         logits = functional.linear(hidden, self.lm_head.weight[:TARGET_SIZE]).float()
         return Seq2SeqLMOutput(loss=self._loss(logits, labels[counted], loss_weights[counted]))
 

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pymatgen.core import Structure
 
 from benchmarks.core import Geometry, Relaxed, Status
 from t2relax import model as t5
-from t2relax.codec import CodecError, Crystal, apply_delta, read_delta, write_cif
+from t2relax.codec import CodecError, Crystal, Delta, apply_delta, read_delta, write_cif
 from t2relax.generate import decode_constrained, decode_free
+from t2relax.symmetry import project, space_group
 from t2relax.tokens import EOS_ID, Tokenizer, template
 
-Mode = Literal["constrained", "free"]
+Mode = Literal["constrained", "free", "symmetric", "best8"]
+SAMPLES = 8
+"""Texts that `best8` draws for each structure."""
 MAX_ATTENTION = 8_000_000
 """Largest sum of the squared, padded input lengths of a batch: attention's memory grows with it.
 
@@ -31,9 +35,13 @@ class T5Relaxer:
         path: checkpoint folder; the one in the package by default.
         mode: `constrained` copies from the input what the input determines (species, labels,
             number of sites) and lets the model choose signs and digits only; `free` takes its text
-            as it comes, and what does not parse is `invalid`.
+            as it comes, and what does not parse is `invalid`; `symmetric` is `constrained`, with
+            the changes projected on the space group of the input; `best8` draws eight samples
+            under the same constraint and takes the median of each change.
         device: `cpu` or `cuda`.
         batch_size: structures that go through the model together.
+        symprec: tolerance of the input's symmetry [Å].
+        seed: of the samples, together with the input: a batch plays no part.
     """
 
     def __init__(
@@ -41,11 +49,15 @@ class T5Relaxer:
         path: str | Path = t5.CHECKPOINT,
         mode: Mode = "constrained",
         device: str = "cpu",
-        batch_size: int = 32,
+        batch_size: int = 64,
+        symprec: float = 0.01,
+        seed: int = 0,
     ) -> None:
         self.model, self.tokenizer, self.max_sites = t5.load(Path(path), device)
         self.mode = mode
         self.batch_size = batch_size
+        self.symprec = symprec
+        self.seed = seed
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """See `benchmarks.core.Relaxer`; `n_tokens` counts the target's tokens."""
@@ -59,8 +71,8 @@ class T5Relaxer:
                 outcomes[i] = Relaxed(status=Status.UNSUPPORTED, detail=str(error))
         todo.sort(key=lambda item: len(item[2]))
         for batch in self._batches(todo):
-            for (i, geometry, _), ids in zip(batch, self._decode(batch), strict=True):
-                outcomes[i] = outcome(geometry, ids, self.tokenizer)
+            for (i, geometry, _), texts in zip(batch, self._decode(batch), strict=True):
+                outcomes[i] = self._outcome(geometry, texts)
         return [outcomes[i] for i in range(len(structures))]
 
     def _read(self, structure: Structure) -> Geometry:
@@ -81,33 +93,58 @@ class T5Relaxer:
                 yield todo[first:end]
                 first = end
 
-    def _decode(self, batch: Sequence[tuple[int, Geometry, list[int]]]) -> list[list[int]]:
+    def _decode(self, batch: Sequence[tuple[int, Geometry, list[int]]]) -> list[list[list[int]]]:
+        """The ids of one text for each structure, or of several."""
         sources = [source for _, _, source in batch]
         templates = [template(geometry.numbers, self.tokenizer) for _, geometry, _ in batch]
         if self.mode == "free":
             # Room for a few sites too many, cut per structure so that the batch plays no part.
             limits = [len(t.ids) + 32 for t in templates]
             rows = decode_free(self.model, sources, max_new_tokens=max(limits))
-            return [row[:limit] for row, limit in zip(rows, limits, strict=True)]
-        forced = decode_constrained(self.model, self.tokenizer, sources, templates)
-        return [row.tolist() for row in forced]
+            return [[row[:limit]] for row, limit in zip(rows, limits, strict=True)]
+        levels = None
+        if self.mode == "best8":
+            lengths = [len(t.ids) for t in templates]
+            levels = [self._levels(x, n) for x, n in zip(sources, lengths, strict=True)]
+        return [ids.tolist() for ids in decode_constrained(self.model, sources, templates, levels)]
+
+    def _levels(self, source: list[int], length: int) -> NDArray[np.float64]:
+        """(8, length) uniform random numbers, one in each eighth at every position."""
+        rng = np.random.default_rng([self.seed, *source])
+        strata = rng.permuted(np.tile(np.arange(SAMPLES), (length, 1)), axis=1).T
+        return (strata + rng.random((SAMPLES, length))) / SAMPLES
+
+    def _outcome(self, initial: Geometry, texts: list[list[int]]) -> Relaxed:
+        """The relaxed structure that generated texts stand for, or why it is `invalid`."""
+        n_tokens = sum(ids.index(EOS_ID) + 1 if EOS_ID in ids else len(ids) for ids in texts)
+        text = self.tokenizer.decode(texts[0])
+        try:
+            delta, numbers = self._change(initial, texts)
+            structure = apply_delta(initial, delta, numbers).structure()
+        except CodecError as error:
+            return Relaxed(status=Status.INVALID, n_tokens=n_tokens, detail=f"{error}\n{text}")
+        kept = np.array_equal(numbers, initial.numbers)
+        return Relaxed(
+            status=Status.OK if kept else Status.INVALID,
+            structure=structure,
+            n_tokens=n_tokens,
+            detail=None if kept else text,
+        )
+
+    def _change(self, initial: Geometry, texts: list[list[int]]) -> tuple[Delta, NDArray[np.int16]]:
+        crystal = Crystal.of(initial)
+        read = [read_delta(self.tokenizer.decode(ids), crystal) for ids in texts]
+        delta, numbers = read[0]
+        if len(read) > 1:
+            delta = Delta(
+                np.median([change.cellpar for change, _ in read], axis=0),
+                np.median([change.frac_coords for change, _ in read], axis=0),
+            )
+        if self.mode == "symmetric" and (group := space_group(initial, self.symprec)):
+            delta = project(initial, delta, group)
+        return delta, numbers
 
 
 def source_ids(geometry: Geometry, tokenizer: Tokenizer) -> list[int]:
     """What the encoder reads: the CIF's tokens and `</s>`."""
     return [*tokenizer.encode(write_cif(Crystal.of(geometry))), EOS_ID]
-
-
-def outcome(initial: Geometry, ids: list[int], tokenizer: Tokenizer) -> Relaxed:
-    """The relaxed structure that a generated target stands for, or why it is `invalid`."""
-    n_tokens = ids.index(EOS_ID) + 1 if EOS_ID in ids else len(ids)
-    text = tokenizer.decode(ids)
-    try:
-        delta, numbers = read_delta(text, Crystal.of(initial))
-        relaxed = apply_delta(initial, delta, numbers)
-        structure = relaxed.structure()
-    except CodecError as error:
-        return Relaxed(status=Status.INVALID, n_tokens=n_tokens, detail=f"{error}\n{text}")
-    if not np.array_equal(numbers, initial.numbers):
-        return Relaxed(status=Status.INVALID, structure=structure, n_tokens=n_tokens, detail=text)
-    return Relaxed(status=Status.OK, structure=structure, n_tokens=n_tokens)

@@ -164,6 +164,8 @@ def template(numbers: NDArray[np.int16], tokenizer: Tokenizer) -> Template:
 
 ORDINAL = slice(2, 2 + len(COARSE_TOKENS))
 """Where the vocabulary has the COARSE tokens, ascending."""
+REST = slice(ORDINAL.stop, ORDINAL.stop + len(FINE_TOKENS))
+"""Where it has the FINE tokens."""
 
 
 @lru_cache(maxsize=1)

@@ -68,8 +68,8 @@ def validate(
         batch = [pairs[i] for i in order[first : first + batch_size]]
         sources = [encode_pair(pair, tokenizer)[0] for pair in batch]
         templates = [template(pair.initial.numbers, tokenizer) for pair in batch]
-        decoded = decode_constrained(model, tokenizer, sources, templates)
-        texts = [tokenizer.decode(ids.tolist()) for ids in decoded]
+        decoded = decode_constrained(model, sources, templates)
+        texts = [tokenizer.decode(ids[0].tolist()) for ids in decoded]
         rows += [_score(pair, text) for pair, text in zip(batch, texts, strict=True)]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     return means | {"score": (means["adwt"] + means["strain_awt"]) / 2}

@@ -2,6 +2,7 @@
 
 import json
 from itertools import accumulate
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import Geometry, Status, UserError
-from benchmarks.metrics.geometry import displacements, strain
+from benchmarks.metrics.geometry import displacements, strain, symmetry
 from t2relax import model as t5
 from t2relax import train
 from t2relax.codec import (
@@ -23,12 +24,12 @@ from t2relax.codec import (
     Crystal,
     Delta,
     _contacts,
-    _standard,
     apply_delta,
     delta_between,
     geometry_of,
     read_cif,
     read_delta,
+    standard_lattice,
     write_cif,
     write_delta,
 )
@@ -45,7 +46,8 @@ from t2relax.dataset import (
 )
 from t2relax.generate import decode_constrained
 from t2relax.objective import Objective
-from t2relax.relaxer import T5Relaxer, source_ids
+from t2relax.relaxer import Mode, T5Relaxer, source_ids
+from t2relax.symmetry import project, space_group
 from t2relax.tokens import (
     COARSE,
     EOS_ID,
@@ -166,7 +168,7 @@ def test_the_target_lists_changes_and_zero_has_a_plus():
 @given(st.tuples(lengths, lengths, lengths, angles, angles, angles), numbers, seeds)
 def test_contacts_are_the_shortest_distances_that_ase_finds(cellpar, species, seed):
     try:
-        lattice = _standard(np.array(cellpar))
+        lattice = standard_lattice(np.array(cellpar))
     except CodecError:
         return  # three angles that span no cell
     zs = np.array(species[:5], dtype=np.int16)
@@ -448,11 +450,10 @@ def test_cache_batch_and_skipped_tokens_change_nothing(tiny):
     geometries = [Geometry.of(structure) for structure in structures]
     fast = decode_constrained(
         tiny,
-        TOKENIZER,
         [source_ids(geometry, TOKENIZER) for geometry in geometries],
         [template(geometry.numbers, TOKENIZER) for geometry in geometries],
     )
-    assert [row.tolist() for row in fast] == decode_slowly(tiny, structures)
+    assert [row[0].tolist() for row in fast] == decode_slowly(tiny, structures)
 
 
 def test_an_embedding_larger_than_the_vocabulary_cannot_leak_tokens():
@@ -463,9 +464,8 @@ def test_an_embedding_larger_than_the_vocabulary_cannot_leak_tokens():
     with torch.no_grad():
         model.shared.weight[len(TOKENIZER) :] *= 100.0  # where the logits would be highest
     geometry = Geometry.of(sample_structures()[5])
-    (row,) = decode_constrained(
+    ((row,),) = decode_constrained(
         model,
-        TOKENIZER,
         [source_ids(geometry, TOKENIZER)],
         [template(geometry.numbers, TOKENIZER)],
     )
@@ -490,14 +490,71 @@ def test_what_an_untrained_model_writes_freely_is_invalid_and_kept(tiny_folder):
     assert all(outcome.detail and outcome.n_tokens for outcome in outcomes)
 
 
-def test_lost_atoms_are_invalid_with_the_sites_as_generated():
-    from t2relax.relaxer import outcome
-
+def test_lost_atoms_are_invalid_with_the_sites_as_generated(tiny_folder):
     ids = [*TOKENIZER.encode(GOOD.split("\nCl Cl1")[0]), EOS_ID]
-    lost = outcome(ROCKSALT, ids, TOKENIZER)
+    lost = T5Relaxer(tiny_folder, mode="free")._outcome(ROCKSALT, [ids])
     assert lost.status is Status.INVALID
     assert lost.structure.atomic_numbers == (11,)
     assert "Na Na1" in lost.detail
+
+
+def test_the_median_of_samples_is_taken_change_by_change(tiny_folder):
+    relaxer = T5Relaxer(tiny_folder, mode="best8")
+    texts = [GOOD.replace("_a +00.000", f"_a +0{k}.000") for k in (1, 9, 2)]
+    outcome = relaxer._outcome(ROCKSALT, [[*TOKENIZER.encode(text), EOS_ID] for text in texts])
+    a, b, _ = outcome.structure.lattice.abc
+    assert a / b == pytest.approx(1.02, abs=1e-9)
+
+
+def test_samples_differ_and_do_not_depend_on_the_batch(tiny_folder):
+    relaxer = T5Relaxer(tiny_folder, mode="best8")
+    levels = relaxer._levels([5, 6, 7], 40)
+    assert levels.shape == (8, 40)
+    assert (np.sort((levels * 8).astype(int), axis=0) == np.arange(8)[:, None]).all()
+    assert (relaxer._levels([5, 6, 7], 40) == levels).all()
+    assert (relaxer._levels([5, 6, 8], 40) != levels).any()
+    geometry = Geometry.of(sample_structures()[5])
+    source, grammar = source_ids(geometry, TOKENIZER), template(geometry.numbers, TOKENIZER)
+    sampled = relaxer._levels(source, len(grammar.ids))
+    (texts,) = decode_constrained(relaxer.model, [source], [grammar], [sampled])
+    assert len({tuple(row) for row in texts.tolist()}) == 8
+
+
+# --- symmetry ------------------------------------------------------------------------------------
+
+
+def test_a_projected_change_keeps_the_space_group_and_the_allowed_part():
+    """Rutile: a = b, right angles, and oxygen on (u, u, 0)."""
+    u = 0.305
+    fracs = [[0, 0, 0], [0.5] * 3, [u, u, 0], [-u, -u, 0], [0.5 + u, 0.5 - u, 0.5]]
+    fracs.append([0.5 - u, 0.5 + u, 0.5])
+    rutile = Geometry(np.diag([4.6, 4.6, 2.96]), np.array(fracs), np.array([22, 22, 8, 8, 8, 8]))
+    rng = np.random.default_rng(0)
+    change = Delta(rng.normal(0, 0.1, 6), rng.normal(0, 0.02, (6, 3)))
+    kept = project(rutile, change, space_group(rutile, 0.01))
+    relaxed = apply_delta(rutile, kept, rutile.numbers)
+    assert symmetry(relaxed, 1e-5)[0] == symmetry(rutile, 1e-5)[0] == 136
+    assert kept.cellpar[0] == pytest.approx(change.cellpar[:2].mean(), abs=0.01)
+    again = project(rutile, kept, space_group(rutile, 0.01))
+    assert np.allclose(again.cellpar, kept.cellpar, atol=1e-9)
+    assert np.allclose(again.frac_coords, kept.frac_coords, atol=1e-12)
+    expected = (change.frac_coords[2, :2].sum() - change.frac_coords[3, :2].sum()) / 8
+    expected += (change.frac_coords[4] - change.frac_coords[5]) @ [1, -1, 0] / 8
+    assert kept.frac_coords[2] == pytest.approx([expected, expected, 0], abs=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_without_symmetry_a_change_is_left_alone(seed):
+    rng = np.random.default_rng(seed)
+    crystal = random_geometry((4, 5, 6, 80, 95, 100), [3, 8, 8, 22], seed)
+    change = Delta(rng.normal(0, 0.1, 6), rng.normal(0, 0.02, (4, 3)))
+    kept = project(crystal, change, space_group(crystal, 0.01))
+    assert np.allclose(kept.cellpar, change.cellpar, atol=1e-9)
+    assert np.allclose(kept.frac_coords, change.frac_coords, atol=1e-12)
+
+
+# --- batches -------------------------------------------------------------------------------------
 
 
 def test_long_inputs_go_through_in_small_batches(tiny_folder, monkeypatch):
@@ -506,7 +563,7 @@ def test_long_inputs_go_through_in_small_batches(tiny_folder, monkeypatch):
     sizes = []
     decode = relaxer._decode
     monkeypatch.setattr(relaxer, "_decode", lambda batch: sizes.append(len(batch)) or decode(batch))
-    monkeypatch.setattr("t2relax.relaxer.MAX_ATTENTION", 3 * 60**2)
+    monkeypatch.setattr("t2relax.relaxer.MAX_ATTENTION", 2 * 60**2)
     structures = [silver(4.0)] * 6 + [silver(4.0) * (2, 2, 2)] * 2
     together = relaxer.relax(structures)
     assert sizes == [4, 2, 1, 1]
@@ -565,10 +622,10 @@ def test_training_on_nothing_is_the_users_mistake(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["constrained", "free"])
+@pytest.mark.parametrize("mode", get_args(Mode))
 def test_the_packaged_checkpoint_keeps_the_contract(mode):
     outcomes = check_relaxer(T5Relaxer(mode=mode))
-    if mode == "constrained":
+    if mode != "free":
         assert {outcome.status for outcome in outcomes} == {Status.OK}
 
 

@@ -1,0 +1,118 @@
+"""What the T5's own decoding saves, as ratios in one run.
+
+    make perf
+
+Against `model.generate` with a vectorised logits processor: the same weights, constraint and
+batches of 64, the same ids out. Against CHGNet: median wall time of a structure, text, decoding and
+relaxed cell included. On real starting structures (`../shared/data`).
+"""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from benchmarks.core import Geometry
+from benchmarks.data import load
+from t2relax.dataset import pad
+from t2relax.generate import decode_constrained, quantile
+from t2relax.relaxer import T5Relaxer, source_ids
+from t2relax.tokens import COARSE, FORCED, ORDINAL, PAD_ID, allowed, template
+
+pytestmark = pytest.mark.perf
+
+BATCH, MANY, FEW = 64, 256, 40
+
+
+class Grammar(LogitsProcessor):
+    """The constraint as Hugging Face's generation takes it: one token at each position."""
+
+    def __init__(self, templates, tokenizer, size):
+        self.kinds = torch.from_numpy(pad([t.kinds.tolist() for t in templates], FORCED))
+        self.ids = torch.from_numpy(pad([t.ids.tolist() for t in templates], PAD_ID))
+        self.mask = torch.from_numpy(allowed(tokenizer, size))
+
+    def __call__(self, input_ids, scores):
+        kinds, ids = (table[:, input_ids.shape[1] - 1] for table in (self.kinds, self.ids))
+        likeliest = scores.masked_fill(~self.mask[kinds], -torch.inf).argmax(dim=-1)
+        median = ORDINAL.start + quantile(scores[:, ORDINAL], torch.full((len(scores),), 0.5))
+        chosen = torch.where(kinds == COARSE, median, likeliest)
+        chosen = torch.where(kinds == FORCED, ids, chosen)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+
+
+@pytest.fixture(scope="module")
+def inputs(shared_data):
+    """Structures, and the relaxer that reads them."""
+    data = load(str(shared_data / "substitution" / "val.parquet"), limit=MANY)
+    return [sample.initial for sample in data], T5Relaxer(batch_size=BATCH)
+
+
+def plainly(model, tokenizer, sources, templates):
+    """`model.generate` in batches of 64, in the order given."""
+    rows = []
+    for first in range(0, len(sources), BATCH):
+        batch = slice(first, first + BATCH)
+        source = torch.from_numpy(pad(sources[batch], PAD_ID))
+        found = model.generate(
+            input_ids=source,
+            attention_mask=(source != PAD_ID).long(),
+            max_new_tokens=max(len(t.ids) for t in templates[batch]),
+            do_sample=False,
+            eos_token_id=None,
+            logits_processor=LogitsProcessorList(
+                [Grammar(templates[batch], tokenizer, model.lm_head.out_features)]
+            ),
+        )
+        rows += [
+            r[1 : 1 + len(t.ids)] for r, t in zip(found.numpy(), templates[batch], strict=True)
+        ]
+    return rows
+
+
+def quickly(model, sources, templates):
+    """Ours, in batches of 64 by length."""
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    rows = {}
+    for first in range(0, len(order), BATCH):
+        batch = order[first : first + BATCH]
+        found = decode_constrained(
+            model, [sources[i] for i in batch], [templates[i] for i in batch]
+        )
+        rows |= {i: row[0] for i, row in zip(batch, found, strict=True)}
+    return [rows[i] for i in range(len(sources))]
+
+
+def test_decoding_against_generate(benchmark, inputs):
+    structures, relaxer = inputs
+    geometries = [Geometry.of(structure) for structure in structures]
+    sources = [source_ids(geometry, relaxer.tokenizer) for geometry in geometries]
+    templates = [template(geometry.numbers, relaxer.tokenizer) for geometry in geometries]
+    began = time.perf_counter()
+    plain = plainly(relaxer.model, relaxer.tokenizer, sources, templates)
+    slow = time.perf_counter() - began
+    fast = benchmark.pedantic(
+        quickly, (relaxer.model, sources, templates), rounds=3, warmup_rounds=1
+    )
+    assert all((a == b).all() for a, b in zip(plain, fast, strict=True))
+    ratio = slow / benchmark.stats["median"]
+    benchmark.extra_info |= {"structures": len(structures), "times_faster": round(ratio, 2)}
+    assert ratio > 1
+
+
+def test_a_relaxation_against_chgnet(benchmark, inputs):
+    from baselines.chgnet import CHGNet
+
+    structures, relaxer = inputs[0][:FEW], inputs[1]
+    benchmark.pedantic(relaxer.relax, (structures,), rounds=3, warmup_rounds=1)
+    chgnet, seconds = CHGNet(), []
+    chgnet.relax(structures[:1])
+    for structure in structures:
+        began = time.perf_counter()
+        chgnet.relax([structure])
+        seconds.append(time.perf_counter() - began)
+    ratio = np.median(seconds) / (benchmark.stats["median"] / len(structures))
+    benchmark.extra_info |= {"structures": len(structures), "times_faster": round(float(ratio), 1)}
+    assert ratio > 1
