@@ -1,0 +1,175 @@
+"""What each part of the sequence reward is good for: the same fine-tuning with and without it.
+
+    python -m t2relax.ablation --data TRAIN.parquet --val VAL.parquet --init START --out DIR
+
+Four arms start from one checkpoint, take the same number of steps over the same inputs and are
+compared by free, greedy decoding of validation structures: the token loss alone, and, without it,
+the physical reward, the text reward and their sum. It was published that a model without ROUGE and
+BLEU loses atoms; DIR/ablation.md says whether it does here. The last weights of an arm count, none
+are selected, so that the structures of the comparison have decided nothing. A finished run is
+DIR/runs/ARM-SEED.json and is not run again.
+
+A start that writes free text badly shows little: train it first with the token loss,
+`python -m t2relax.train_seq --token 1 --rouge 0 --bleu 0 --physical 0 … --out START`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.core import UserError
+from t2relax import model as t5
+from t2relax.ablation_report import START, Outcome, write_report
+from t2relax.dataset import Pair, read_pairs
+from t2relax.policy import Example, Policy, Settings, load_free, optimizer_of, updates
+from t2relax.reward import ESTIMATORS, Reward
+from t2relax.train_seq import start_of, subset, validate
+
+ARMS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "token": {"token": 1.0, "rouge": 0.0, "bleu": 0.0, "physical": 0.0},
+        "physical": {"token": 0.0, "rouge": 0.0, "bleu": 0.0, "physical": 1.0},
+        "text": {"token": 0.0, "rouge": 0.5, "bleu": 0.5, "physical": 0.0},
+        "weighted": {"token": 0.0, "rouge": 0.5, "bleu": 0.5, "physical": 1.0},
+    }
+)
+"""Weights of the loss and of the parts of the reward."""
+
+
+class Ablation:
+    """The runs of one command and where they are kept.
+
+    Args:
+        args: the command line.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.pairs, origin = read_pairs(args.data, "train")
+        val_pairs, val_origin = read_pairs(args.val, "val")
+        if not self.pairs or not val_pairs:
+            raise UserError("no pairs to train or to compare on")
+        self.examples: list[Example] = subset(val_pairs, args.eval_size)
+        self.origin = {
+            "start": start_of(args.init)["weights"],
+            "data": origin,
+            "validation_data": val_origin,
+            "n_examples": len(self.examples),
+        }
+        self.folder: Path = args.out / "runs"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def outcomes(self) -> list[Outcome]:
+        """The start and all arms, seed by seed, run where they are not recorded."""
+        runs = [(START, 0, Settings(steps=0))]
+        for seed in self.args.seeds:
+            runs += [(arm, seed, self._settings(arm, seed)) for arm in ARMS]
+        return [self._outcome(*run) for run in runs]
+
+    def _settings(self, arm: str, seed: int) -> Settings:
+        names = ("steps", "estimator", "group", "batch_size", "learning_rate", "failure")
+        common = {name: getattr(self.args, name) for name in names}
+        return Settings(**common, **ARMS[arm], seed=seed)
+
+    def _outcome(self, arm: str, seed: int, settings: Settings) -> Outcome:
+        path = self.folder / f"{arm}-{seed}.json"
+        identity = {"settings": asdict(settings), **self.origin}
+        if path.is_file():
+            record = json.loads(path.read_text())
+            if record["identity"] != identity:
+                raise UserError(f"{path} is of other settings or data: give another --out")
+        else:
+            record = {"identity": identity, **self._run(f"{arm}, seed {seed}", settings)}
+            part = path.with_suffix(".new")
+            part.write_text(json.dumps(record) + "\n")
+            part.replace(path)
+        columns = {k: np.array(v, dtype=np.float64) for k, v in record["columns"].items()}
+        return Outcome(arm, seed, record["steps"], columns)
+
+    def _run(self, name: str, settings: Settings) -> dict[str, Any]:
+        """Train and decode; null in a column stands for no value."""
+        model = load_free(self.args.init, "cuda" if torch.cuda.is_available() else "cpu")
+        policy = Policy(model, settings, Reward(settings.failure))
+        began, steps = time.monotonic(), 0
+        if settings.steps:
+            logs = updates(policy, optimizer_of(policy), self.pairs)
+            for log in (bar := tqdm(logs, desc=name, total=settings.steps, unit="step")):
+                bar.set_postfix(log)
+                steps += 1
+                if time.monotonic() - began > 60 * self.args.minutes:
+                    break
+        minutes = (time.monotonic() - began) / 60
+        columns = validate(model, self.examples, policy.reward)
+        plain = {k: [x if np.isfinite(x) else None for x in v.tolist()] for k, v in columns.items()}
+        return {"steps": steps, "minutes": round(minutes, 2), "columns": plain}
+
+    def groups(self) -> list[str]:
+        """The reduced composition of each example."""
+        return [_composition(example.pair) for example in self.examples]
+
+
+def _composition(pair: Pair) -> str:
+    numbers, counts = np.unique(pair.initial.numbers, return_counts=True)
+    return " ".join(
+        f"{z}:{n}" for z, n in zip(numbers, counts // np.gcd.reduce(counts), strict=True)
+    )
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m t2relax.ablation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add, default = parser.add_argument, Settings()
+    add("--data", action="append", required=True, help="training data; may be repeated")
+    add("--val", action="append", required=True, help="validation data; may be repeated")
+    add("--out", type=Path, required=True)
+    add("--init", type=Path, default=t5.CHECKPOINT, help="checkpoint that all arms start from")
+    add("--seeds", type=_seeds, default=(0, 1, 2), help="of the runs of each arm, as 0,1,2")
+    add("--steps", type=int, default=default.steps, help="of each run")
+    add("--minutes", type=float, default=20.0, help="most time for the training of a run")
+    add("--eval-size", type=int, default=256, help="validation pairs that are decoded")
+    add("--estimator", choices=sorted(ESTIMATORS), default=default.estimator)
+    add("--group", type=int, default=default.group, help="texts sampled for an input")
+    add("--batch-size", type=int, default=default.batch_size, help="inputs in a step")
+    add("--learning-rate", type=float, default=default.learning_rate)
+    add("--failure", type=float, default=default.failure, help="physical reward of no structure")
+    return parser.parse_args(argv)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(sorted({int(seed) for seed in text.split(",")}))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: 0 when the report was written, 2 for a user's mistake, 130 interrupted."""
+    args = parse(argv)
+    try:
+        ablation = Ablation(args)
+        sentence = write_report(args.out, ablation.outcomes(), ablation.groups(), args.failure)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command goes on with the unfinished run\n")
+        return 130
+    sys.stdout.write(sentence + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

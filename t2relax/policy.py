@@ -1,0 +1,270 @@
+"""A T5 as a policy: it writes texts freely, and learns from what each of them earned.
+
+The loop of `python -m t2relax.train_seq` and of `python -m t2relax.ablation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from t2relax import model as t5
+from t2relax.codec import CodecError
+from t2relax.dataset import IGNORE, Augmentation, Pair, collate, encode_pair, pad
+from t2relax.generate import StaticDecoder, decode_free
+from t2relax.objective import Objective, Student
+from t2relax.reward import ESTIMATORS, FAILURE, Floats, Parts, Reward
+from t2relax.tokens import EOS_ID, PAD_ID, TARGET_SIZE, Tokenizer, template
+from t2relax.train import MuonAdamW
+
+FREE: Final = Objective(forced=1.0)
+"""The token loss of free texts: what a grammar would give, the model has to write itself."""
+SPARE: Final = 8
+"""Tokens that a sample may be longer than the longest target of its batch."""
+POOL: Final = 32
+"""Batches of similar length are cut from this many batches drawn at random."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a fine-tuning does, apart from its data and its length."""
+
+    rouge: float = 0.5
+    bleu: float = 0.5
+    physical: float = 1.0
+    """Weights of the parts of the reward; with all three 0 nothing is sampled."""
+    token: float = 0.1
+    """Weight of the token loss, `FREE`."""
+    failure: float = FAILURE
+    """Physical reward of a text that is not a structure of the input's atoms [-Å]."""
+    estimator: str = "group"
+    group: int = 4
+    """Texts sampled for each input, at temperature 1."""
+    batch_size: int = 16
+    """Inputs in a step."""
+    steps: int = 100
+    learning_rate: float = 1e-4
+    """Of the first step; falls to zero linearly."""
+    seed: int = 0
+
+    @property
+    def samples(self) -> bool:
+        """Whether any reward counts."""
+        return any((self.rouge, self.bleu, self.physical))
+
+    def value(self, parts: Parts) -> float:
+        """The weighted sum that a text earns."""
+        return self.rouge * parts.rouge + self.bleu * parts.bleu + self.physical * parts.physical
+
+
+class Example(NamedTuple):
+    """An input as the model reads it."""
+
+    pair: Pair
+    source: list[int]
+    target: list[int]
+
+
+def example(pair: Pair, tokenizer: Tokenizer, rng: np.random.Generator | None = None) -> Example:
+    """A pair as tokens, augmented if a generator is given and the result has a text."""
+    if rng is not None:
+        changed = Augmentation()(pair, rng)
+        try:
+            return Example(changed, *encode_pair(changed, tokenizer))
+        except CodecError:  # the augmented start has no text; the pair itself has
+            pass
+    return Example(pair, *encode_pair(pair, tokenizer))
+
+
+def batches(pairs: Sequence[Pair], size: int, seed: int) -> Iterator[list[Pair]]:
+    """Endless batches of similar length, the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    lengths = np.array([len(pair.initial.numbers) for pair in pairs])
+    while True:
+        order = rng.permutation(len(pairs))
+        for start in range(0, len(order), POOL * size):
+            pool = order[start : start + POOL * size]
+            pool = pool[np.argsort(lengths[pool], kind="stable")]
+            for first in rng.permutation(range(0, len(pool), size)):
+                yield [pairs[i] for i in pool[first : first + size]]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A model that writes texts, and what it is paid for them."""
+
+    model: Student
+    """In evaluation mode: what is sampled is what is rewarded, without dropout."""
+    settings: Settings
+    reward: Reward
+
+    def loss(
+        self, batch: Sequence[Example], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of one step, and what the samples earned on average.
+
+        The policy gradient is that of the sum of -weight * log p(text) over the texts, divided by
+        the number of their tokens: no text is divided by its own length.
+
+        Args:
+            batch: inputs and their targets.
+            generator: on the model's device, of the samples.
+        """
+        loss, log = torch.zeros((), device=self.model.device), {}
+        if self.settings.token:
+            cost = self._token_loss(batch)
+            loss, log["token_loss"] = loss + self.settings.token * cost, cost.item()
+        if self.settings.samples:
+            groups = self._sample(batch, generator)
+            texts = [text for group in groups for text in group]
+            costs = self._costs([e.source for e in batch], texts)
+            weights, earned = self._weigh(batch, groups, costs.detach())
+            loss, log = loss + (weights * costs).sum() / sum(map(len, texts)), log | earned
+        return loss, log
+
+    def _token_loss(self, batch: Sequence[Example]) -> Tensor:
+        tokenizer, weights = self.reward.tokenizer, self.model.objective.weights
+        rows = [
+            {
+                "input_ids": e.source,
+                "labels": e.target,
+                "loss_weights": weights(template(e.pair.initial.numbers, tokenizer)).tolist(),
+            }
+            for e in batch
+        ]
+        moved = {name: x.to(self.model.device) for name, x in collate(rows).items()}
+        loss: Tensor = self.model(**moved).loss
+        return loss
+
+    @torch.inference_mode()
+    def _sample(
+        self, batch: Sequence[Example], generator: torch.Generator
+    ) -> list[list[list[int]]]:
+        """Freely written texts, a group for each input, up to and with `</s>`."""
+        size, limit = self.settings.group, _longest(batch) + SPARE
+        inputs, mask = self._inputs([e.source for e in batch])
+        encoded = self.model.encoder(input_ids=inputs, attention_mask=mask).last_hidden_state
+        many = (encoded.repeat_interleave(size, 0), mask.bool().repeat_interleave(size, 0))
+        decoder = StaticDecoder(self.model, *many, limit)
+        written = inputs.new_full((len(batch) * size, 1), PAD_ID)  # what a T5's decoder starts with
+        while written.shape[1] <= limit and not (written == EOS_ID).any(dim=1).all():
+            logits = self._logits(decoder.step(written[:, -1:]))
+            drawn = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
+            written = torch.cat([written, drawn], dim=1)
+        rows = [row[1:] for row in written.tolist()]
+        texts = [row[: row.index(EOS_ID) + 1] if EOS_ID in row else row for row in rows]
+        return [texts[i : i + size] for i in range(0, len(texts), size)]
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Over the tokens that spell targets; those of inputs never had a loss."""
+        return functional.linear(hidden, self.model.lm_head.weight[:TARGET_SIZE])
+
+    def _inputs(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        inputs = torch.from_numpy(pad(sources, PAD_ID)).to(self.model.device)
+        return inputs, (inputs != PAD_ID).long()
+
+    def _costs(self, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Tensor:
+        """-log p of each text, (n_texts,): as many texts of each source, one after the other."""
+        labels = torch.from_numpy(pad(texts, IGNORE)).to(self.model.device)
+        inputs, mask = self._inputs(sources)
+        repeats = len(texts) // len(sources)
+        encoded = self.model.encoder(input_ids=inputs, attention_mask=mask).last_hidden_state
+        hidden = self.model.decoder(
+            input_ids=self.model.prepare_decoder_input_ids_from_labels(labels),
+            encoder_hidden_states=encoded.repeat_interleave(repeats, 0),
+            encoder_attention_mask=mask.repeat_interleave(repeats, 0),
+            use_cache=False,
+        ).last_hidden_state
+        if self.model.config.scale_decoder_outputs:
+            hidden = hidden * self.model.model_dim**-0.5
+        counted = labels != IGNORE
+        costs = functional.cross_entropy(
+            self._logits(hidden[counted]), labels[counted], reduction="none"
+        )
+        return costs.new_zeros(len(texts)).index_add(0, counted.nonzero()[:, 0], costs)
+
+    def _weigh(
+        self, batch: Sequence[Example], groups: Sequence[Sequence[Sequence[int]]], costs: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Weights of the samples' log-likelihoods by the estimator, and mean rewards."""
+        rewards, parts = self._earned(batch, groups)
+        greedy = np.zeros(len(batch))
+        if self.settings.estimator == "self-critical":
+            decoded = decode_free(self.model, [e.source for e in batch], _longest(batch) + SPARE)
+            greedy = self._earned(batch, [[ids] for ids in decoded])[0][:, 0]
+        log_probs = -costs.double().cpu().numpy().reshape(rewards.shape)
+        weights = ESTIMATORS[self.settings.estimator](rewards, greedy, log_probs)
+        log = dict(zip(Parts._fields, parts.mean(axis=(0, 1)).tolist(), strict=True))
+        log["reward"] = float(rewards.mean())
+        return torch.from_numpy(weights.ravel()).to(costs), log
+
+    def _earned(
+        self, batch: Sequence[Example], groups: Sequence[Sequence[Sequence[int]]]
+    ) -> tuple[Floats, Floats]:
+        """Rewards (n, group) and their parts (n, group, 3)."""
+        parts = [self.reward(g, e.target, e.pair) for g, e in zip(groups, batch, strict=True)]
+        value = self.settings.value
+        return np.array([[value(p) for p in row] for row in parts]), np.array(parts)
+
+
+def _longest(batch: Sequence[Example]) -> int:
+    return max(len(e.target) for e in batch)
+
+
+def load_free(folder: Path, device: str = "cpu") -> Student:
+    """The model of a checkpoint, ready to be trained and to write without a grammar.
+
+    It may write any sequence of the tokens that spell targets, also when it is loaded elsewhere.
+
+    Raises:
+        UserError: no checkpoint there, or one of another codec.
+    """
+    loaded = t5.load(folder).model
+    model: Student = Student(loaded.config).to(device).eval()
+    model.load_state_dict(loaded.state_dict())
+    model.set_objective(FREE)
+    model.generation_config.suppress_tokens = list(range(TARGET_SIZE, model.config.vocab_size))
+    return model
+
+
+def optimizer_of(policy: Policy) -> torch.optim.Optimizer:
+    """The optimizer of the first training (`t2relax.train`)."""
+    return MuonAdamW(policy.model.named_parameters(), policy.settings.learning_rate, 0.0)
+
+
+def updates(
+    policy: Policy, optimizer: torch.optim.Optimizer, pairs: Sequence[Pair], first: int = 0
+) -> Iterator[dict[str, float]]:
+    """Train to the last step of the settings; yields the log of each.
+
+    A step draws from a stream of its own, so that a resumed run goes on as if it had not stopped.
+
+    Args:
+        policy: trained in place.
+        optimizer: of its model.
+        pairs: to train on.
+        first: number of steps already taken.
+    """
+    settings, tokenizer = policy.settings, Tokenizer()
+    drawn = islice(batches(pairs, settings.batch_size, settings.seed), first, settings.steps)
+    for step, chosen in enumerate(drawn, start=first):
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+            group["lr"] = group["initial_lr"] * (1 - step / settings.steps)
+        rng = np.random.default_rng((settings.seed, step))
+        generator = torch.Generator(policy.model.device).manual_seed(int(rng.integers(2**63)))
+        batch = [example(pair, tokenizer, rng) for pair in chosen]
+        loss, log = policy.loss(batch, generator)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
+        optimizer.step()
+        yield log

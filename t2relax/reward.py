@@ -1,0 +1,203 @@
+"""What a freely written text is worth: rewards, what they weigh in training, and measures.
+
+The text part is ROUGE-L (Lin, 2004) and sentence BLEU (Papineni et al., 2002) between the tokens
+written and those of the target; the physical part is minus the error of the structure that the text
+stands for, by the functions of `benchmarks.metrics`. `python -m t2relax.train_seq` trains on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+from sacrebleu.metrics.bleu import BLEU
+
+from benchmarks.core import Geometry, Status
+from benchmarks.metrics import score
+from benchmarks.metrics.geometry import cell_parameters, displacements
+from t2relax.codec import CodecError, apply_delta, geometry_of, read_delta
+from t2relax.dataset import Pair
+from t2relax.tokens import EOS_ID, PAD_ID, Tokenizer
+
+Floats = NDArray[np.float64]
+
+FAILURE: Final = -1.0
+"""Physical reward [-Å] of a text that does not parse or lists other atoms than the input; also the
+least that any text gets, so that failing never pays."""
+SHARPNESS: Final = 0.005
+"""Exponent of the probabilities in the minimum risk (alpha of Shen et al., ACL 2016)."""
+
+
+class Parts(NamedTuple):
+    """The rewards of one text."""
+
+    rouge: float
+    """F-measure of ROUGE-L, 0 to 1."""
+    bleu: float
+    """Sentence BLEU, 0 to 1."""
+    physical: float
+    """-(RMSE of a, b, c + RMSE of the positions) [Å], at least the price of a failure."""
+
+
+class _Words:
+    """Token ids as words (`t123`), so that blanks and line breaks within a token do not cut it."""
+
+    @staticmethod
+    def tokenize(text: str) -> list[str]:
+        return text.split()
+
+    @staticmethod
+    def text(ids: Sequence[int]) -> str:
+        return " ".join(f"t{i}" for i in ids)
+
+
+class Reward:
+    """Scores texts, given as token ids, against the relaxation that they should describe.
+
+    Args:
+        failure: physical reward of a text that is not a structure of the input's atoms.
+    """
+
+    def __init__(self, failure: float = FAILURE) -> None:
+        self.failure = failure
+        self.tokenizer = Tokenizer()
+        self._rouge = RougeScorer(["rougeL"], tokenizer=_Words())
+        # As `sacrebleu.sentence_bleu(…, tokenize="none")`, which builds this anew for each text.
+        self._bleu = BLEU(tokenize="none", effective_order=True)
+
+    def __call__(
+        self, texts: Sequence[Sequence[int]], target: Sequence[int], pair: Pair
+    ) -> list[Parts]:
+        """The rewards of texts for one input; equal texts are scored once.
+
+        Args:
+            texts: generated token ids of each; what follows `</s>` does not count.
+            target: token ids of the right answer.
+            pair: the input and its relaxation.
+        """
+        reference = _Words.text(written(target))
+        known: dict[tuple[int, ...], Parts] = {}
+        for ids in map(written, texts):
+            if ids not in known:
+                known[ids] = Parts(*self._text(ids, reference), self._physical(ids, pair))
+        return [known[written(ids)] for ids in texts]
+
+    def _text(self, ids: Sequence[int], reference: str) -> tuple[float, float]:
+        text = _Words.text(ids)
+        rouge = self._rouge.score(reference, text)["rougeL"].fmeasure
+        return float(rouge), self._bleu.sentence_score(text, [reference]).score / 100
+
+    def _physical(self, ids: Sequence[int], pair: Pair) -> float:
+        initial = geometry_of(pair.initial)
+        prediction = structure_of(ids, pair, self.tokenizer)
+        if prediction is None or not np.array_equal(prediction.numbers, initial.numbers):
+            return self.failure
+        reference = apply_delta(initial, pair.delta, initial.numbers)
+        off = cell_parameters(prediction.lattice) - cell_parameters(reference.lattice)
+        moved = (displacements(reference, prediction) ** 2).sum(axis=1)
+        return max(self.failure, -float(np.sqrt((off[:3] ** 2).mean()) + np.sqrt(moved.mean())))
+
+
+def written(ids: Sequence[int]) -> tuple[int, ...]:
+    """The tokens before `</s>`, without padding."""
+    row = list(ids)
+    stop = row.index(EOS_ID) if EOS_ID in row else len(row)
+    return tuple(i for i in row[:stop] if i != PAD_ID)
+
+
+def structure_of(ids: Sequence[int], pair: Pair, tokenizer: Tokenizer) -> Geometry | None:
+    """The relaxed structure that a text stands for, whatever its atoms; None if there is none."""
+    try:
+        delta, numbers = read_delta(tokenizer.decode(list(ids)), pair.initial)
+        return apply_delta(geometry_of(pair.initial), delta, numbers)
+    except CodecError:
+        return None
+
+
+class Measure(NamedTuple):
+    """How a column of `judge` becomes one number over structures."""
+
+    title: str
+    column: str
+    root: bool = False
+    """The root of the mean, otherwise the mean; either over the structures that have a value."""
+
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    "element_preservation": Measure("element preservation", "valid_species_order"),
+    "validity": Measure("validity", "valid_distance"),
+    "lattice_rmse": Measure("lattice RMSE (Å)", "lattice_square", root=True),
+    "position_rmse": Measure("position RMSE (Å)", "position_square", root=True),
+    "lattice_mae": Measure("lattice MAE (Å)", "lattice_error"),
+    "rouge": Measure("ROUGE-L", "rouge"),
+    "bleu": Measure("BLEU", "bleu"),
+    "physical": Measure("physical reward (Å)", "physical"),
+}
+"""The first two and the last three are over all structures, the errors over the valid ones."""
+
+
+def judge(
+    ids: Sequence[int], target: Sequence[int], pair: Pair, reward: Reward
+) -> dict[str, float]:
+    """The columns of one decode: those of `benchmarks.metrics.score`, and the rewards.
+
+    `lattice_square` is the mean squared error of a, b, c [Å^2]; errors are nan where the decode
+    fails the validity ladder.
+    """
+    initial = geometry_of(pair.initial)
+    reference = apply_delta(initial, pair.delta, initial.numbers)
+    prediction = structure_of(ids, pair, reward.tokenizer)
+    row = score(initial, reference, prediction, Status.OK)
+    row["lattice_square"] = float(np.mean([row[f"{x}_square"] for x in "abc"]))
+    (parts,) = reward([ids], target, pair)
+    return row | parts._asdict()
+
+
+def means(rows: Mapping[str, Floats]) -> dict[str, float | None]:
+    """`MEASURES` of columns over structures; None where no structure has a value."""
+    found: dict[str, float | None] = {}
+    for name, measure in MEASURES.items():
+        values = rows[measure.column][np.isfinite(rows[measure.column])]
+        mean = float(values.mean()) if len(values) else None
+        found[name] = mean**0.5 if measure.root and mean is not None else mean
+    return found
+
+
+def group_advantage(rewards: Floats, _: Floats, __: Floats) -> Floats:
+    """Reward minus the group's mean, over the standard deviation within groups in the batch.
+
+    The deviation of each group alone (GRPO, arXiv:2402.03300) would blow up what differs least.
+    """
+    apart: Floats = rewards - rewards.mean(axis=1, keepdims=True)
+    scale = float(np.sqrt((apart**2).mean()))
+    return apart / scale if scale > 0 else apart
+
+
+def self_critical(rewards: Floats, greedy: Floats, _: Floats) -> Floats:
+    """Reward minus that of the greedy decode (Rennie et al., CVPR 2017)."""
+    return rewards - greedy[:, None]
+
+
+def minimum_risk(rewards: Floats, _: Floats, log_probs: Floats) -> Floats:
+    """Negative gradient of the expected risk over the group (Shen et al., ACL 2016).
+
+    With q the probabilities to the power `SHARPNESS`, normalised over the group, it is
+    q (r - sum q r), up to a constant (so that it is of the size of the others).
+    """
+    power = np.exp(SHARPNESS * (log_probs - log_probs.max(axis=1, keepdims=True)))
+    q = power / power.sum(axis=1, keepdims=True)
+    apart = rewards - (q * rewards).sum(axis=1, keepdims=True)
+    weights: Floats = rewards.shape[1] * q * apart
+    return weights
+
+
+ESTIMATORS: Final[Mapping[str, Callable[[Floats, Floats, Floats], Floats]]] = {
+    "group": group_advantage,
+    "self-critical": self_critical,
+    "minimum-risk": minimum_risk,
+}
+"""(n, group) rewards, (n,) rewards of greedy decodes (only computed for `self-critical`) and
+(n, group) log-probabilities of the texts -> (n, group) weights of their log-likelihoods."""
