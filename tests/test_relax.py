@@ -1,4 +1,4 @@
-"""The command that relaxes a person's files: reading CIFs, writing, refusing, exit statuses."""
+"""The command that relaxes a person's files: reading, writing, refusing, exit statuses."""
 
 import gzip
 import io
@@ -18,29 +18,10 @@ from benchmarks.core import Relaxed, Status
 from t2relax import model as t5
 from t2relax import relaxer
 from t2relax.codec import CodecError
-from t2relax.relax import _structure, cif_blocks, from_cif, main
+from t2relax.relax import _from_atoms, main
 from t2relax.tokens import Tokenizer
+from tests.test_cif import CELL, DISORDERED, ROCKSALT, SITES, only
 
-CELL = """
-_cell_length_a 5.640(1)
-_cell_length_b 5.640(1)
-_cell_length_c 5.640(1)
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-"""
-SITES = """
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-_atom_site_occupancy
-"""
-ROCKSALT = f"data_NaCl{CELL}{SITES}Na1 Na 0 0 0 1\nCl1 Cl .5 .5 .5 1\n"
-DISORDERED = f"data_mixed{CELL}{SITES}Na1 Na 0 0 0 0.5\nK1 K 0 0 0 0.5\n"
-NO_CELL = f"data_none{SITES}Na1 Na 0 0 0 1\n"
 POSCAR = """Ti C interleaved
 1.0
 4.3 0 0
@@ -110,152 +91,8 @@ def stdin(monkeypatch, text):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
 
-def only(text):
-    (block,) = cif_blocks(text)
-    return from_cif(block)
-
-
 def files():
     return sorted(str(path) for path in Path().rglob("*") if path.is_file())
-
-
-# --- reading CIFs --------------------------------------------------------------------------------
-
-
-def test_odd_but_legal_formatting_is_read_as_the_standard_has_it():
-    geometry = only(
-        "#\\#CIF_1.1\r\n# a comment with 'quotes' and ;\n"
-        "DATA_odd\n"
-        "loop_ _atom_site_fract_z _atom_site_label\n"
-        " _atom_site_U_iso_or_equiv  # a column nobody needs\n"
-        "_atom_site_fract_x _Atom_Site.Fract_Y _atom_site_occupancy\n"
-        "0.0 'Si1' 0.01 0\n"  # a row over two lines, two rows on one
-        " 0 1. -.125(3) O2' 0.01(2) 1.25(1)\n0.2500(12) .\n"
-        "_cell_angle_alpha 80 _cell_angle_beta 90.0 _cell_angle_gamma\n100.\n"
-        "_cell_length_a 3.867(2) # angstrom\n"
-        "_publ_text\n;\ndata_ loop_ _cell_length_a 99\n;\n"
-        '_cell_length_c "+4.867E0"\n'
-        "_chemical_name 'it's one value'\n"
-        "_cell_length_b '5.867'\n"
-    )
-    assert geometry.numbers.tolist() == [14, 8]
-    assert geometry.frac_coords.tolist() == [[0, 0, 0], [1.25, 0.25, -0.125]]
-    assert np.linalg.norm(geometry.lattice, axis=1) == pytest.approx([3.867, 5.867, 4.867])
-    assert geometry.lattice[0].tolist() == [3.867, 0, 0]
-    assert geometry.lattice[0] @ geometry.lattice[1] == pytest.approx(3.867 * 5.867 * -0.17364818)
-
-
-def test_coordinates_of_a_file_without_symmetry_are_not_rounded_nor_sites_sorted():
-    geometry = only(f"data_x{CELL}{SITES}C C 0.3333 0.6667 -0.1 1\nTi Ti 0 0 0 1\nC C .5 .5 .5 1\n")
-    assert geometry.numbers.tolist() == [6, 22, 6]
-    assert geometry.frac_coords[0].tolist() == [0.3333, 0.6667, -0.1]
-
-
-HEXAGONAL = "_cell_length_a 3.21\n_cell_length_b 3.21\n_cell_length_c 5.21\n_cell_angle_gamma 120\n"
-P63MC = (
-    "loop_\n_space_group_symop_id\n_space_group_symop_operation_xyz\n"
-    "1 'x, y, z'\n2 '-y, x-y, z'\n3 '-x+y, -x, z'\n4 '-x,-y,1/2+z'\n5 'Y,-X+Y,Z+1/2'\n"
-    "6 'x-y,x,z+.5'\n7 -y,-x,z\n8 -x+y,y,z\n9 x,x-y,z\n10 y,x,z+1/2\n11 x-y,-y,z+1/2\n"
-    "12 -x,-x+y,z+1/2\n"
-)
-
-
-@pytest.mark.parametrize("third", ["0.3333 0.6667", "0.333 0.667", "0.3333(2) 0.6667(2)"])
-def test_a_special_position_in_few_digits_is_not_doubled(third):
-    geometry = only(
-        f"data_ZnO\n{HEXAGONAL}{P63MC}{SITES}Zn1 Zn2+ {third} 0 1\nO1 O2- {third} .375 0.998(4)\n"
-    )
-    assert geometry.numbers.tolist() == [30, 30, 8, 8]
-    expected = [
-        [1 / 3, 2 / 3, 0],
-        [2 / 3, 1 / 3, 0.5],
-        [1 / 3, 2 / 3, 0.375],
-        [2 / 3, 1 / 3, 0.875],
-    ]
-    assert geometry.frac_coords == pytest.approx(np.array(expected), abs=1e-9)
-
-
-def test_a_space_group_without_operations_is_expanded_where_its_name_says_all():
-    geometry = only(ROCKSALT + "_symmetry_space_group_name_H-M F m -3 m  # without its quotes\n")
-    assert geometry.numbers.tolist() == [11] * 4 + [17] * 4
-    assert geometry.frac_coords[:4].tolist() == [
-        [0, 0, 0],
-        [0, 0.5, 0.5],
-        [0.5, 0, 0.5],
-        [0.5, 0.5, 0],
-    ]
-    assert len(only(ROCKSALT + "_space_group_IT_number 225\n").numbers) == 8
-    assert len(only(ROCKSALT + "_symmetry_space_group_name_H-M 'P 1'\n").numbers) == 2
-    assert len(only(ROCKSALT + "_space_group_IT_number ?\n").numbers) == 2
-
-
-def test_the_origin_of_a_space_group_is_never_guessed():
-    diamond = f"data_C{CELL}{SITES}C1 C 0.125 0.125 0.125 1\n_space_group_name_H-M_alt "
-    with pytest.raises(CodecError, match="'F d -3 m' has several origins or axes"):
-        only(diamond + "'F d -3 m'\n")
-    second = only(diamond + "'F d -3 m :2'\n")
-    assert len(second.numbers) == len(only(diamond + "'F d -3 m Z'\n").numbers) == 8
-    assert len(only(diamond + "'F d -3 m :1'\n").numbers) == 16
-    hall = diamond.replace("_name_H-M_alt", "_name_Hall") + "'-F 4vw 2vw 3'\n"
-    assert only(hall).frac_coords.tolist() == second.frac_coords.tolist()
-
-
-def test_the_setting_of_a_monoclinic_and_a_rhombohedral_cell_is_the_files():
-    cell = "data_m\n_cell_length_a 5\n_cell_length_b 6\n_cell_length_c 7\n_cell_angle_beta 101\n"
-    site = f"{SITES}Zr1 Zr 0.2 0.3 0.4 1\n_space_group_name_H-M_alt "
-    glide = only(f"{cell}{site}'P 1 21/n 1'\n").frac_coords
-    assert [0.7, 0.2, 0.9] in glide.round(9).tolist()
-    assert [0.2, 0.2, 0.9] in only(f"{cell}{site}'P 21/c'\n").frac_coords.round(9).tolist()
-    with pytest.raises(CodecError, match="does not fit the cell"):
-        only(f"{cell.replace('beta', 'gamma')}{site}'P 1 21/n 1'\n")
-    sites = f"{SITES}Bi1 Bi 0 0 0.2 1\n_space_group_name_H-M_alt 'R -3 m'\n"
-    assert len(only(f"data_h\n{HEXAGONAL}{sites}").numbers) == 6
-
-
-def test_a_file_that_lists_the_full_cell_and_its_operations_is_not_doubled():
-    inversion = "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'-x,-y,-z'\n"
-    geometry = only(f"data_x{CELL}{inversion}{SITES}C1 C .1 0 0 1\nC2 C .9 0 0 1\nN1 N .3 0 0 1\n")
-    assert geometry.numbers.tolist() == [6, 6, 7, 7]
-    assert geometry.frac_coords[:, 0] == pytest.approx([0.1, 0.9, 0.3, 0.7])
-
-
-def test_elements_are_read_from_type_symbols_in_any_case_before_labels():
-    rows = "NA1 NA1+ 0 0 0 1\nC1 ca 0 .5 0 1\nD1 D .5 0 0 1\nOH2 O-2 .5 .5 0 1\n"
-    assert only(f"data_x{CELL}{SITES}{rows}").numbers.tolist() == [11, 20, 1, 8]
-    labels = "data_x" + CELL + SITES.replace("_atom_site_type_symbol\n", "")
-    rows = "Na1 0 0 0 1\nOH2 0 .5 0 1\nSiA .5 0 0 1\nC .5 .5 0 1\n"
-    assert only(labels + rows).numbers.tolist() == [11, 8, 14, 6]
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        (DISORDERED, "site Na1 has occupancy 0.5: the T5 reads ordered crystals only"),
-        (f"data_x{CELL}{SITES}Na1 Na 0 0 0 1\nK1 K 0 0 1 1\n", "sites Na1 and K1 share a position"),
-        (NO_CELL, "no cell lengths"),
-        (f"data_x{CELL}", "sites without fractional coordinates"),
-        (ROCKSALT.replace("alpha 90", "alpha 200"), "no cell has the parameters"),
-        (ROCKSALT.replace("Na1 Na 0", "Na1 Na 1/3"), "coordinate of Na1: '1/3' is no number"),
-        (ROCKSALT.replace("Na1 Na 0", "Na1 Na ?"), "coordinate of Na1: '?' is no number"),
-        (ROCKSALT.replace("Na1 Na", "Wat1 Wat"), "which element is 'Wat'"),
-        (ROCKSALT[:-3] + "\n", "do not fit its tags"),
-        (ROCKSALT.replace("_a 5.640(1)", "_a 5 6"), "_cell_length_a: '5 6' is no number"),
-        (f"{ROCKSALT}_atom_site_label Na1\n", "sites without fractional coordinates"),
-        (ROCKSALT.replace("_type_symbol", "_x").replace("Na1 Na", "CA1 Na"), "element is 'CA1'"),
-        (ROCKSALT + "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y'\n", "operations are misspelt"),
-        (ROCKSALT + "loop_\n_symmetry_equiv_pos_as_xyz\n-y,x-y,z\n", "do not fit its cell"),
-        (ROCKSALT + "_symmetry_space_group_name_H-M 'F n o n'\n", "is unknown"),
-    ],
-)
-def test_what_is_no_ordered_crystal_is_refused_and_says_why(text, why):
-    with pytest.raises(CodecError, match=why.replace("(", "\\(").replace("?", "\\?")):
-        only(text)
-
-
-def test_atoms_on_top_of_each_other_are_refused():
-    (block,) = cif_blocks(ROCKSALT.replace(".5 .5 .5", "0.05 0 0"))
-    with pytest.raises(CodecError, match=r"two of its atoms are 0\.28 Å apart"):
-        _structure(block)
 
 
 def test_the_partial_occupancy_that_ase_keeps_aside_is_seen():
@@ -263,13 +100,13 @@ def test_the_partial_occupancy_that_ase_keeps_aside_is_seen():
     atoms = ase_read("mixed.cif")
     assert len(atoms) == 1  # the trap: an ordered crystal, for all that its sites say
     with pytest.raises(CodecError, match=r"an occupancy of 0\.5"):
-        _structure(atoms)
+        _from_atoms(atoms)
 
 
 @pytest.mark.parametrize("atoms", [Atoms("H", pbc=True), Atoms("H", cell=[3, 3, 9], pbc=(1, 1, 0))])
 def test_a_molecule_or_a_slab_is_no_crystal(atoms):
     with pytest.raises(CodecError, match="periodic in three directions"):
-        _structure(atoms)
+        _from_atoms(atoms)
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -284,9 +121,9 @@ def test_one_file_to_another_says_on_one_line_what_changed(stretch, capsys):
         "input.cif: Na1Cl1 ok, dV/V +6.12 %, a +0.1128 b +0.1128 c +0.1128 Å, "
         "angles at most 0.000°, sites at most 0.0282 Å\n"
     )
-    (block,) = cif_blocks(Path("relaxed.cif").read_text())
-    assert [*block["_cell_length_a"]] == ["5.7528"]
-    assert from_cif(block).frac_coords.tolist() == [[0.01, 0, 0], [0.5, 0.5, 0.5]]
+    relaxed = only(Path("relaxed.cif").read_text())
+    assert relaxed.lattice[0].tolist() == [5.7528, 0, 0]
+    assert relaxed.frac_coords.tolist() == [[0.01, 0, 0], [0.5, 0.5, 0.5]]
     assert files() == ["input.cif", "relaxed.cif"]
 
 
@@ -330,10 +167,11 @@ def test_standard_input_goes_to_standard_output(stretch, capsys, monkeypatch):
     captured = capsys.readouterr()
     assert len(only(captured.out).numbers) == 2
     assert captured.err.startswith("-: Na1Cl1 ok")
-    stdin(monkeypatch, POSCAR)
-    assert main(["-", "--format", "vasp", "-o", "-", "--to", "extxyz"]) == 0
-    assert capsys.readouterr().out.startswith('4\nLattice="4.386 0.0 0.0 0.0 4.386')
     assert files() == []
+    Path("POSCAR").write_text(POSCAR)
+    assert main(["POSCAR", "-o", "-"]) == 0
+    assert len(only(capsys.readouterr().out).numbers) == 4
+    assert files() == ["POSCAR"]
 
 
 def test_every_block_of_a_cif_is_relaxed_and_named(stretch, capsys):
@@ -365,7 +203,7 @@ def test_a_structure_that_fails_costs_its_own_file_only(stretch, capsys):
     assert files() == ["a.cif", "bad.cif", "broken.cif", "out/a.relaxed.cif"]
     bad, broken = capsys.readouterr().err.splitlines()[1:]
     assert bad == "bad.cif: Xe1Cl1 invalid, no loop of sites"
-    assert broken.startswith("broken.cif: unsupported, it cannot be read as cif (the CIF's values")
+    assert broken.startswith("broken.cif: unsupported, cannot be read: a damaged CIF, line 1")
 
 
 @pytest.mark.parametrize(
@@ -376,22 +214,20 @@ def test_a_structure_that_fails_costs_its_own_file_only(stretch, capsys):
         (["."], ". is a folder: name its files, like './*.cif'"),
         (["a.cif", "-o", "kept.cif"], "kept.cif exists: choose another output"),
         (["a.cif", "-o", "sub/../a.cif", "--force"], "a.cif is an input, which is never replaced"),
-        (["*.cif", "-o", "kept.cif", "--force"], "kept.cif is an input, which is never replaced"),
+        (["k*.cif", "-o", "kept.cif", "--force"], "kept.cif is an input, which is never replaced"),
         (["a.cif", "sub/a.cif", "--out-dir", "o"], "a.cif and sub/a.cif would both be written to"),
         (["a.cif", "-o", "none/b.cif"], "none is no folder: make it first"),
         (["a.cif", "--out-dir", "kept.cif"], "--out-dir kept.cif is a file"),
         (["a.cif", "-o", "b.foo"], "b.foo: no format that ASE writes"),
         (["a.cif", "-o", "b"], "b: no format that ASE writes"),
-        (["a.cif", "--to", "foo"], "--to foo: no format that ASE writes"),
-        (["a.cif", "-o", "-", "--to", "db"], "ASE cannot write db to the standard output"),
         (["a.cif", "sub/a.cif", "-o", "POSCAR"], "vasp files hold one structure"),
-        (["a.cif", "--format", "foo"], "a.cif: ASE reads no format 'foo'"),
-        (["x.foo"], "x.foo: ASE reads no format 'foo'; name it with --format"),
-        (["a.cif", "--device", "gpu"], "--device gpu: cpu or cuda"),
+        (["a.cif", "--batch-size", "0"], "--batch-size is at least 1"),
         (["a.cif", "--checkpoint", "sub"], "sub is no t2relax checkpoint"),
-        (["kept.cif"], "kept.cif cannot be relaxed: site Na1 has occupancy 0.5"),
-        (["no.xyz"], "no.xyz cannot be relaxed: no crystal: it needs a cell"),
-        (["a.cif", "--format", "vasp"], "a.cif cannot be relaxed: it cannot be read as vasp"),
+        (["kept.cif"], "kept.cif: unsupported, site Na1 has occupancy 0.5"),
+        (["x.foo"], "x.foo: unsupported, cannot be read: no format that ASE knows"),
+        (["close.cif"], "close.cif: unsupported, two of its atoms are 0.28 Å apart"),
+        (["a.cif", "--to", "foo"], "a.relaxed.foo: no format that ASE writes"),
+        (["no.xyz"], "no.xyz: unsupported, no crystal: it needs a cell"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_runs(never, capsys, argv, why):
@@ -399,12 +235,13 @@ def test_a_mistake_is_one_line_and_nothing_runs(never, capsys, argv, why):
     for name, text in {"a.cif": ROCKSALT, "sub/a.cif": ROCKSALT, "kept.cif": DISORDERED}.items():
         Path(name).write_text(text)
     Path("x.foo").write_text("what")
+    Path("close.cif").write_text(ROCKSALT.replace(".5 .5 .5", "0.05 0 0"))
     ase_write("no.xyz", Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]))
     before = files()
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
     assert why in line
+    assert line.startswith("error: ") != ("unsupported" in line)
     assert files() == before
     assert Path("kept.cif").read_text() == DISORDERED
 
@@ -450,7 +287,8 @@ def test_an_unknown_flag_or_mode_is_a_mistake(capsys):
         ["a.cif", "--mode", "best"],
         ["a.cif", "--out", "x"],
         [],
-        ["a", "--batch-size", "0"],
+        ["a", "--batch-size", "one"],
+        ["a", "--device", "gpu"],
     ):
         with pytest.raises(SystemExit) as caught:
             main(argv)
