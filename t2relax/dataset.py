@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -265,12 +265,15 @@ def load_pairs(path: Path) -> tuple[list[Pair], dict[str, str]]:
     return [Pair(Crystal(cell, x, z), Delta(dc, dx)) for cell, x, z, dc, dx in rows], origin
 
 
-def read_pairs(sources: Sequence[str], split: str) -> tuple[list[Pair], dict[str, str]]:
+def read_pairs(
+    sources: Sequence[str], split: str, every_frame: bool = False
+) -> tuple[list[Pair], dict[str, str]]:
     """Pairs of several sources, and the revision (sha256) of each data set by its name.
 
     Args:
         sources: archives `*.npz`, or anything that `benchmarks.data.load` reads.
         split: taken from a source that has splits; a single file has none.
+        every_frame: start from each frame on the way as well as from the first.
     """
     pairs: list[Pair] = []
     origin: dict[str, str] = {}
@@ -279,21 +282,37 @@ def read_pairs(sources: Sequence[str], split: str) -> tuple[list[Pair], dict[str
             found, names = load_pairs(Path(source))
             origin |= names
         else:
-            found, name, revision = _read_table(source, split)
+            found, name, revision = _read_table(source, split, every_frame)
             origin[name] = revision
         pairs += found
     return pairs, origin
 
 
-def _read_table(source: str, split: str) -> tuple[list[Pair], str, str]:
+def _read_table(source: str, split: str, every_frame: bool) -> tuple[list[Pair], str, str]:
     from benchmarks.data import load
 
-    data = load(source, split=None if source.endswith(".parquet") else split)
-    pairs, refused = pairs_of(tqdm(data, desc=f"pairs of {data.name}"))
+    part = None if source.endswith(".parquet") else split
+    data = load(source, split=part)
+    samples = list(data)
+    if every_frame:
+        samples += _on_the_way(source, part, {sample.sample_id: sample for sample in samples})
+    pairs, refused = pairs_of(tqdm(samples, desc=f"pairs of {data.name}"))
     for line in refused:
         tqdm.write(f"left out {line}", file=sys.stderr)
     name = f"{data.name}/{data.split}" if data.split else data.name
     return pairs, name, data.revision
+
+
+def _on_the_way(source: str, split: str | None, samples: Mapping[str, Sample]) -> Iterator[Sample]:
+    """Each relaxation once more from every frame between its first and its last."""
+    from benchmarks.data import frames
+
+    for frame in frames(source, split):
+        sample = samples.get(frame.sample_id)
+        if sample is not None:
+            here = frame.geometry.structure()
+            if here not in (sample.initial, sample.final):
+                yield replace(sample, initial=here)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -301,10 +320,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m t2relax.dataset", description=__doc__)
     parser.add_argument("--data", action="append", required=True)
     parser.add_argument("--split", default="train")
+    parser.add_argument("--every-frame", action="store_true", help="start from each frame")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     try:
-        pairs, origin = read_pairs(args.data, args.split)
+        pairs, origin = read_pairs(args.data, args.split, args.every_frame)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """The checkpoint that comes with the package; its README.md is the model card."""
 WEIGHTS = "model.safetensors"
-_CODEC_FILE = "t2relax.json"
+CODEC_FILE = "t2relax.json"
 
 
 def new_model(tokenizer: Tokenizer, seed: int = 0, **changes: Any) -> Student:
@@ -76,7 +76,7 @@ def save(
         "vocabulary": tokenizer.vocabulary,
         "training": dict(card),
     }
-    (folder / _CODEC_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    (folder / CODEC_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 class Loaded(NamedTuple):
@@ -96,9 +96,11 @@ def load(folder: Path, device: str = "cpu") -> Loaded:
         UserError: no checkpoint there, or one of another codec.
     """
     from transformers import T5ForConditionalGeneration
+    from transformers.utils import logging
 
     weights(folder)
-    content = json.loads((folder / _CODEC_FILE).read_text())
+    logging.disable_progress_bar()  # of reading the weights, which takes no time
+    content = json.loads((folder / CODEC_FILE).read_text())
     tokenizer = Tokenizer(tuple(content["vocabulary"]))
     known = (content["codec_version"], content["vocabulary_sha256"])
     if known != (CODEC_VERSION, tokenizer.sha256):
@@ -117,7 +119,7 @@ def weights(path: str | Path = CHECKPOINT, **_: object) -> Path:
         UserError: the folder is no checkpoint of ours.
     """
     folder = Path(path)
-    for name in (WEIGHTS, "config.json", _CODEC_FILE):
+    for name in (WEIGHTS, "config.json", CODEC_FILE):
         if not (folder / name).is_file():
             raise UserError(
                 f"{folder} is no t2relax checkpoint ({name} is missing): give a folder that "

@@ -133,11 +133,8 @@ def _check_counts(targets: Sequence[Path]) -> None:
 
 def _relax(items: Sequence[Item], args: argparse.Namespace) -> list[Relaxed | None]:
     """One outcome per item, None where there was nothing to relax; like sizes go together."""
-    from transformers.utils import logging
-
     from t2relax.relaxer import T5Relaxer
 
-    logging.disable_progress_bar()  # of reading the weights, which takes no time
     relaxer = T5Relaxer(args.checkpoint, args.mode, args.device, args.batch_size)
     structures = {i: item.structure for i, item in enumerate(items) if item.structure}
     order = sorted(structures, key=lambda i: len(structures[i]))

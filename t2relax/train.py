@@ -50,6 +50,7 @@ from t2relax.dataset import (
 )
 from t2relax.generate import decode_constrained
 from t2relax.objective import Objective
+from t2relax.pretrained import from_pretrained
 from t2relax.tokens import Tokenizer, template
 
 
@@ -196,6 +197,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", action="append", required=True, help="training data; may be repeated")
     add("--val", action="append", required=True, help="validation data; may be repeated")
     add("--out", type=Path, required=True)
+    add("--init", help="pretrained T5: a folder, or a name on the hub; default: from scratch")
+    add("--every-frame", action="store_true", help="start from each frame of a trajectory")
     add("--steps", type=int, default=20_000)
     add("--batch-size", type=int, default=64)
     add("--learning-rate", type=float, default=3e-3)
@@ -249,13 +252,18 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
         command: the command line as given, for the record.
     """
     set_seed(args.seed)
-    pairs, origin = read_pairs(args.data, "train")
+    pairs, origin = read_pairs(args.data, "train", args.every_frame)
     val_pairs, val_origin = read_pairs(args.val, "val")
     if not pairs or not val_pairs:
         raise UserError("no pairs to train or to validate on")
     tokenizer = Tokenizer()
     objective = Objective(**_fields(args.loss, "--loss"))
-    model = t5.new_model(tokenizer, args.seed, **_fields(args.set, "--set"))
+    if args.init and args.set:
+        raise UserError("--set shapes a new model; that of --init has its shape")
+    if args.init:
+        model = from_pretrained(args.init, tokenizer)
+    else:
+        model = t5.new_model(tokenizer, args.seed, **_fields(args.set, "--set"))
     model.set_objective(objective)
     model.config.use_cache = False
     trainer = RelaxationTrainer(
@@ -271,7 +279,7 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=get_last_checkpoint(state) if state.is_dir() else None)
     model.config.use_cache = True
     record = {
-        "from": "scratch",
+        "from": args.init or "scratch",
         "data": origin,
         "validation_data": val_origin,
         "n_pairs": len(pairs),

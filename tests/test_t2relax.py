@@ -13,6 +13,7 @@ from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
+from transformers import T5ForConditionalGeneration
 
 from benchmarks.core import Geometry, Status, UserError
 from benchmarks.metrics.geometry import displacements, strain, symmetry
@@ -42,10 +43,12 @@ from t2relax.dataset import (
     encode_pair,
     load_pairs,
     pairs_of,
+    read_pairs,
     save_pairs,
 )
 from t2relax.generate import decode_constrained
 from t2relax.objective import Objective
+from t2relax.pretrained import from_pretrained
 from t2relax.relaxer import Mode, T5Relaxer, source_ids
 from t2relax.symmetry import project, space_group
 from t2relax.tokens import (
@@ -383,6 +386,16 @@ def test_pairs_survive_the_archive(tmp_path):
         load_pairs(tmp_path / "other.npz")
 
 
+def test_every_frame_of_a_trajectory_can_be_the_start(write_lemat, lemat_frame, tmp_path):
+    cells = (4.0, 4.3, 4.2, 4.1)
+    frames = [lemat_frame(silver(a), "mp-1", step) for step, a in enumerate(cells)]
+    data = str(write_lemat(tmp_path / "train.parquet", frames))
+    pairs, _ = read_pairs([data], "train", every_frame=True)
+    starts = [(pair.initial.cellpar[0], pair.delta.cellpar[0]) for pair in pairs]
+    assert np.allclose(starts, [(4.0, 0.1), (4.3, -0.2), (4.2, -0.1)])
+    assert len(read_pairs([data], "train")[0]) == 1
+
+
 def test_padding_is_masked_and_ignored():
     pair = Pair(Crystal.of(ROCKSALT), Delta(np.zeros(6), np.zeros((2, 3))))
     one = Crystal(pair.initial.cellpar, np.zeros((1, 3)), ROCKSALT.numbers[:1])
@@ -613,6 +626,52 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path, write_lemat, lemat_f
     assert [row["step"] for row in history if "eval_score" in row] == [2, 4]
     (outcome,) = T5Relaxer(tmp_path / "out").relax([silver(4.2)])
     assert outcome.n_tokens == len(template(np.array([47]), TOKENIZER).ids)
+
+
+@pytest.fixture(scope="module")
+def hub_folder(tmp_path_factory):
+    """A T5 1.1 as the hub has it: SentencePiece as tokenizer.json, padded, untied embeddings."""
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("hub")
+    pieces = ["<pad>", "</s>", "<unk>", "▁", "▁Na", "Na", "▁+", "0", "1", "9", ".", "_", "cell"]
+    fast = Fast(models.Unigram([(piece, -float(i)) for i, piece in enumerate(pieces)], unk_id=2))
+    fast.normalizer = normalizers.Replace("\n", " ")
+    fast.pre_tokenizer = pre_tokenizers.Metaspace()
+    fast.decoder = decoders.Metaspace()
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=fast, **special).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = TINY | {"vocab_size": 40, "tie_word_embeddings": False, "decoder_start_token_id": 0}
+    T5ForConditionalGeneration(T5Config(**shape)).save_pretrained(folder)
+    return folder
+
+
+def test_a_published_checkpoint_gets_our_vocabulary(hub_folder):
+    before = T5ForConditionalGeneration.from_pretrained(hub_folder)
+    after = from_pretrained(str(hub_folder), TOKENIZER)
+    assert after.shared.weight.shape == after.lm_head.weight.shape == (len(TOKENIZER), 32)
+    assert after.config.vocab_size == len(TOKENIZER)
+    sodium, number, newline = TOKENIZER.ids("Na", " +01.9", "\n")
+    assert torch.equal(after.shared.weight[sodium], before.shared.weight[4])  # ▁Na
+    spelt = before.lm_head.weight[[6, 7, 8, 10, 9]].mean(dim=0)  # ▁+ 0 1 . 9
+    assert torch.allclose(after.lm_head.weight[number], spelt, atol=1e-6)
+    assert after.shared.weight[newline].isfinite().all()
+    assert torch.equal(
+        after.encoder.block[0].layer[0].SelfAttention.q.weight,
+        before.encoder.block[0].layer[0].SelfAttention.q.weight,
+    )
+    geometry = Geometry.of(sample_structures()[1])
+    grammar = template(geometry.numbers, TOKENIZER)
+    ((ids,),) = decode_constrained(after.eval(), [source_ids(geometry, TOKENIZER)], [grammar])
+    read_delta(TOKENIZER.decode(ids.tolist()), Crystal.of(geometry))
+
+
+def test_an_init_that_is_not_there_is_the_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="--init"):
+        from_pretrained(str(tmp_path), TOKENIZER)
 
 
 def test_training_on_nothing_is_the_users_mistake(tmp_path, capsys):
