@@ -1,16 +1,14 @@
 """What each part of the sequence reward is good for: the same fine-tuning with and without it.
 
-    python -m t2relax.ablation --data TRAIN.parquet --val VAL.parquet --init START --out DIR
+    python -m t2relax.ablation --data TRAIN.parquet --val VAL.parquet --out DIR
 
-Four arms start from one checkpoint, take the same number of steps over the same inputs and are
-compared by free, greedy decoding of validation structures: the token loss alone, and, without it,
-the physical reward, the text reward and their sum. It was published that a model without ROUGE and
-BLEU loses atoms; DIR/ablation.md says whether it does here. The last weights of an arm count, none
-are selected, so that the structures of the comparison have decided nothing. A finished run is
-DIR/runs/ARM-SEED.json and is not run again.
-
-A start that writes free text badly shows little: train it first with the token loss,
-`python -m t2relax.train_seq --token 1 --rouge 0 --bleu 0 --physical 0 … --out START`.
+A checkpoint that was trained to be decoded under the grammar hardly writes species by itself, so it
+is first trained with the token loss (DIR/start). From there four arms take the same number of steps
+over the same inputs: the token loss alone, and, without it, the physical reward, the text reward
+and their sum. They are compared by free, greedy decoding of validation structures. It was published
+that a model without ROUGE and BLEU loses atoms; DIR/ablation.md says whether it does here. The last
+weights of an arm count, none are selected, so that the structures of the comparison have decided
+nothing. A finished run is DIR/runs/ARM-SEED.json and is not run again.
 """
 
 from __future__ import annotations
@@ -31,11 +29,11 @@ from tqdm import tqdm
 
 from benchmarks.core import UserError
 from t2relax import model as t5
+from t2relax import train_seq
 from t2relax.ablation_report import START, Outcome, write_report
 from t2relax.dataset import Pair, read_pairs
 from t2relax.policy import Example, Policy, Settings, load_free, optimizer_of, updates
 from t2relax.reward import ESTIMATORS, Reward
-from t2relax.train_seq import start_of, subset, validate
 
 ARMS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -46,6 +44,27 @@ ARMS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     }
 )
 """Weights of the loss and of the parts of the reward."""
+TOKEN_RATE: Final = 3e-3
+"""Learning rate of the training of the start, that of `t2relax.train`."""
+
+
+def make_start(args: argparse.Namespace) -> Path:
+    """The checkpoint that all arms start from: `--init` after its training with the token loss."""
+    folder: Path = args.out / "start"
+    if not args.start_steps:
+        return Path(args.init)
+    if not (folder / t5.WEIGHTS).is_file():
+        sources = [x for path in args.data for x in ("--data", path)]
+        sources += [x for path in args.val for x in ("--val", path)]
+        paths = ["--init", str(args.init), "--out", str(folder)]
+        weights = [x for name, value in ARMS["token"].items() for x in (f"--{name}", str(value))]
+        # Validation is also where an interrupted training goes on.
+        every = max(1, args.start_steps // 5)
+        steps = ["--steps", str(args.start_steps), "--eval-steps", str(every)]
+        sizes = ["--batch-size", "32", "--learning-rate", str(TOKEN_RATE)]
+        argv = [*sources, *paths, *weights, *steps, *sizes]
+        train_seq.train(train_seq.parse(argv), argv)
+    return folder
 
 
 class Ablation:
@@ -57,13 +76,14 @@ class Ablation:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
+        self.start = make_start(args)
         self.pairs, origin = read_pairs(args.data, "train")
         val_pairs, val_origin = read_pairs(args.val, "val")
         if not self.pairs or not val_pairs:
             raise UserError("no pairs to train or to compare on")
-        self.examples: list[Example] = subset(val_pairs, args.eval_size)
+        self.examples: list[Example] = train_seq.subset(val_pairs, args.eval_size)
         self.origin = {
-            "start": start_of(args.init)["weights"],
+            "start": train_seq.start_of(self.start)["weights"],
             "data": origin,
             "validation_data": val_origin,
             "n_examples": len(self.examples),
@@ -73,7 +93,7 @@ class Ablation:
 
     def outcomes(self) -> list[Outcome]:
         """The start and all arms, seed by seed, run where they are not recorded."""
-        runs = [(START, 0, Settings(steps=0))]
+        runs = [(START, 0, Settings(steps=0, failure=self.args.failure))]
         for seed in self.args.seeds:
             runs += [(arm, seed, self._settings(arm, seed)) for arm in ARMS]
         return [self._outcome(*run) for run in runs]
@@ -100,7 +120,7 @@ class Ablation:
 
     def _run(self, name: str, settings: Settings) -> dict[str, Any]:
         """Train and decode; null in a column stands for no value."""
-        model = load_free(self.args.init, "cuda" if torch.cuda.is_available() else "cpu")
+        model = load_free(self.start, "cuda" if torch.cuda.is_available() else "cpu")
         policy = Policy(model, settings, Reward(settings.failure))
         began, steps = time.monotonic(), 0
         if settings.steps:
@@ -111,7 +131,7 @@ class Ablation:
                 if time.monotonic() - began > 60 * self.args.minutes:
                     break
         minutes = (time.monotonic() - began) / 60
-        columns = validate(model, self.examples, policy.reward)
+        columns = train_seq.validate(model, self.examples, policy.reward)
         plain = {k: [x if np.isfinite(x) else None for x in v.tolist()] for k, v in columns.items()}
         return {"steps": steps, "minutes": round(minutes, 2), "columns": plain}
 
@@ -138,7 +158,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", action="append", required=True, help="training data; may be repeated")
     add("--val", action="append", required=True, help="validation data; may be repeated")
     add("--out", type=Path, required=True)
-    add("--init", type=Path, default=t5.CHECKPOINT, help="checkpoint that all arms start from")
+    add("--init", type=Path, default=t5.CHECKPOINT, help="checkpoint")
+    add("--start-steps", type=int, default=1500, help="of token loss before the arms; 0: none")
     add("--seeds", type=_seeds, default=(0, 1, 2), help="of the runs of each arm, as 0,1,2")
     add("--steps", type=int, default=default.steps, help="of each run")
     add("--minutes", type=float, default=20.0, help="most time for the training of a run")

@@ -106,22 +106,24 @@ def _measure(
 
 
 def verdict(found: Mapping[str, Mapping[str, Floats]]) -> str:
-    """One sentence on whether atoms are lost without the text reward, from the numbers."""
+    """Whether atoms are lost without the text reward, in two sentences."""
     kept = {arm: measures[CLAIM] for arm, measures in found.items()}
     apart = {arm: Estimate.of(kept["physical"] - kept[arm]) for arm in ("weighted", "text", START)}
     lost = {arm: each.high is not None and each.high < 0 for arm, each in apart.items()}
     if lost["weighted"] and lost[START]:
         answer = "holds here"
     elif lost["weighted"]:
-        answer = "holds here only in part: less is gained without them, but none are lost"
+        answer = "holds here only in part: fewer are kept than with them, not fewer than before"
     elif lost[START]:
-        answer = "does not hold here: they are lost with and without them"
+        answer = "does not hold here: as many are lost with them"
+    elif (apart[START].low or 0.0) > 0:
+        answer = "does not hold here: without them more are kept than before"
     else:
-        answer = "does not hold here"
+        answer = "is not borne out here: no loss can be told from chance"
     rates = ", ".join(f"{arm} {100 * values[0]:.1f} %" for arm, values in kept.items())
     gaps = ", ".join(f"{_points(each)} against {arm}" for arm, each in apart.items())
     return (
-        f"The claim that atoms are lost without ROUGE and BLEU {answer}: elements are preserved in "
+        f"The claim that atoms are lost without ROUGE and BLEU {answer}. Elements are preserved in "
         f"{rates}; the physical reward alone is {gaps} (points, 95 % intervals)."
     )
 
@@ -231,7 +233,7 @@ def _panel(
         names, values = zip(*single, strict=True)
         sns.stripplot(
             x=values, y=names, hue=names, order=arms, hue_order=arms, palette=palette, size=4,
-            alpha=0.5, jitter=False, legend=False, ax=axes,
+            edgecolor="white", linewidth=0.6, jitter=False, legend=False, ax=axes, zorder=4,
         )  # fmt: skip
     for place, arm in enumerate(arms):
         estimate = table[arm][name]

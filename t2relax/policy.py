@@ -46,13 +46,15 @@ class Settings:
     failure: float = FAILURE
     """Physical reward of a text that is not a structure of the input's atoms [-Å]."""
     estimator: str = "group"
+    """Mean validation reward after 70 steps at a learning rate of 3e-4: self-critical -0.11,
+    minimum-risk and group -0.08 (start -0.31)."""
     group: int = 4
     """Texts sampled for each input, at temperature 1."""
     batch_size: int = 16
     """Inputs in a step."""
-    steps: int = 100
-    learning_rate: float = 1e-4
-    """Of the first step; falls to zero linearly."""
+    steps: int = 120
+    learning_rate: float = 1e-3
+    """Of the first step; falls to zero linearly. The same reward at 1e-4: -0.17, here +0.02."""
     seed: int = 0
 
     @property

@@ -340,9 +340,10 @@ def test_the_ablation_writes_its_report_and_runs_nothing_twice(
 ):
     sizes = ["--batch-size", "2", "--group", "2", "--eval-size", "3", "--steps", "1"]
     paths = ["--data", archive, "--val", archive, "--init", str(start), "--out", str(tmp_path)]
-    argv = [*paths, *sizes, "--seeds", "0,1"]
+    argv = [*paths, *sizes, "--seeds", "0,1", "--start-steps", "1"]
     assert ablation.main(argv) == 0
     assert "ROUGE and BLEU" in capsys.readouterr().out
+    assert T5Relaxer(tmp_path / "start", mode="free").max_sites == 8
     assert len(list((tmp_path / "runs").glob("*.json"))) == 9
     names = ["ablation.json", "ablation.md", "ablation.png", "ablation.svg"]
     before = {name: (tmp_path / name).read_bytes() for name in names}
@@ -369,9 +370,10 @@ def outcomes(**kept):
 @pytest.mark.parametrize(
     ("physical", "start_rate", "answer"),
     [
-        (0.2, 0.9, "here:"),
+        (0.2, 0.9, "holds here."),
         (0.5, 0.5, "only in part"),
-        (0.9, 0.9, "does not hold here:"),
+        (0.9, 0.9, "not borne out"),
+        (0.9, 0.2, "does not hold here: without them more"),
     ],
 )
 def test_the_verdict_follows_from_the_numbers(physical, start_rate, answer):
@@ -404,4 +406,8 @@ def test_no_pairs_to_compare_on_is_the_users_mistake(archive, start, tmp_path):
         )
     assert mistake.value.code == 2
     with pytest.raises(UserError):
-        ablation.Ablation(ablation.parse(["--data", "no.npz", "--val", archive, "--out", "x"]))
+        ablation.Ablation(
+            ablation.parse(
+                ["--data", "no.npz", "--val", archive, "--out", "x", "--start-steps", "0"]
+            )
+        )
