@@ -36,3 +36,5 @@ lint: env
 leaderboard: env
 	$(BIN)/python -m leaderboard leaderboard/runs/* --out leaderboard/boards \
 		--readme README.md $(CHECK)
+	$(BIN)/python -m leaderboard leaderboard/subsets/substitution-test-150 \
+		--out leaderboard/boards/substitution-test-150 $(CHECK)

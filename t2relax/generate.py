@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from t2relax.dataset import pad
-from t2relax.tokens import COARSE, FINE, FORCED, ORDINAL, PAD_ID, REST, Template
+from t2relax.tokens import COARSE, FINE, FORCED, ORDINAL, PAD_ID, REST, TARGET_SIZE, Template
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -168,7 +168,10 @@ def decode_free(
     sources: Sequence[Sequence[int]],
     max_new_tokens: int,
 ) -> list[list[int]]:
-    """Plain greedy decoding; what comes out may be no structure at all."""
+    """Plain greedy decoding; what comes out may be no structure at all.
+
+    Tokens that only inputs have are left out: the objective never weighs them.
+    """
     inputs = torch.from_numpy(pad(sources, PAD_ID)).to(model.device)
     rows = model.generate(
         input_ids=inputs,
@@ -176,5 +179,6 @@ def decode_free(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
+        suppress_tokens=list(range(TARGET_SIZE, model.config.vocab_size)),
     )
     return [row[1:].tolist() for row in rows.cpu()]

@@ -11,11 +11,16 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNS = sorted(path for path in (ROOT / "leaderboard" / "runs").iterdir() if path.is_dir())
 
+SUBSETS = sorted(path for path in (ROOT / "leaderboard" / "subsets").iterdir() if path.is_dir())
+
 
 def test_the_committed_leaderboard_is_what_the_stored_runs_give():
     from leaderboard.files import stale
 
-    different = stale(RUNS, ROOT / "leaderboard" / "boards", readme=ROOT / "README.md")
+    boards = ROOT / "leaderboard" / "boards"
+    different = stale(RUNS, boards, readme=ROOT / "README.md")
+    for subset in SUBSETS:
+        different += stale([subset], boards / subset.name)
     assert different == [], "run `make leaderboard`"
 
 
@@ -27,7 +32,7 @@ def test_the_embedded_board_has_every_model_of_the_first_leaderboard():
 
 
 def test_structures_that_are_not_ours_are_not_committed():
-    parts = [path for path in RUNS[1:] for path in path.rglob("part-*.parquet")]
+    parts = [path for path in [*RUNS[1:], *SUBSETS] for path in path.rglob("part-*.parquet")]
     assert parts == []
 
 
