@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -37,10 +38,10 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> Student:
     """
     if (Path(name) / t5.CODEC_FILE).is_file():
         t5.load(Path(name))  # refuses another codec
-        return Student.from_pretrained(name, dtype=torch.float32)
+        return _read(name, local=True)
     local = Path(name).is_dir()  # then nothing is to be asked of the hub
     try:
-        model = Student.from_pretrained(name, dtype=torch.float32, local_files_only=local)
+        model = _read(name, local)
         pieces = AutoTokenizer.from_pretrained(name, local_files_only=local)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -59,6 +60,11 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> Student:
     model.config.pad_token_id = model.config.decoder_start_token_id = PAD_ID
     model.config.eos_token_id = EOS_ID
     return model
+
+
+def _read(name: str, local: bool) -> Student:
+    found = Student.from_pretrained(name, dtype=torch.float32, local_files_only=local)
+    return cast("Student", found)
 
 
 def _means(table: Tensor, ids: Sequence[Sequence[int]]) -> Tensor:
