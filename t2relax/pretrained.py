@@ -69,7 +69,8 @@ def _read(name: str, local: bool) -> Student:
 
 def _means(table: Tensor, ids: Sequence[Sequence[int]]) -> Tensor:
     """(len(ids), width) mean of the rows named; where none is, a draw like the table's rows."""
-    drawn = table.mean(dim=0) + table.std(dim=0) * torch.randn(len(ids), table.shape[1])
+    noise = torch.randn(len(ids), table.shape[1], dtype=table.dtype)
+    drawn = table.mean(dim=0) + table.std(dim=0) * noise
     for row, pieces in zip(drawn, ids, strict=True):
         if pieces:
             row.copy_(table[list(pieces)].mean(dim=0))

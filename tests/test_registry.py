@@ -19,6 +19,8 @@ def test_the_models_of_the_first_board_are_there():
         "gbr",
         "t5",
         "t5-free",
+        "t5-sym",
+        "t5-best8",
         "chgnet",
         "mace",
         "mace-mp-0",
