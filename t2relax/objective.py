@@ -9,6 +9,7 @@ leading digits before the rest, both before what the input already determines.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -78,20 +79,29 @@ class Student(T5ForConditionalGeneration):
         """As the base class; with `loss_weights` (like `labels`) the loss is the objective."""
         if loss_weights is None or labels is None:
             return super().forward(input_ids=input_ids, labels=labels, **rest)
-        mask = rest["attention_mask"]
+        mask = cast("Tensor", rest["attention_mask"])
         encoded = self.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        logits = self.target_logits(encoded, mask, labels).float()
+        counted = labels != IGNORE
+        return Seq2SeqLMOutput(loss=self._loss(logits, labels[counted], loss_weights[counted]))
+
+    def target_logits(self, encoded: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+        """(n_counted, TARGET_SIZE) for the labels that count, row by row.
+
+        Args:
+            encoded: (n, source, width) what the encoder made of the inputs.
+            mask: (n, source) 1 where there is an input.
+            labels: (n, target) ids, `IGNORE` where there is none.
+        """
         hidden = self.decoder(
             input_ids=self._shift_right(labels),
             encoder_hidden_states=encoded,
             encoder_attention_mask=mask,
             use_cache=False,
-        ).last_hidden_state
-        counted = labels != IGNORE
-        hidden = hidden[counted]
+        ).last_hidden_state[labels != IGNORE]
         if self.config.scale_decoder_outputs:
             hidden = hidden * self.model_dim**-0.5
-        logits = functional.linear(hidden, self.lm_head.weight[:TARGET_SIZE]).float()
-        return Seq2SeqLMOutput(loss=self._loss(logits, labels[counted], loss_weights[counted]))
+        return functional.linear(hidden, self.lm_head.weight[:TARGET_SIZE])
 
     def _loss(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         log_p = functional.log_softmax(logits, dim=-1)

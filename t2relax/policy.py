@@ -179,18 +179,10 @@ class Policy:
         inputs, mask = self._inputs(sources)
         repeats = len(texts) // len(sources)
         encoded = self.model.encoder(input_ids=inputs, attention_mask=mask).last_hidden_state
-        hidden = self.model.decoder(
-            input_ids=self.model.prepare_decoder_input_ids_from_labels(labels),
-            encoder_hidden_states=encoded.repeat_interleave(repeats, 0),
-            encoder_attention_mask=mask.repeat_interleave(repeats, 0),
-            use_cache=False,
-        ).last_hidden_state
-        if self.model.config.scale_decoder_outputs:
-            hidden = hidden * self.model.model_dim**-0.5
+        many = (encoded.repeat_interleave(repeats, 0), mask.repeat_interleave(repeats, 0))
+        logits = self.model.target_logits(*many, labels)
         counted = labels != IGNORE
-        costs = functional.cross_entropy(
-            self._logits(hidden[counted]), labels[counted], reduction="none"
-        )
+        costs = functional.cross_entropy(logits, labels[counted], reduction="none")
         return costs.new_zeros(len(texts)).index_add(0, counted.nonzero()[:, 0], costs)
 
     def _weigh(

@@ -7,14 +7,13 @@ cell, of the vectors that the operations carry into each other for the sites.
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
-from benchmarks.metrics.geometry import cell_parameters
+from benchmarks.metrics.geometry import cell_parameters, invariant, symmetry_dataset
 from t2relax.codec import Delta, standard_lattice
 
 Floats = NDArray[np.float64]
@@ -36,14 +35,10 @@ def space_group(geometry: Geometry, symprec: float) -> SpaceGroup | None:
         geometry: the crystal.
         symprec: tolerance [Å].
     """
-    from moyopy import Cell, MoyoDataset
-
-    logging.getLogger("moyo").addHandler(logging.NullHandler())
-    cell = Cell(geometry.lattice.tolist(), geometry.frac_coords.tolist(), geometry.numbers.tolist())
-    try:
-        operations = MoyoDataset(cell, symprec=symprec).operations
-    except ValueError:  # distorted beyond the tolerance's sense
+    dataset = symmetry_dataset(geometry, symprec)
+    if dataset is None:
         return None
+    operations = dataset.operations
     rotations = np.array(operations.rotations, dtype=np.float64)
     carried = np.einsum("gij,nj->gni", rotations, geometry.frac_coords)
     carried += np.array(operations.translations)[:, None]
@@ -67,10 +62,9 @@ def project(initial: Geometry, delta: Delta, group: SpaceGroup) -> Delta:
     parameters = cell_parameters(initial.lattice)
     before, after = map(standard_lattice, (parameters, parameters + delta.cellpar))
     change = after @ after.T - before @ before.T
-    change = np.einsum("gji,jk,gkl->il", group.rotations, change, group.rotations)
-    metric = before @ before.T + change / len(group.rotations)
+    metric = before @ before.T + invariant(change, group.rotations)
     moved = np.einsum("gij,nj->gni", group.rotations, delta.frac_coords)
     fracs = np.zeros_like(delta.frac_coords)
     np.add.at(fracs, group.images, moved)
-    projected = cell_parameters(np.linalg.cholesky(metric)) - parameters
+    projected = cell_parameters(np.asarray(np.linalg.cholesky(metric), np.float64)) - parameters
     return Delta(projected, fracs / len(group.rotations))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from itertools import combinations_with_replacement, product
-from typing import NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,6 +197,19 @@ def symmetry(geometry: Geometry, symprec: float) -> tuple[int, Floats]:
         coordinates; centring translations repeat a rotation. 0 and no rotation where moyopy finds
         no consistent group.
     """
+    dataset = symmetry_dataset(geometry, symprec)
+    if dataset is None:
+        return 0, np.empty((0, 3, 3))
+    return int(dataset.number), np.array(dataset.operations.rotations, dtype=np.float64)
+
+
+def symmetry_dataset(geometry: Geometry, symprec: float) -> Any:
+    """What moyopy finds, a `MoyoDataset` in the basis of the cell itself; None for no group.
+
+    Args:
+        geometry: A valid structure.
+        symprec: Tolerance [Å].
+    """
     from moyopy import Cell, MoyoDataset
 
     remarks = logging.getLogger("moyo")
@@ -204,10 +217,9 @@ def symmetry(geometry: Geometry, symprec: float) -> tuple[int, Floats]:
         remarks.addHandler(logging.NullHandler())
     cell = Cell(geometry.lattice.tolist(), geometry.frac_coords.tolist(), geometry.numbers.tolist())
     try:
-        dataset = MoyoDataset(cell, symprec=symprec)
+        return MoyoDataset(cell, symprec=symprec)
     except ValueError:  # "primitive symmetry search failed": distorted beyond the tolerance's sense
-        return 0, np.empty((0, 3, 3))
-    return int(dataset.number), np.array(dataset.operations.rotations, dtype=np.float64)
+        return None
 
 
 def free_angles(lattice: Floats, rotations: Floats) -> NDArray[np.bool_]:
@@ -226,17 +238,17 @@ def free_angles(lattice: Floats, rotations: Floats) -> NDArray[np.bool_]:
         (3,) booleans.
     """
     group = rotations if len(rotations) else np.eye(3)[None]
-    metric = _invariant(lattice @ lattice.T, group)  # exactly symmetric, as `rotations` are
+    metric = invariant(lattice @ lattice.T, group)  # exactly symmetric, as `rotations` are
     lengths = np.sqrt(np.diagonal(metric))
     free = np.zeros(3, dtype=np.bool_)
     for row, column in combinations_with_replacement(range(3), 2):
         change = np.zeros((3, 3))
         change[row, column] = change[column, row] = lengths[row] * lengths[column]
-        free |= np.abs(_cosine_rates(metric, _invariant(change, group))) > 1e-6
+        free |= np.abs(_cosine_rates(metric, invariant(change, group))) > 1e-6
     return free
 
 
-def _invariant(change: Floats, rotations: Floats) -> Floats:
+def invariant(change: Floats, rotations: Floats) -> Floats:
     """Mean of W^T dG W over the group: the part of a metric change that the symmetry allows."""
     mean: Floats = np.einsum("wki,kl,wlj->ij", rotations, change, rotations) / len(rotations)
     return mean
