@@ -36,5 +36,7 @@ lint: env
 leaderboard: env
 	$(BIN)/python -m leaderboard leaderboard/runs/* --out leaderboard/boards \
 		--readme README.md $(CHECK)
-	$(BIN)/python -m leaderboard leaderboard/subsets/substitution-test-150 \
-		--out leaderboard/boards/substitution-test-150 $(CHECK)
+	for subset in $(notdir $(wildcard leaderboard/subsets/*)); do \
+		$(BIN)/python -m leaderboard leaderboard/subsets/$$subset \
+			--out leaderboard/boards/$$subset --readme README.md $(CHECK) || exit; \
+	done

@@ -1,7 +1,7 @@
 """Render stored runs again.
 
 python -m leaderboard RUNS... --out DIR [--data PATH] [--readme README.md] [--check]
-python -m leaderboard RUNS... --strip DIR [--data PATH]
+python -m leaderboard RUNS... --strip DIR [--data PATH] [--functional NAME] [--unseen-in DATA]
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m leaderboard",
-        description="Score stored runs; write leaderboard.md, json, csv, svg, png and slices.md.",
+        description="Score stored runs; write leaderboard.md, .json, .csv, .svg, .png, slices.md "
+        "and differences.md.",
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, help="model folders, or folders of them")
@@ -43,19 +44,24 @@ def _parser() -> argparse.ArgumentParser:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
     target.add_argument("--strip", type=Path, metavar="DIR", help=_STRIP)
+    add("--functional", metavar="NAME", help="with --strip: keep its samples only")
+    add("--unseen-in", action="append", default=[], metavar="DATA", help=_UNSEEN)
     return parser
 
 
 _DATA = "data that the runs were made on; the embedded set is found without; may be repeated"
 _README = "also write the tables between the <!-- leaderboard:NAME --> markers of this file"
+_UNSEEN = "with --strip: leave out the compositions of this training data; may be repeated"
 _STRIP = "instead copy the runs as scores without structures, to commit where the data are not ours"
 
 
 def _run(options: argparse.Namespace) -> int:
     datasets = _load(options.data, options.split)
     if options.strip is not None:
-        _strip(options.runs, datasets, options.strip)
+        _strip(options, datasets)
         return 0
+    if options.functional or options.unseen_in:
+        raise UserError("--functional and --unseen-in choose what --strip DIR writes: give it")
     if options.check:
         different = stale(options.runs, options.out, datasets, readme=options.readme)
         for path in different:
@@ -76,13 +82,19 @@ def _load(sources: Sequence[str], split: str | None) -> list[Dataset]:
     return [load(source, split=split) for source in sources]
 
 
-def _strip(folders: Sequence[Path], datasets: Sequence[Dataset], out: Path) -> None:
+def _strip(options: argparse.Namespace, datasets: Sequence[Dataset]) -> None:
+    from benchmarks.data import load
     from benchmarks.store import read_runs
     from leaderboard.scores import scores, strip
+    from leaderboard.subset import Subset
 
-    for run in read_runs(folders):
+    # a single file has no splits to choose from
+    parts = [None if source.endswith(".parquet") else "train" for source in options.unseen_in]
+    unseen = [load(x, split=part) for x, part in zip(options.unseen_in, parts, strict=True)]
+    subset = Subset(functional=options.functional, unseen_in=unseen)
+    for run in read_runs(options.runs):
         table = scores(run, find_dataset(run, datasets), store=False)
-        print(f"wrote {strip(run, table, out)}")
+        print(f"wrote {strip(*subset.of(run, table), options.strip)}")
 
 
 if __name__ == "__main__":

@@ -37,11 +37,12 @@ def publish(
 
     Args:
         run_folders: Model folders, or folders of them.
-        out: Where leaderboard.md, .json, .csv, .svg, .png and slices.md go.
+        out: Where leaderboard.md, .json, .csv, .svg, .png, slices.md and differences.md go.
         datasets: Data that the runs may be of; the embedded set is found without. Where a run's
             data are not at hand its stored scores are read.
-        readme: File whose sections between `<!-- leaderboard:NAME -->` and
-            `<!-- /leaderboard -->` are replaced, NAME being a board's `name`.
+        readme: File whose sections up to `<!-- /leaderboard -->` are replaced: after
+            `<!-- leaderboard:NAME -->`, NAME being a board's `name`, by the board, after
+            `<!-- table:TITLE -->`, TITLE being its heading, by the board without its notes.
 
     Raises:
         UserError: A run is damaged, cannot be scored, or the README has no section for any board.
@@ -134,6 +135,7 @@ def documents(boards: Sequence[Board], out: Path, readme: Path | None) -> dict[P
         texts[folder / "leaderboard.json"] = to_json(board)
         texts[folder / "leaderboard.csv"] = to_csv(board)
         texts[folder / "slices.md"] = board.slices
+        texts[folder / "differences.md"] = board.differences
     if readme is not None:
         texts[readme] = _with_sections(readme, boards)
     return texts
@@ -154,21 +156,25 @@ def _folders(boards: Sequence[Board], out: Path) -> list[Path]:
 
 
 def _with_sections(readme: Path, boards: Sequence[Board]) -> str:
-    from leaderboard.render import markdown
+    from leaderboard.render import markdown, title
 
     if not readme.exists():
         raise UserError(f"{readme}: no such file")
     text = readme.read_text(encoding="utf-8")
-    markers = {f"<!-- leaderboard:{board.name} -->": board for board in boards}
-    present = {mark: board for mark, board in markers.items() if mark in text}
-    if not present:
-        raise UserError(f"{readme} has none of the markers {', '.join(markers)}")
-    for marker, board in present.items():
+    sections = {}
+    for board in boards:
+        sections[f"<!-- leaderboard:{board.name} -->"] = markdown(board, heading="### ")
+        sections[f"<!-- table:{title(board)} -->"] = markdown(board, heading="#### ", noted=False)
+    if not any(marker in text for marker in sections):
+        raise UserError(f"{readme} has none of the markers {', '.join(sections)}")
+    for marker, section in sections.items():
+        if marker not in text:
+            continue
         before, rest = text.split(marker, 1)
         if CLOSING not in rest:
             raise UserError(f"{readme}: no {CLOSING} after {marker}")
         after = rest.split(CLOSING, 1)[1]
-        text = f"{before}{marker}\n{markdown(board, heading='### ')}{CLOSING}{after}"
+        text = f"{before}{marker}\n{section}{CLOSING}{after}"
     return text
 
 

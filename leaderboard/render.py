@@ -157,18 +157,19 @@ def _cells(board: Board) -> list[list[str]]:
     return [[column.cell(row) for column in COLUMNS] for row in board.rows]
 
 
-def markdown(board: Board, heading: str = "# Leaderboard: ") -> str:
+def markdown(board: Board, heading: str = "# Leaderboard: ", *, noted: bool = True) -> str:
     """Title, table and notes.
 
     Args:
         board: What to show.
         heading: Stands before the title.
+        noted: With the notes.
     """
     lines = [[column.header for column in COLUMNS], *_cells(board)]
     header, *rows = (f"| {' | '.join(_escaped(line))} |" for line in lines)
     rule = "|" + "|".join([" ---: ", " --- "] + [" ---: "] * (len(COLUMNS) - 2)) + "|"
-    listed = [f"- {note}" for note in notes(board)]
-    return "\n".join([heading + title(board), "", header, rule, *rows, "", *listed]) + "\n"
+    listed = ["", *(f"- {note}" for note in notes(board))] if noted else []
+    return "\n".join([heading + title(board), "", header, rule, *rows, *listed]) + "\n"
 
 
 def _escaped(cells: Sequence[str]) -> list[str]:

@@ -19,8 +19,9 @@ from benchmarks.core import Status, UserError
 from benchmarks.data import ids_sha256
 from benchmarks.metrics import METRICS, Metric, Reduce
 from benchmarks.store import Run
-from leaderboard import slices
+from leaderboard import differences, slices
 from leaderboard.bootstrap import Floats, Resampling, estimates, interval, ranks, wilson
+from leaderboard.samples import per_sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +77,8 @@ class Board:
     notes: tuple[str, ...]
     slices: str
     """Markdown of `leaderboard.slices`."""
+    differences: str
+    """Markdown of `leaderboard.differences`."""
 
     @property
     def name(self) -> str:
@@ -107,15 +110,24 @@ def board(
     common = _common_ids(tables)
     if runs and not common:
         raise UserError(f"{', '.join(run.name for run in runs)}: no sample in common to compare")
-    rows, ties = _rows(runs, tables, common, replicates, np.random.default_rng(seed))
     everyone = [*runs, *ended]
+    rows: tuple[Row, ...] = ()
+    ties: tuple[tuple[str, str], ...] = ()
+    sliced = apart = ""
+    if runs:
+        heading = str(runs[0].identity["dataset"])
+        resampling = _resampling(tables[0], common, replicates, np.random.default_rng(seed))
+        rows, ties = _rows(runs, tables, common, resampling)
+        sliced = slices.markdown(runs, tables, heading)
+        apart = _differences(rows, runs, tables, common, resampling, heading)
     return Board(
         dataset=_dataset(everyone, common),
         environment=_environment(everyone),
         rows=rows,
         ties=ties,
         notes=(*_unshared(runs, tables, common), *_left_out(ended)),
-        slices=slices.markdown(runs, tables, str(everyone[0].identity["dataset"])) if runs else "",
+        slices=sliced,
+        differences=apart,
     )
 
 
@@ -124,17 +136,35 @@ def _common_ids(tables: Sequence[pd.DataFrame]) -> list[str]:
     return sorted(set.intersection(*shared)) if shared else []
 
 
+def _resampling(
+    table: pd.DataFrame, common: Sequence[str], replicates: int, rng: np.random.Generator
+) -> Resampling:
+    groups = table.drop_duplicates("sample_id").set_index("sample_id")["group"]
+    return Resampling.of(list(groups.loc[list(common)]), replicates, rng)
+
+
+def _differences(
+    rows: Sequence[Row],
+    runs: Sequence[Run],
+    tables: Sequence[pd.DataFrame],
+    common: Sequence[str],
+    resampling: Resampling,
+    heading: str,
+) -> str:
+    """Every model, in the order of the board, against those that are no language model."""
+    by_model = {run.name: table for run, table in zip(runs, tables, strict=True)}
+    models = [row.model for row in rows]
+    rivals = [row.model for row in rows if row.family != "llm"]
+    ordered = [by_model[model] for model in models]
+    return differences.markdown(models, rivals, ordered, common, resampling, heading)
+
+
 def _rows(
     runs: Sequence[Run],
     tables: Sequence[pd.DataFrame],
     common: Sequence[str],
-    replicates: int,
-    rng: np.random.Generator,
+    resampling: Resampling,
 ) -> tuple[tuple[Row, ...], tuple[tuple[str, str], ...]]:
-    if not runs:
-        return (), ()
-    groups = tables[0].drop_duplicates("sample_id").set_index("sample_id")["group"]
-    resampling = Resampling.of(list(groups.loc[list(common)]), replicates, rng)
     found = [_model(table, common, resampling) for table in tables]
     scores = np.stack([numbers[:, _POSITION[RANKED_BY]] for _, numbers in found], axis=1)
     placed = ranks(scores)
@@ -161,39 +191,11 @@ def _model(
     table: pd.DataFrame, common: Sequence[str], resampling: Resampling
 ) -> tuple[NDArray[np.int64], Floats]:
     """Samples that count (n_metrics,), and estimates (1 + replicates, n_metrics)."""
-    failed = table["scored"].to_numpy() == 0
-    values = np.stack([_filled(table, metric, failed) for metric in _SAMPLED], axis=1)
-    weights = np.stack([_weights(table, metric) for metric in _SAMPLED], axis=1)
-    values, weights = (_per_sample(table, part, common) for part in (values, weights))
+    values, weights = per_sample(table, _SAMPLED, common)
     numbers = estimates([metric.reduce for metric in _SAMPLED], values, weights, resampling)
     skill = np.array([metric.reduce is Reduce.SKILL for metric in _SAMPLED])
     counted = np.isfinite(values) & np.isfinite(weights) & (skill | (weights != 0))
     return counted.sum(axis=0), numbers
-
-
-def _filled(table: pd.DataFrame, metric: Metric, failed: NDArray[np.bool_]) -> Floats:
-    """The metric's column with the value of a failure filled in."""
-    values = table[metric.column].to_numpy(dtype=float)
-    if metric.failure is None:
-        return values
-    if isinstance(metric.failure, str):
-        return np.where(failed, table[metric.failure].to_numpy(dtype=float), values)
-    # a rung of the ladder has a value for an invalid answer, which stays
-    return np.where(failed & np.isnan(values), metric.failure, values)
-
-
-def _weights(table: pd.DataFrame, metric: Metric) -> Floats:
-    if metric.weight is None:
-        return np.ones(len(table))
-    return table[metric.weight].to_numpy(dtype=float)
-
-
-def _per_sample(table: pd.DataFrame, columns: Floats, common: Sequence[str]) -> Floats:
-    """Mean over the repeats of each common sample, in the order of `common`."""
-    import pandas as pd
-
-    means = pd.DataFrame(columns).groupby(table["sample_id"].to_numpy()).mean()
-    return means.loc[list(common)].to_numpy(dtype=float)
 
 
 def _values(

@@ -10,12 +10,13 @@ import pytest
 from benchmarks.core import ANSWERED, SCORED, Geometry, Sample, Status, UserError
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import Record, RunWriter, read_run
-from leaderboard import publish, slices
+from leaderboard import differences, publish, slices
 from leaderboard.__main__ import main
 from leaderboard.bootstrap import Resampling, estimates, ranks, wilson
 from leaderboard.files import make_boards, stale
 from leaderboard.render import markdown, table, to_csv, to_json
 from leaderboard.scores import FILE, crystal_system, reduced_composition, scores
+from leaderboard.subset import Subset
 from leaderboard.summary import board
 
 
@@ -336,6 +337,30 @@ def test_slices_show_where_a_model_fails():
     assert "| fails | 0 | — | 4 | 0.375 [0.000, 0.750] |" in lines
 
 
+def errors(values, scored=(1, 1, 1, 1)):
+    """A table of scores in which every error of sample k is `values[k]`."""
+    column = np.where(np.array(scored) == 1, values, np.nan)
+    names = ("score", "lattice_error", "volume_error", "strain", "position_error")
+    return pd.DataFrame(
+        {"sample_id": list("abcd"), "scored": scored} | dict.fromkeys(names, column)
+    )
+
+
+def test_differences_are_paired_and_not_read_from_two_intervals():
+    spread = np.array([0.0, 1.0, 2.0, 3.0])
+    tables = [errors(spread), errors(spread + 0.25), errors(spread, scored=(1, 1, 1, 0))]
+    resampling = Resampling.of(list("abcd"), 500, np.random.default_rng(0))
+    text = differences.markdown(
+        ["base", "off", "fails"], ["base"], tables, list("abcd"), resampling, "toy"
+    )
+    lattice = text.split("| lattice_mae (Å) | − base |")[1].split("\n\n")[0]
+    assert "| base |  |" in lattice
+    assert "| off | **+0.250 [+0.250, +0.250]** |" in lattice, "each alone spreads over 3"
+    assert "| fails | +0.000 [+0.000, +0.000], n = 3 |" in lattice
+    score = text.split("| score | − base |")[1].split("\n\n")[0]
+    assert "| fails | -0.750 [" in score, "a failure earns 0, over all samples"
+
+
 @pytest.mark.parametrize(
     ("cell", "system"),
     [((4, 4, 4), "cubic"), ((4, 4, 5), "tetragonal"), ((4, 5, 6), "orthorhombic")],
@@ -439,6 +464,29 @@ def test_stored_scores_are_read_where_structures_may_not_be_kept(tmp_path, toy):
     )
 
 
+def test_what_a_training_saw_is_left_out_under_another_name(tmp_path, toy):
+    run = read_run(write(tmp_path, "m", oracle, toy))
+    table = scores(run, toy).assign(functional=["pbe"] * 6 + ["scan"] * 2)
+    training = Memory(2)  # one composition, which the first two samples of the eight have
+    training.name, training.split = "gpaw", "train"
+    part, kept = Subset(functional="pbe", unseen_in=[training]).of(run, table)
+    assert part.identity["dataset"] == "toy (pbe, no composition of gpaw/train)"
+    assert list(kept["sample_id"]) == list(toy.ids[2:6])
+    assert run.identity["dataset"] == "toy"
+    assert Subset().of(run, table)[1] is table
+    with pytest.raises(UserError, match=r"'m' holds no sample of toy \(pbesol\)"):
+        Subset(functional="pbesol").of(run, table)
+
+
+def test_a_part_of_a_run_is_a_board_of_its_own(tmp_path, toy, capsys):
+    scores(read_run(write(tmp_path / "runs", "m", oracle, toy)), toy)
+    bare = str(tmp_path / "bare")
+    assert main([str(tmp_path / "runs"), "--strip", bare, "--functional", "pbe"]) == 0
+    assert make_boards([Path(bare)])[0].name == "toy (pbe)/test"
+    assert main([bare, "--out", str(tmp_path / "out"), "--functional", "pbe"]) == 2
+    assert capsys.readouterr().err.endswith("choose what --strip DIR writes: give it\n")
+
+
 def test_stored_scores_must_be_of_this_run_and_evaluator(tmp_path, toy, monkeypatch):
     run = read_run(write(tmp_path, "m", oracle, toy, chosen=[0, 1]))
     scores(run, toy)
@@ -474,7 +522,9 @@ def test_rendering_twice_is_byte_identical(tmp_path, toy, runs):
     contents = []
     for out in (tmp_path / "one", tmp_path / "two"):
         files = publish([runs], out, [toy]).files
-        assert [path.suffix for path in files] == [".md", ".json", ".csv", ".md", ".svg", ".png"]
+        names = ["leaderboard.md", "leaderboard.json", "leaderboard.csv", "slices.md"]
+        names += ["differences.md", "leaderboard.svg", "leaderboard.png"]
+        assert [path.name for path in files] == names
         contents.append([path.read_bytes() for path in files])
     assert contents[0] == contents[1]
 
@@ -530,6 +580,17 @@ def test_check_names_what_differs_and_writes_nothing(tmp_path, toy, runs, capsys
     printed = capsys.readouterr().out.splitlines()
     assert [Path(line.split()[0]).name for line in printed] == ["leaderboard.csv", "README.md"]
     assert not (out / "leaderboard.csv").exists()
+
+
+def test_a_readme_takes_a_table_without_its_notes(tmp_path, toy, runs):
+    readme = tmp_path / "README.md"
+    marker = "<!-- table:toy, split test, 8 samples -->"
+    readme.write_text(f"Before\n{marker}\n<!-- /leaderboard -->\nAfter\n")
+    publish([runs], tmp_path / "out", [toy], readme=readme)
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith(f"Before\n{marker}\n#### toy, split test, 8 samples\n\n| Rank |")
+    assert "| oracle |" in text
+    assert "Trained on" not in text
 
 
 def test_mistakes_are_one_line_and_exit_2(tmp_path, toy, runs, capsys):
