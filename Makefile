@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # Waiting threads sleep: spinning ones make everything slow once a core is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: env bench test perf lint leaderboard
+.PHONY: env bench test full perf lint leaderboard
 
 env: $(VENV)/.installed
 
@@ -23,6 +23,9 @@ bench: env
 
 test: env
 	$(BIN)/python -m pytest
+
+full: env
+	$(BIN)/python -m pytest -m full --timeout 3600
 
 perf: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/perf --override-ini addopts=-q

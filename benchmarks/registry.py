@@ -88,23 +88,30 @@ def _mace(name: str, label: str, **fields: Any) -> ModelSpec:
     )
 
 
-def _t5(name: str, label: str, **fields: Any) -> ModelSpec:
+def _t5(
+    name: str,
+    label: str,
+    *,
+    mode: str = "constrained",
+    folder: str = "checkpoint",
+    training_data: tuple[str, ...] = _BOTH,
+    track: Track = "text",
+) -> ModelSpec:
     return ModelSpec(
         name=name,
         target="t2relax.relaxer:T5Relaxer",
+        kwargs={"path": str(_ROOT / "t2relax" / folder), "mode": mode},
         family="llm",
         label=label,
-        track="text",
+        track=track,
         extra="t5",
         requires=("torch", "transformers", "safetensors"),
         weights="t2relax.model:weights",
+        training_data=training_data,
         licence="MIT",
         batch_size=32,
-        **fields,
     )
 
-
-_CHECKPOINT = str(_ROOT / "t2relax" / "checkpoint")
 
 _SPECS = (
     _trivial("identity", "Identity", "Identity (does nothing)"),
@@ -113,24 +120,16 @@ _SPECS = (
         "volume-scaling", "VolumeScaling", "DLS volume (pymatgen)", "Materials Project bond lengths"
     ),
     _trivial("gbr", "GradientBoosting", "Gradient boosting", *_BOTH, fitted="gbr.skops"),
-    _t5("t5", "T5", kwargs={"path": _CHECKPOINT}, training_data=_BOTH),
+    _t5("t5", "T5"),
+    _t5("t5-free", "T5, unconstrained", mode="free"),
+    _t5("t5-sym", "T5, symmetry kept", mode="symmetric"),
+    _t5("t5-best8", "T5, median of 8 samples", mode="best8"),
     _t5(
-        "t5-free",
-        "T5, unconstrained",
-        kwargs={"path": _CHECKPOINT, "mode": "free"},
-        training_data=_BOTH,
-    ),
-    _t5(
-        "t5-sym",
-        "T5, symmetry kept",
-        kwargs={"path": _CHECKPOINT, "mode": "symmetric"},
-        training_data=_BOTH,
-    ),
-    _t5(
-        "t5-best8",
-        "T5, median of 8 samples",
-        kwargs={"path": _CHECKPOINT, "mode": "best8"},
-        training_data=_BOTH,
+        "t5-equal",
+        "T5, equal data",
+        folder="equal",
+        training_data=("embedded/train",),
+        track="equal data",
     ),
     ModelSpec(
         name="chgnet",

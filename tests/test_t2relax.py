@@ -408,10 +408,12 @@ def test_padding_is_masked_and_ignored():
     assert ((batch["loss_weights"] > 0) == (batch["labels"] != -100)).all()
 
 
-REAL = ("gpaw/test", "substitution/val", "vasp/trajectories", "hydrides/trajectories")
+SMALL = ("gpaw/train", "gpaw/val", "gpaw/test", "substitution/val", "substitution/test")
+SMALL += ("vasp/trajectories", "hydrides/trajectories")
+LARGE = pytest.param("substitution/train", marks=pytest.mark.full)
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", [*SMALL, LARGE])
 def test_every_real_relaxation_has_a_text_that_comes_back(shared_data, name):
     from benchmarks.data import load
 
@@ -419,9 +421,7 @@ def test_every_real_relaxation_has_a_text_that_comes_back(shared_data, name):
     pairs, refused = pairs_of(samples)
     assert refused == []
     for pair in pairs:
-        source = write_cif(pair.initial)
-        assert TOKENIZER.decode(TOKENIZER.encode(source)) == source
-        assert write_cif(read_cif(source)) == source
+        assert_text_comes_back(pair.initial)
         target = write_delta(pair.delta, pair.initial)
         delta, species = read_delta(target, pair.initial)
         assert (species == pair.initial.numbers).all()
@@ -430,6 +430,25 @@ def test_every_real_relaxation_has_a_text_that_comes_back(shared_data, name):
         assert np.abs(delta.cellpar - pair.delta.cellpar)[3:].max() < 0.005
         a = pair.initial.cellpar[:3]
         assert np.linalg.norm((delta.frac_coords - pair.delta.frac_coords) * a, axis=1).max() < 1e-3
+
+
+EVERY = (*SMALL, "vasp/lemat-quirks", "substitution/train")
+
+
+@pytest.mark.parametrize(
+    "name", ["vasp/other_frames", *(pytest.param(name, marks=pytest.mark.full) for name in EVERY)]
+)
+def test_every_frame_has_a_text_that_comes_back(shared_data, name):
+    from benchmarks.data import frames
+
+    for frame in frames(str(shared_data / f"{name}.parquet")):
+        assert_text_comes_back(Crystal.of(frame.geometry))
+
+
+def assert_text_comes_back(crystal):
+    source = write_cif(crystal)
+    assert TOKENIZER.decode(TOKENIZER.encode(source)) == source
+    assert write_cif(read_cif(source)) == source
 
 
 # --- decoding ------------------------------------------------------------------------------------
@@ -694,3 +713,23 @@ def test_the_packaged_checkpoint_says_what_it_was_trained_on():
     assert set(content["training"]["data"]) == {"embedded-v1/train", "substitution/train"}
     assert t5.weights().stat().st_size < 30_000_000
     assert "trained from scratch" in (t5.CHECKPOINT / "README.md").read_text()
+
+
+def test_cost_is_measured_on_crystals_that_the_codec_takes(tmp_path):
+    from t2relax import scaling
+
+    for n_sites in scaling.SITES:
+        structure = scaling.crystal(n_sites, np.random.default_rng(0))
+        assert len(structure) == n_sites
+        assert structure.volume == pytest.approx(20 * n_sites)
+        assert_text_comes_back(Crystal.of(Geometry.of(structure)))
+    assert set(scaling.points()) >= {(1, 16), (60, 16), (4, 1), (4, 256)}
+    rows = [
+        {"sites": n, "batch": b, "seconds_per_structure": 0.01 * n, "memory_mb": 1.0 + b}
+        for n, b in scaling.points()
+    ]
+    scaling.draw(rows, tmp_path / "cost")
+    assert sorted(path.name for path in (tmp_path / "cost").iterdir()) == [
+        "scaling.csv", "scaling.png", "scaling.svg",
+    ]  # fmt: skip
+    assert (tmp_path / "cost" / "scaling.csv").read_text().splitlines()[1] == "1,16,0.01,17"
