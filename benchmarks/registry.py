@@ -88,26 +88,18 @@ def _mace(name: str, label: str, **fields: Any) -> ModelSpec:
     )
 
 
-def _t5(
-    name: str,
-    label: str,
-    *,
-    mode: str = "constrained",
-    folder: str = "checkpoint",
-    training_data: tuple[str, ...] = _BOTH,
-    track: Track = "text",
-) -> ModelSpec:
+def _t5(name: str, label: str, mode: str = "constrained") -> ModelSpec:
     return ModelSpec(
         name=name,
         target="t2relax.relaxer:T5Relaxer",
-        kwargs={"path": str(_ROOT / "t2relax" / folder), "mode": mode},
+        kwargs={"path": str(_ROOT / "t2relax" / "checkpoint"), "mode": mode},
         family="llm",
         label=label,
-        track=track,
+        track="text",
         extra="t5",
         requires=("torch", "transformers", "safetensors"),
         weights="t2relax.model:weights",
-        training_data=training_data,
+        training_data=_BOTH,
         licence="MIT",
         batch_size=32,
     )
@@ -124,13 +116,6 @@ _SPECS = (
     _t5("t5-free", "T5, unconstrained", mode="free"),
     _t5("t5-sym", "T5, symmetry kept", mode="symmetric"),
     _t5("t5-best8", "T5, median of 8 samples", mode="best8"),
-    _t5(
-        "t5-equal",
-        "T5, equal data",
-        folder="equal",
-        training_data=("embedded/train",),
-        track="equal data",
-    ),
     ModelSpec(
         name="chgnet",
         target="baselines.chgnet:CHGNet",
