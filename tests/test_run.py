@@ -105,7 +105,9 @@ def test_a_larger_run_goes_on_from_a_smaller_one(data, tmp_path, capsys):
 
 def start(command, *, flush=False):
     """The command in a process of its own; with `flush`, every batch is on disk at once."""
-    code = "import sys; from benchmarks.run import main; "
+    # A shell's background job ignores SIGINT, and so would all that it starts.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from benchmarks.run import main; "
     if flush:
         code += "from benchmarks.store import RunWriter as W; "
         code += "W.open.__func__.__kwdefaults__['flush_seconds'] = 0.0; "
