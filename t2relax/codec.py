@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from benchmarks.core import Geometry
 from benchmarks.metrics.geometry import cell_parameters, displacements
 
-CODEC_VERSION = 2
+CODEC_VERSION = 3
 """Raised when texts change their meaning; a checkpoint names the version that it was trained on."""
 LENGTH_DECIMALS = 4
 """Lengths [Å]: rounding error at most 0.00005 Å."""
@@ -113,13 +113,12 @@ def geometry_of(crystal: Crystal) -> Geometry:
 
 
 def site_labels(numbers: NDArray[np.int16]) -> list[str]:
-    """`Na1 Na2 Cl1 …`: the labels that ASE's writer gives, counted within each species."""
-    seen: dict[int, int] = {}
-    labels = []
-    for number in map(int, numbers):
-        seen[number] = seen.get(number, 0) + 1
-        labels.append(f"{chemical_symbols[number]}{seen[number]}")
-    return labels
+    """`Na1 Na2 Cl3 …`: symbol and place in the list of sites.
+
+    A number of its own makes a site easy to find again for who copies the list: the label of the
+    last site says which is next. (Labels counted within each species do not.)
+    """
+    return [f"{chemical_symbols[number]}{i}" for i, number in enumerate(map(int, numbers), start=1)]
 
 
 def write_cif(crystal: Crystal) -> str:
@@ -160,7 +159,8 @@ def standard_lattice(cellpar: NDArray[np.float64]) -> NDArray[np.float64]:
 def _ase_text(numbers: tuple[int, ...]) -> tuple[str, str]:
     """What ASE writes before the cell, and its lines of sites with `{}` for each coordinate."""
     buffer = io.BytesIO()
-    ase_write_cif(buffer, Atoms(numbers=numbers, cell=np.eye(3), pbc=True))
+    atoms = Atoms(numbers=numbers, cell=np.eye(3), pbc=True)
+    ase_write_cif(buffer, atoms, labels=[site_labels(np.array(numbers))])
     lines = [" ".join(raw.split()) for raw in buffer.getvalue().decode("latin-1").splitlines()]
     cell = lines.index(next(line for line in lines if line.startswith(CELL_TAGS[0])))
     head = [line for line in lines[:cell] if not line.startswith("_chemical_formula_structural")]

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from benchmarks.core import Geometry, Sample, UserError
 from t2relax.codec import CodecError, Crystal, Delta, delta_between, write_cif, write_delta
-from t2relax.tokens import EOS_ID, PAD_ID, Template, Tokenizer, template
+from t2relax.tokens import EOS_ID, PAD_ID, TARGET_SIZE, Template, Tokenizer, template
 
 IGNORE = -100
 """Label of padding, skipped by the loss."""
@@ -125,10 +125,12 @@ def encode_pair(pair: Pair, tokenizer: Tokenizer) -> tuple[list[int], list[int]]
     """Token ids of source and target, each with `</s>`.
 
     Raises:
-        CodecError: the pair cannot be written at the stated decimals.
+        CodecError: the pair cannot be written at the stated decimals, or has more than 99 sites.
     """
     source = tokenizer.encode(write_cif(pair.initial))
     target = tokenizer.encode(write_delta(pair.delta, pair.initial))
+    if max(target) >= TARGET_SIZE:
+        raise CodecError(f"{len(pair.initial.numbers)} sites: labels beyond 99 are no target's")
     return [*source, EOS_ID], [*target, EOS_ID]
 
 

@@ -26,6 +26,7 @@ from t2relax.tokens import (
     FINE,
     FORCED,
     ORDINAL,
+    REST,
     TARGET_SIZE,
     Template,
     ordinal_values,
@@ -47,6 +48,9 @@ class Objective:
     """Width of the smoothed target as a fraction of the change (0: the exact token)."""
     distance: float = 0.3
     """Weight of the expected distance [% or °] beside the cross-entropy (0: without)."""
+    number: float = 0.0
+    """Weight of saying any number where one is due. A number is spread over many tokens, so that
+    greedy free decoding takes another token that is only a little likely."""
 
     def weights(self, grammar: Template) -> NDArray[np.float32]:
         """(length,) of each token of a target."""
@@ -114,7 +118,12 @@ class Student(T5ForConditionalGeneration):
         soft = self.soft.to(labels.device)[place]
         number = (self.objective.distance * off * rows.exp() - soft * rows).sum(dim=-1)
         losses = losses.masked_scatter(ordinal, number)
-        return (losses * weights).sum() / weights.sum()
+        total = (losses * weights).sum()
+        if self.objective.number:
+            total = total - self.objective.number * rows.logsumexp(dim=-1).sum()
+            fine = (labels >= REST.start) & (labels < REST.stop)
+            total = total - self.objective.number * log_p[fine][:, REST].logsumexp(dim=-1).sum()
+        return total / weights.sum()
 
 
 def _soft(values: Tensor, smoothing: float) -> Tensor:

@@ -58,6 +58,7 @@ from t2relax.tokens import (
     FORCED,
     ORDINAL,
     PAD_ID,
+    REST,
     TARGET_SIZE,
     VOCABULARY,
     Tokenizer,
@@ -140,7 +141,7 @@ def test_the_text_is_the_cif_that_ase_writes_in_single_spaces_and_fixed_decimals
         "_atom_site_fract_y\n"
         "_atom_site_fract_z\n"
         "Na Na1 0.00000 0.00000 0.00000\n"
-        "Cl Cl1 0.50000 0.50000 0.50000"
+        "Cl Cl2 0.50000 0.50000 0.50000"
     )
 
 
@@ -163,7 +164,7 @@ def test_the_target_lists_changes_and_zero_has_a_plus():
         "_atom_site_fract_y\n"
         "_atom_site_fract_z\n"
         "Na Na1 +00.000 +00.000 +00.000\n"
-        "Cl Cl1 -25.000 +00.000 +00.000"
+        "Cl Cl2 -25.000 +00.000 +00.000"
     )
 
 
@@ -451,6 +452,19 @@ def assert_text_comes_back(crystal):
     assert write_cif(read_cif(source)) == source
 
 
+def test_that_a_number_is_due_counts_beside_which_one():
+    student = t5.new_model(TOKENIZER, d_model=8, d_ff=8, num_layers=1, num_heads=1, d_kv=8)
+    labels = torch.tensor([ORDINAL.start + 5, REST.start + 7, EOS_ID])
+    logits = torch.randn(3, TARGET_SIZE, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for number in (0.0, 0.5):
+        student.set_objective(Objective(number=number))
+        losses.append(student._loss(logits, labels, torch.ones(3)))
+    shares = logits.softmax(dim=-1)
+    due = shares[0, ORDINAL].sum().log() + shares[1, REST].sum().log()
+    assert (losses[1] - losses[0]).item() == pytest.approx(-0.5 * due.item() / 3, rel=1e-4)
+
+
 # --- decoding ------------------------------------------------------------------------------------
 
 
@@ -523,7 +537,7 @@ def test_what_an_untrained_model_writes_freely_is_invalid_and_kept(tiny_folder):
 
 
 def test_lost_atoms_are_invalid_with_the_sites_as_generated(tiny_folder):
-    ids = [*TOKENIZER.encode(GOOD.split("\nCl Cl1")[0]), EOS_ID]
+    ids = [*TOKENIZER.encode(GOOD.split("\nCl Cl2")[0]), EOS_ID]
     lost = T5Relaxer(tiny_folder, mode="free")._outcome(ROCKSALT, [ids])
     assert lost.status is Status.INVALID
     assert lost.structure.atomic_numbers == (11,)
