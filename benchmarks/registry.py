@@ -88,18 +88,25 @@ def _mace(name: str, label: str, **fields: Any) -> ModelSpec:
     )
 
 
-def _t5(name: str, label: str, mode: str = "constrained") -> ModelSpec:
+def _t5(
+    name: str,
+    label: str,
+    mode: str = "constrained",
+    folder: str = "checkpoint",
+    track: str = "text",
+    training_data: tuple[str, ...] = _BOTH,
+) -> ModelSpec:
     return ModelSpec(
         name=name,
         target="t2relax.relaxer:T5Relaxer",
-        kwargs={"path": str(_ROOT / "t2relax" / "checkpoint"), "mode": mode},
+        kwargs={"path": str(_ROOT / "t2relax" / folder), "mode": mode},
         family="llm",
         label=label,
-        track="text",
+        track=track,
         extra="t5",
         requires=("torch", "transformers", "safetensors"),
         weights="t2relax.model:weights",
-        training_data=_BOTH,
+        training_data=training_data,
         licence="MIT",
         batch_size=32,
     )
@@ -116,6 +123,13 @@ _SPECS = (
     _t5("t5-free", "T5, unconstrained", mode="free"),
     _t5("t5-sym", "T5, symmetry kept", mode="symmetric"),
     _t5("t5-best8", "T5, median of 8 samples", mode="best8"),
+    _t5(
+        "t5-equal",
+        "T5, equal data",
+        folder="equal",
+        track="equal data",
+        training_data=(FRAMES,),
+    ),
     ModelSpec(
         name="chgnet",
         target="baselines.chgnet:CHGNet",

@@ -2,13 +2,15 @@
 
     python -m t2relax.ablation --data TRAIN.parquet --val VAL.parquet --out DIR
 
-A checkpoint that was trained to be decoded under the grammar hardly writes species by itself, so it
-is first trained with the token loss (DIR/start). From there four arms take the same number of steps
-over the same inputs: the token loss alone, and, without it, the physical reward, the text reward
-and their sum. They are compared by free, greedy decoding of validation structures. It was published
-that a model without ROUGE and BLEU loses atoms; DIR/ablation.md says whether it does here. The last
-weights of an arm count, none are selected, so that the structures of the comparison have decided
-nothing. A finished run is DIR/runs/ARM-SEED.json and is not run again.
+From one checkpoint four arms take the same number of steps over the same inputs: the token loss
+alone, and, without it, the physical reward, the text reward and their sum. They are compared by
+free, greedy decoding of validation structures. A checkpoint that was only trained to be decoded
+under the grammar hardly writes species by itself: --start-steps trains it with the token loss first
+(DIR/start). Without --data and --val the embedded set serves, whose validation split is tiny.
+
+It was published that a model without ROUGE and BLEU loses atoms; DIR/ablation.md says whether it
+does here. The last weights of an arm count, none are selected, so that the structures of the
+comparison have decided nothing. A finished run is DIR/runs/ARM-SEED.json and is not run again.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class Ablation:
             raise UserError("no pairs to train or to compare on")
         self.examples: list[Example] = train_seq.subset(val_pairs, args.eval_size)
         self.origin = {
-            "start": train_seq.start_of(self.start)["weights"],
+            "start": t5.origin(self.start)["weights"],
             "data": origin,
             "validation_data": val_origin,
             "n_examples": len(self.examples),
@@ -155,11 +157,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, default = parser.add_argument, Settings()
-    add("--data", action="append", required=True, help="training data; may be repeated")
-    add("--val", action="append", required=True, help="validation data; may be repeated")
-    add("--out", type=Path, required=True)
+    add("--data", action="append", help="training data; may be repeated (default: embedded)")
+    add("--val", action="append", help="validation data; may be repeated (default: embedded)")
+    add("--out", type=Path, default=Path("runs/ablation"))
     add("--init", type=Path, default=t5.CHECKPOINT, help="checkpoint")
-    add("--start-steps", type=int, default=1500, help="of token loss before the arms; 0: none")
+    add("--start-steps", type=int, default=0, help="of token loss before the arms")
     add("--seeds", type=_seeds, default=(0, 1, 2), help="of the runs of each arm, as 0,1,2")
     add("--steps", type=int, default=default.steps, help="of each run")
     add("--minutes", type=float, default=20.0, help="most time for the training of a run")
@@ -169,7 +171,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=int, default=default.batch_size, help="inputs in a step")
     add("--learning-rate", type=float, default=default.learning_rate)
     add("--failure", type=float, default=default.failure, help="physical reward of no structure")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.data, args.val = args.data or ["embedded"], args.val or ["embedded"]
+    return args
 
 
 def _seeds(text: str) -> tuple[int, ...]:

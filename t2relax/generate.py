@@ -24,6 +24,9 @@ from t2relax.tokens import COARSE, FINE, FORCED, ORDINAL, PAD_ID, REST, TARGET_S
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
+ENCODED_TOKENS = 1024
+"""Tokens, padding included, that go through the encoder together on a CPU."""
+
 
 @torch.inference_mode()
 def decode_constrained(
@@ -68,9 +71,7 @@ def _decode(
     levels: NDArray[np.float64],
 ) -> NDArray[np.int64]:
     """(n, length) ids where `ids` (n, 1 + length) has the given ones behind the start token."""
-    inputs = torch.from_numpy(pad(sources, PAD_ID)).to(model.device)
-    attention = inputs != PAD_ID
-    encoded = model.encoder(input_ids=inputs, attention_mask=attention.long()).last_hidden_state
+    encoded, attention = encode(model, sources)
     targets = torch.from_numpy(ids).to(model.device)
     decoder = StaticDecoder(model, encoded[owner], attention[owner], targets.shape[1])
     level = torch.from_numpy(levels).to(encoded)
@@ -89,6 +90,28 @@ def _decode(
     return found
 
 
+def encode(
+    model: T5ForConditionalGeneration, sources: Sequence[Sequence[int]]
+) -> tuple[Tensor, Tensor]:
+    """(n, source, width) what the encoder makes of the inputs, (n, source) whether there is one.
+
+    On a CPU few inputs go together, so that what a layer holds stays in the processor's cache
+    (64 at once take twice as long); what lies behind the end of an input is 0.
+    """
+    longest = max(map(len, sources))
+    shape = (len(sources), longest)
+    encoded = torch.zeros(*shape, model.config.d_model, dtype=model.dtype, device=model.device)
+    present = torch.zeros(shape, dtype=torch.bool, device=model.device)
+    count = max(1, ENCODED_TOKENS // longest) if model.device.type == "cpu" else len(sources)
+    for first in range(0, len(sources), count):
+        ids = torch.from_numpy(pad(sources[first : first + count], PAD_ID)).to(model.device)
+        rows, mask = slice(first, first + count), ids != PAD_ID
+        hidden = model.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        encoded[rows, : ids.shape[1]] = hidden
+        present[rows, : ids.shape[1]] = mask
+    return encoded, present
+
+
 class StaticDecoder:
     """The decoder of a T5 with its caches laid out once, and no more work than the next token asks.
 
@@ -105,28 +128,36 @@ class StaticDecoder:
         self.model, self.stack, self.length = model, model.decoder, 0
         config = model.config
         self.heads, self.width = config.num_heads, config.d_kv
-        self.hidden_mask = torch.zeros(attention.shape, dtype=encoded.dtype, device=encoded.device)
-        self.hidden_mask = self.hidden_mask.masked_fill(~attention, -torch.inf)[:, None, None]
+        mask = torch.zeros(attention.shape, dtype=encoded.dtype, device=encoded.device)
+        mask = mask.masked_fill(~attention, -torch.inf)
+        self.hidden_mask = mask.repeat_interleave(self.heads, dim=0)[:, None]
         self.bias = self._bias(length, encoded)
-        shape = (2, len(encoded), self.heads, length, self.width)  # keys and values
+        shape = (2, len(encoded) * self.heads, length, self.width)  # keys and values
         self.cache = [encoded.new_zeros(shape) for _ in self.stack.block]
-        attentions = [block.layer[1].EncDecAttention for block in self.stack.block]
-        self.cross = [(self._split(x.k(encoded)), self._split(x.v(encoded))) for x in attentions]
+        self.cross = []
+        for block in self.stack.block:
+            attend = block.layer[1].EncDecAttention
+            key, value = self._split(attend.k(encoded)), self._split(attend.v(encoded))
+            self.cross.append((key.transpose(1, 2).contiguous(), value))
         self.scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
 
     def _bias(self, length: int, like: Tensor) -> Tensor:
-        """(1, heads, length, length) relative position bias, -inf for what comes later."""
+        """(heads, length, length) relative position bias, -inf for what comes later."""
         bias = self.stack.block[0].layer[0].SelfAttention.compute_bias(length, length)
         later = torch.full((length, length), -torch.inf, device=like.device).triu(1)
-        masked: Tensor = (bias + later).to(like)
+        masked: Tensor = (bias[0] + later).to(like)
         return masked
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, self.width).transpose(1, 2)
+        """(n, k, heads width) as (n heads, k, width): one product a head, without a copy later."""
+        parts = x.view(*x.shape[:2], self.heads, self.width).transpose(1, 2)
+        return parts.reshape(-1, x.shape[1], self.width)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        mixed = torch.softmax(query @ key.transpose(2, 3) + bias, dim=-1) @ value
-        return mixed.transpose(1, 2).flatten(2)
+        """(n, k, heads width) for query, transposed key and value; `bias` is added to scores."""
+        mixed = torch.bmm(torch.softmax(torch.baddbmm(bias, query, key), dim=-1), value)
+        parts = mixed.view(-1, self.heads, *mixed.shape[1:]).transpose(1, 2)
+        return parts.reshape(len(parts), mixed.shape[1], -1)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append tokens (n, k); the last one's final hidden state (n, width), as logits need it."""
@@ -135,11 +166,12 @@ class StaticDecoder:
         for block, cache, cross in zip(self.stack.block, self.cache, self.cross, strict=True):
             own, other, feed = block.layer
             attention, normed = own.SelfAttention, own.layer_norm(hidden)
-            cache[0, :, :, first:last] = self._split(attention.k(normed))
-            cache[1, :, :, first:last] = self._split(attention.v(normed))
-            key, value = cache[:, :, :, :last]
-            bias = self.bias[:, :, first:last, :last]
-            mixed = self._attend(self._split(attention.q(normed)), key, value, bias)
+            cache[0, :, first:last] = self._split(attention.k(normed))
+            cache[1, :, first:last] = self._split(attention.v(normed))
+            key, value = cache[:, :, :last]
+            bias = self.bias[:, first:last, :last].repeat(len(tokens), 1, 1)
+            query = self._split(attention.q(normed))
+            mixed = self._attend(query, key.transpose(1, 2), value, bias)
             hidden = hidden + attention.o(mixed)
             attention = other.EncDecAttention
             query = self._split(attention.q(other.layer_norm(hidden)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,3 +127,10 @@ def weights(path: str | Path = CHECKPOINT, **_: object) -> Path:
                 "`python -m t2relax.train --out` wrote"
             )
     return folder / WEIGHTS
+
+
+def origin(folder: Path) -> dict[str, Any]:
+    """What a checkpoint is, for the record of what is made from it: hash and training record."""
+    digest = hashlib.sha256(weights(folder).read_bytes()).hexdigest()
+    card = json.loads((folder / CODEC_FILE).read_text())["training"]
+    return {"weights": f"sha256:{digest}", "training": card}

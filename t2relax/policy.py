@@ -25,7 +25,7 @@ from t2relax.reward import ESTIMATORS, FAILURE, Floats, Parts, Reward
 from t2relax.tokens import EOS_ID, PAD_ID, TARGET_SIZE, Tokenizer, template
 from t2relax.train import MuonAdamW
 
-FREE: Final = Objective(forced=1.0)
+FREE: Final = Objective(forced=1.0, number=1.0)
 """The token loss of free texts: what a grammar would give, the model has to write itself."""
 SPARE: Final = 8
 """Tokens that a sample may be longer than the longest target of its batch."""

@@ -279,7 +279,7 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=get_last_checkpoint(state) if state.is_dir() else None)
     model.config.use_cache = True
     record = {
-        "from": args.init or "scratch",
+        "from": start_of(args.init),
         "data": origin,
         "validation_data": val_origin,
         "n_pairs": len(pairs),
@@ -298,6 +298,12 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     (args.out / "history.json").write_text(json.dumps(trainer.state.log_history) + "\n")
     t5.save(trainer.model, tokenizer, args.out, record)
     return record
+
+
+def start_of(init: str | None) -> str | dict[str, Any]:
+    """Where the training began, for the record: one of our checkpoints with its own record."""
+    ours = init and (Path(init) / t5.CODEC_FILE).is_file()
+    return t5.origin(Path(init)) if init and ours else init or "scratch"
 
 
 def _fields(settings: Sequence[str], flag: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from DIR/state.pt.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shlex
 import sys
@@ -63,13 +62,6 @@ def subset(pairs: Sequence[Pair], count: int) -> list[Example]:
     return [example(pairs[i], Tokenizer()) for i in sorted(chosen)]
 
 
-def start_of(folder: Path) -> dict[str, Any]:
-    """What a checkpoint is, for the record of what was made from it."""
-    digest = hashlib.sha256(t5.weights(folder).read_bytes()).hexdigest()
-    card = json.loads((folder / "t2relax.json").read_text())["training"]
-    return {"weights": f"sha256:{digest}", "training": card}
-
-
 class Run:
     """A fine-tuning with its validation, its best weights and its file of state.
 
@@ -88,7 +80,7 @@ class Run:
         examples: Sequence[Example],
     ) -> None:
         self.args, self.settings, self.pairs, self.examples = args, settings, pairs, examples
-        self.start = start_of(args.init)
+        self.start = t5.origin(args.init)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = load_free(args.init, device)
         self.policy = Policy(self.model, settings, Reward(settings.failure))

@@ -2,6 +2,7 @@
 
 import json
 from itertools import accumulate
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -17,8 +18,9 @@ from transformers import T5ForConditionalGeneration
 
 from benchmarks.core import Geometry, Status, UserError
 from benchmarks.metrics.geometry import displacements, strain, symmetry
+from benchmarks.registry import MODELS
+from t2relax import generate, train
 from t2relax import model as t5
-from t2relax import train
 from t2relax.codec import (
     CONTACT_CUTOFF,
     CodecError,
@@ -491,7 +493,9 @@ def decode_slowly(model, structures):
     return rows
 
 
-def test_cache_batch_and_skipped_tokens_change_nothing(tiny):
+@pytest.mark.parametrize("encoded_tokens", [1, 150, 10**6])
+def test_cache_batch_and_skipped_tokens_change_nothing(tiny, monkeypatch, encoded_tokens):
+    monkeypatch.setattr(generate, "ENCODED_TOKENS", encoded_tokens)
     structures = sample_structures()
     geometries = [Geometry.of(structure) for structure in structures]
     fast = decode_constrained(
@@ -713,6 +717,14 @@ def test_training_on_nothing_is_the_users_mistake(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_record_says_what_the_training_began_with(tiny_folder):
+    assert train.start_of(None) == "scratch"
+    assert train.start_of("google/flan-t5-small") == "google/flan-t5-small"
+    found = train.start_of(str(tiny_folder))
+    assert found["training"] == {"from": "scratch", "max_sites": 8}
+    assert found["weights"].startswith("sha256:")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_the_packaged_checkpoint_keeps_the_contract(mode):
@@ -722,11 +734,23 @@ def test_the_packaged_checkpoint_keeps_the_contract(mode):
 
 
 def test_the_packaged_checkpoint_says_what_it_was_trained_on():
-    content = json.loads((t5.CHECKPOINT / "t2relax.json").read_text())
-    assert content["training"]["from"] == "scratch"
-    assert set(content["training"]["data"]) == {"embedded-v1/train", "substitution/train"}
+    stage = json.loads((t5.CHECKPOINT / "t2relax.json").read_text())["training"]
+    while True:
+        assert set(stage["data"]) == {"embedded-v1/train", "substitution/train"}
+        assert set(stage["validation_data"]) <= {"embedded-v1/val", "substitution/val"}
+        if stage["from"] == "scratch":
+            break
+        stage = stage["from"]["training"]
     assert t5.weights().stat().st_size < 30_000_000
     assert "trained from scratch" in (t5.CHECKPOINT / "README.md").read_text()
+
+
+def test_the_equal_data_checkpoint_saw_the_embedded_training_split_alone():
+    folder = Path(MODELS["t5-equal"].kwargs["path"])
+    training = json.loads((folder / "t2relax.json").read_text())["training"]
+    assert training["from"] == "scratch"
+    assert set(training["data"]) == {"embedded-v1/train"}
+    assert set(training["validation_data"]) == {"embedded-v1/val"}
 
 
 def test_cost_is_measured_on_crystals_that_the_codec_takes(tmp_path):

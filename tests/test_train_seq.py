@@ -399,6 +399,12 @@ def test_equal_arms_do_not_differ_in_any_replicate():
     assert np.std(kept["physical"]) > 0.01
 
 
+def test_without_data_the_ablation_takes_the_embedded_set():
+    args = ablation.parse([])
+    assert (args.data, args.val, args.start_steps) == (["embedded"], ["embedded"], 0)
+    assert ablation.parse(["--data", "a", "--data", "b"]).data == ["a", "b"]
+
+
 def test_no_pairs_to_compare_on_is_the_users_mistake(archive, start, tmp_path):
     with pytest.raises(SystemExit) as mistake:
         ablation.parse(
@@ -406,8 +412,4 @@ def test_no_pairs_to_compare_on_is_the_users_mistake(archive, start, tmp_path):
         )
     assert mistake.value.code == 2
     with pytest.raises(UserError):
-        ablation.Ablation(
-            ablation.parse(
-                ["--data", "no.npz", "--val", archive, "--out", "x", "--start-steps", "0"]
-            )
-        )
+        ablation.Ablation(ablation.parse(["--data", "no.npz", "--val", archive, "--out", "x"]))
