@@ -93,7 +93,7 @@ def _t5(
     label: str,
     mode: str = "constrained",
     folder: str = "checkpoint",
-    track: str = "text",
+    track: Track = "text",
     training_data: tuple[str, ...] = _BOTH,
 ) -> ModelSpec:
     return ModelSpec(

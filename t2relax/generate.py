@@ -19,7 +19,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from t2relax.dataset import pad
-from t2relax.tokens import COARSE, FINE, FORCED, ORDINAL, PAD_ID, REST, TARGET_SIZE, Template
+from t2relax.tokens import (
+    COARSE,
+    EOS_ID,
+    FINE,
+    FORCED,
+    ORDINAL,
+    PAD_ID,
+    REST,
+    TARGET_SIZE,
+    Template,
+)
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -199,18 +209,36 @@ def decode_free(
     model: T5ForConditionalGeneration,
     sources: Sequence[Sequence[int]],
     max_new_tokens: int,
+    samples: int = 1,
+    generator: torch.Generator | None = None,
 ) -> list[list[int]]:
-    """Plain greedy decoding; what comes out may be no structure at all.
+    """Texts without a grammar; what comes out may be no structure at all.
 
     Tokens that only inputs have are left out: the objective never weighs them.
+
+    Args:
+        model: in evaluation mode.
+        sources: token ids of each input, with `</s>`.
+        max_new_tokens: a text that is longer is cut.
+        samples: texts of each input, which follow each other in the answer.
+        generator: on the model's device, of samples at temperature 1; greedy without one.
+
+    Returns:
+        len(sources) samples ids of texts, up to and with `</s>`.
     """
-    inputs = torch.from_numpy(pad(sources, PAD_ID)).to(model.device)
-    rows = model.generate(
-        input_ids=inputs,
-        attention_mask=(inputs != PAD_ID).long(),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        suppress_tokens=list(range(TARGET_SIZE, model.config.vocab_size)),
-    )
-    return [row[1:].tolist() for row in rows.cpu()]
+    encoded, present = encode(model, sources)
+    many = (encoded.repeat_interleave(samples, 0), present.repeat_interleave(samples, 0))
+    decoder = StaticDecoder(model, *many, max_new_tokens)
+    start = model.config.decoder_start_token_id
+    texts = torch.full((len(many[0]), 1), start, device=model.device)
+    open_ = torch.ones(len(texts), dtype=torch.bool, device=model.device)
+    while texts.shape[1] <= max_new_tokens and open_.any():
+        logits = functional.linear(decoder.step(texts[:, -1:]), model.lm_head.weight[:TARGET_SIZE])
+        if generator is None:
+            drawn = logits.argmax(dim=-1, keepdim=True)
+        else:
+            drawn = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
+        texts = torch.cat([texts, drawn], dim=1)
+        open_ &= drawn[:, 0] != EOS_ID
+    rows = [row[1:] for row in texts.tolist()]
+    return [row[: row.index(EOS_ID) + 1] if EOS_ID in row else row for row in rows]

@@ -49,8 +49,9 @@ class Objective:
     distance: float = 0.3
     """Weight of the expected distance [% or °] beside the cross-entropy (0: without)."""
     number: float = 0.0
-    """Weight of saying any number where one is due. A number is spread over many tokens, so that
-    greedy free decoding takes another token that is only a little likely."""
+    """Weight of log(1 + p(no number) / p(likeliest number)) where a number is due. What a number is
+    is spread over many tokens, so that greedy free decoding takes any other that is a bit likely.
+    """
 
     def weights(self, grammar: Template) -> NDArray[np.float32]:
         """(length,) of each token of a target."""
@@ -120,10 +121,17 @@ class Student(T5ForConditionalGeneration):
         losses = losses.masked_scatter(ordinal, number)
         total = (losses * weights).sum()
         if self.objective.number:
-            total = total - self.objective.number * rows.logsumexp(dim=-1).sum()
             fine = (labels >= REST.start) & (labels < REST.stop)
-            total = total - self.objective.number * log_p[fine][:, REST].logsumexp(dim=-1).sum()
+            for rows, span in ((ordinal, ORDINAL), (fine, REST)):
+                total = total + self.objective.number * _stray(log_p[rows], span).sum()
         return total / weights.sum()
+
+
+def _stray(log_p: Tensor, span: slice) -> Tensor:
+    """(n,) log(1 + p(outside of span) / p(likeliest in span)) of (n, tokens); lowers the former."""
+    likeliest = log_p[:, span].detach().amax(dim=-1)
+    outside = torch.cat([log_p[:, : span.start], log_p[:, span.stop :]], dim=-1)
+    return functional.softplus(outside.logsumexp(dim=-1) - likeliest)
 
 
 def _soft(values: Tensor, smoothing: float) -> Tensor:

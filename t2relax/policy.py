@@ -19,10 +19,10 @@ from torch.nn import functional
 from t2relax import model as t5
 from t2relax.codec import CodecError
 from t2relax.dataset import IGNORE, Augmentation, Pair, collate, encode_pair, pad
-from t2relax.generate import StaticDecoder, decode_free
+from t2relax.generate import decode_free
 from t2relax.objective import Objective, Student
 from t2relax.reward import ESTIMATORS, FAILURE, Floats, Parts, Reward
-from t2relax.tokens import EOS_ID, PAD_ID, TARGET_SIZE, Tokenizer, template
+from t2relax.tokens import PAD_ID, TARGET_SIZE, Tokenizer, template
 from t2relax.train import MuonAdamW
 
 FREE: Final = Objective(forced=1.0, number=1.0)
@@ -146,37 +146,19 @@ class Policy:
         loss: Tensor = self.model(**moved).loss
         return loss
 
-    @torch.inference_mode()
     def _sample(
         self, batch: Sequence[Example], generator: torch.Generator
     ) -> list[list[list[int]]]:
         """Freely written texts, a group for each input, up to and with `</s>`."""
-        size, limit = self.settings.group, _longest(batch) + SPARE
-        inputs, mask = self._inputs([e.source for e in batch])
-        encoded = self.model.encoder(input_ids=inputs, attention_mask=mask).last_hidden_state
-        many = (encoded.repeat_interleave(size, 0), mask.bool().repeat_interleave(size, 0))
-        decoder = StaticDecoder(self.model, *many, limit)
-        written = inputs.new_full((len(batch) * size, 1), PAD_ID)  # what a T5's decoder starts with
-        while written.shape[1] <= limit and not (written == EOS_ID).any(dim=1).all():
-            logits = self._logits(decoder.step(written[:, -1:]))
-            drawn = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
-            written = torch.cat([written, drawn], dim=1)
-        rows = [row[1:] for row in written.tolist()]
-        texts = [row[: row.index(EOS_ID) + 1] if EOS_ID in row else row for row in rows]
+        size, sources = self.settings.group, [e.source for e in batch]
+        texts = decode_free(self.model, sources, _longest(batch) + SPARE, size, generator)
         return [texts[i : i + size] for i in range(0, len(texts), size)]
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Over the tokens that spell targets; those of inputs never had a loss."""
-        return functional.linear(hidden, self.model.lm_head.weight[:TARGET_SIZE])
-
-    def _inputs(self, sources: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        inputs = torch.from_numpy(pad(sources, PAD_ID)).to(self.model.device)
-        return inputs, (inputs != PAD_ID).long()
 
     def _costs(self, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Tensor:
         """-log p of each text, (n_texts,): as many texts of each source, one after the other."""
         labels = torch.from_numpy(pad(texts, IGNORE)).to(self.model.device)
-        inputs, mask = self._inputs(sources)
+        inputs = torch.from_numpy(pad(sources, PAD_ID)).to(self.model.device)
+        mask = (inputs != PAD_ID).long()
         repeats = len(texts) // len(sources)
         encoded = self.model.encoder(input_ids=inputs, attention_mask=mask).last_hidden_state
         many = (encoded.repeat_interleave(repeats, 0), mask.repeat_interleave(repeats, 0))

@@ -462,9 +462,10 @@ def test_that_a_number_is_due_counts_beside_which_one():
     for number in (0.0, 0.5):
         student.set_objective(Objective(number=number))
         losses.append(student._loss(logits, labels, torch.ones(3)))
-    shares = logits.softmax(dim=-1)
-    due = shares[0, ORDINAL].sum().log() + shares[1, REST].sum().log()
-    assert (losses[1] - losses[0]).item() == pytest.approx(-0.5 * due.item() / 3, rel=1e-4)
+    cost = 0.0
+    for shares, span in zip(logits.softmax(dim=-1), (ORDINAL, REST), strict=False):
+        cost += torch.log1p((1 - shares[span].sum()) / shares[span].max()).item()
+    assert (losses[1] - losses[0]).item() == pytest.approx(0.5 * cost / 3, rel=1e-4)
 
 
 # --- decoding ------------------------------------------------------------------------------------
@@ -504,6 +505,26 @@ def test_cache_batch_and_skipped_tokens_change_nothing(tiny, monkeypatch, encode
         [template(geometry.numbers, TOKENIZER) for geometry in geometries],
     )
     assert [row[0].tolist() for row in fast] == decode_slowly(tiny, structures)
+
+
+def test_free_texts_are_those_of_generate(tiny):
+    sources = [source_ids(Geometry.of(s), TOKENIZER) for s in sample_structures()]
+    texts = generate.decode_free(tiny, sources, 40)
+    for source, text in zip(sources, texts, strict=True):
+        (row,) = tiny.generate(
+            input_ids=torch.tensor([source]), do_sample=False, max_new_tokens=40,
+            suppress_tokens=list(range(TARGET_SIZE, tiny.config.vocab_size)),
+        )  # fmt: skip
+        assert text == row[1:].tolist()
+
+
+def test_a_text_ends_with_its_end_and_samples_follow_each_other(tiny):
+    sources = [source_ids(Geometry.of(s), TOKENIZER) for s in sample_structures()[:2]]
+    texts = generate.decode_free(tiny, sources, 300, 8, torch.Generator().manual_seed(0))
+    assert len(texts) == 16
+    assert all(text.index(EOS_ID) == len(text) - 1 for text in texts if EOS_ID in text)
+    assert max(map(len, texts)) <= 300
+    assert len({tuple(text) for text in texts[:8]}) > 1
 
 
 def test_an_embedding_larger_than_the_vocabulary_cannot_leak_tokens():
