@@ -2,6 +2,7 @@
 
 import io
 import json
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +21,13 @@ def lemat_files(n_trajectories, n_files, rows_per_group, config="compatible_pbe"
     borders = np.linspace(0, len(table), n_files + 1).astype(int)
     return {
         f"{config}/train-{i:05d}-of-{n_files:05d}.parquet": _bytes(table[a:b], rows_per_group)
-        for i, (a, b) in enumerate(zip(borders[:-1], borders[1:], strict=True))
+        for i, (a, b) in enumerate(pairwise(borders))
     }
 
 
 def _bytes(table, rows_per_group):
     sink = io.BytesIO()
-    pq.write_table(table, sink, row_group_size=rows_per_group)
+    pq.write_table(table, sink, row_group_size=rows_per_group, write_page_checksum=True)
     return sink.getvalue()
 
 

@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(fault, "RevisionNotFound" if fault == 404 else None)
         return {"api": self._api, "resolve": self._resolve, "store": self._store}[part](path, fault)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *_):
         pass
@@ -128,8 +128,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _store(self, path, fault):
         content = self.server.files[path[1:]]
-        if fault == "bits":
-            content = bytes([content[0] ^ 1]) + content[1:]
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None or fault == "whole":
             return self._send(200, content, {}, fault)
@@ -153,6 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if fault == "bits":
+            half = len(body) // 2
+            body = body[:half] + bytes([body[half] ^ 1]) + body[half + 1 :]
         if fault == "cut":
             body, self.close_connection = body[: len(body) // 2], True
         if counts:

@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,6 @@ from huggingface_hub import constants
 
 from benchmarks.core import UserError
 from benchmarks.data import frames, load
-from benchmarks.data.draw import PER_GROUP
 from benchmarks.store import read_run
 from tests.hub_files import LONG, lemat_files
 from tests.hub_server import COMMIT, REPO, serving
@@ -99,17 +100,14 @@ def test_name_revision_and_rule_are_those_of_the_commit(hub):
     drawn = load(ADDRESS, limit=5)
     assert (drawn.name, drawn.split) == (f"{REPO}/compatible_pbe", "train")
     assert drawn.revision == COMMIT
-    assert (
-        drawn.rule == "row groups by hash, 32 trajectories of each by hash (benchmarks.data.draw)"
-    )
-    assert PER_GROUP == 32
+    assert drawn.rule.startswith("row groups by hash, max(32, n // 32) trajectories of each")
     assert not drawn.redistributable
 
 
 def test_a_smaller_limit_is_contained_in_a_larger_one(hub, local):
-    sets = [set(load(ADDRESS, limit=n).ids) for n in (1, 31, 32, 33, 150, 384, 385, 599, 9999)]
-    assert [len(s) for s in sets] == [1, 31, 32, 33, 150, 384, 385, 599, 600]
-    assert all(small < large for small, large in zip(sets[:-1], sets[1:], strict=True))
+    sets = [set(load(ADDRESS, limit=n).ids) for n in (1, 31, 32, 33, 150, 383, 450, 599, 9999)]
+    assert [len(s) for s in sets] == [1, 31, 32, 33, 150, 383, 450, 599, 600]
+    assert all(small < large for small, large in pairwise(sets))
     assert sets[-1] == set(local.ids)
 
 
@@ -227,6 +225,29 @@ def test_a_busy_server_is_asked_again(hub, part, fault):
     assert hub.faults == []
 
 
+def test_a_process_that_is_killed_goes_on(files, cache, ask):
+    """SIGKILL three times, each time a little further; then everything is as if never killed."""
+    code = f"from benchmarks.data import load; load({ADDRESS!r}, limit=500)"
+    with serving(files) as server:
+        environment = {"HF_ENDPOINT": server.url, "HF_ASSETS_CACHE": str(cache / "assets")}
+        for requests in (4, 12, 20):
+            server.asked.clear()
+            with subprocess.Popen(
+                [sys.executable, "-c", code], env=os.environ | environment, cwd=ROOT
+            ) as process:
+                while server.asked["store"] < requests and process.poll() is None:
+                    time.sleep(0.005)
+                process.kill()
+        ask(server)
+        kept = {path: path.stat().st_mtime_ns for path in cached(cache, "*.parquet")}
+        ids = load(ADDRESS, limit=500).ids
+        assert kept
+        assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
+        for path in cached(cache, "*"):
+            path.unlink()
+        assert load(ADDRESS, limit=500).ids == ids
+
+
 def test_bodies_cut_off_are_asked_for_again(hub, local):
     hub.faults = [("store", "cut")] * 3
     drawn = load(ADDRESS, limit=40)
@@ -253,6 +274,7 @@ def test_a_server_that_stays_busy_is_one_line(hub):
     [
         ("store", "short", ["wrong length", "train-0000"]),
         ("store", "whole", ["wrong length", "no range"]),
+        ("store", "bits", ["train-0000", "not a readable parquet file"]),
         ("resolve", "hash", ["its sha256 is not that of the listing", "train-0000"]),
         ("resolve", "commit", ["answered from ffff"]),
         ("resolve", 404, ["no such revision", COMMIT]),

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry, Sample, UserError
-from benchmarks.data.draw import RULE, drawn_order
+from benchmarks.data.draw import RULE
+from benchmarks.data.groups import seeded_hash
 from benchmarks.data.pairs import Columns, fetch
 from benchmarks.data.quarantine import Quarantined
 from benchmarks.data.reader import FrameFiles
@@ -186,10 +187,10 @@ def _read(found: Source, limit: int | None, seed: int) -> Dataset:
     files = FrameFiles(found.paths)
     trajectories, quarantined = find(files)
     order = np.arange(len(trajectories.ids))
-    if found.draw is not None:
-        order = drawn_order(found.draw, trajectories.ids, trajectories.first, seed)
-    elif limit is not None:
+    if limit is not None:
         order = _by_hash(trajectories.ids, seed)
+    if found.draw is not None:
+        order = found.draw.sort(order, trajectories.first)
     columns, more = fetch(files, trajectories, order, limit)
     return Dataset(
         trajectories.take(columns.trajectory),
@@ -216,7 +217,7 @@ def source_of(material_id: str) -> str:
 
 
 def _by_hash(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
-    keys = [hashlib.sha256(f"{seed}{sample_id}".encode()).hexdigest() for sample_id in ids]
+    keys = [seeded_hash(seed, sample_id) for sample_id in ids]
     return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
 
 

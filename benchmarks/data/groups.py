@@ -1,15 +1,16 @@
-"""Row groups of a data set of the Hub, each with its trajectories whole, as local parquet files.
+"""Row groups of a data set of the Hub: the trajectories drawn from each, as local parquet files.
 
-A file `NUMBER-of-COUNT.SHA256.parquet` holds the rows of the trajectories that begin in row group
-NUMBER of COUNT, and its name says what its content must hash to: what a killed process left is
-never taken for whole, and what the disk damaged is fetched again.
+A file `3-of-20.seed0.first.SHA256.parquet` holds what a draw takes first of row group 3 of 20. Its
+name says what its content must hash to: what a killed process left is never taken for whole, and
+what the disk damaged is fetched again.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,12 +22,25 @@ from benchmarks.data.ranges import RemoteFile
 from benchmarks.data.reader import array, reading
 from benchmarks.data.sources import file_sha256
 
+QUOTA = 32
+"""Of n trajectories of a row group max(QUOTA, n // QUOTA) are drawn: fewer would be more spread
+over the data set, and cost more bytes each."""
+
+
+class Place(NamedTuple):
+    """Where trajectories begin: in a row group of a file, in its drawn part or in the rest."""
+
+    file: int
+    group: int
+    rest: bool = False
+
 
 class Groups:
     """The row groups of a pin, fetched on demand and kept. Threads may share it."""
 
-    def __init__(self, pin: Pin) -> None:
+    def __init__(self, pin: Pin, seed: int) -> None:
         self.pin = pin
+        self._seed = seed
         self._footers: dict[int, Any] = {}
 
     def count(self, file: int) -> int:
@@ -35,58 +49,74 @@ class Groups:
         Raises:
             UserError: It cannot be had.
         """
-        for path in self._folder(file).glob("*-of-*.*.parquet"):
+        for path in self._folder(file).glob("*-of-*.parquet"):
             return int(path.name.split(".")[0].split("-of-")[1])
         return int(self._footer(file).num_row_groups)
 
-    def local(self, file: int, group: int) -> Path:
-        """The trajectories that begin in a row group, whole, as a parquet file of the cache.
+    def local(self, place: Place) -> Path:
+        """The trajectories of a place, whole, as a parquet file of the cache.
 
         Raises:
             UserError: They cannot be had, or the rows of a trajectory are not neighbours.
         """
-        for path in self._folder(file).glob(f"{group}-of-*.*.parquet"):
-            if file_sha256(path) == path.name.split(".")[1]:
+        part = f"seed{self._seed}.{'rest' if place.rest else 'first'}"
+        folder = self._folder(place.file)
+        for path in folder.glob(f"{place.group}-of-*.{part}.*.parquet"):
+            if file_sha256(path) == path.name.split(".")[-2]:
                 return path
             if self.pin.offline:
                 raise UserError(f"{path}: damaged; run once without --offline")
             path.unlink()
         sink = pa.BufferOutputStream()
-        with reading(self._where(file)):
-            pq.write_table(self._trajectories(file, group), sink, compression="zstd")
+        with reading(self._where(place.file)):
+            table = pa.concat_tables(self._trajectories(place))
+            pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
-        name = f"{group}-of-{self._footer(file).num_row_groups}"
-        path = self._folder(file) / f"{name}.{hashlib.sha256(content).hexdigest()}.parquet"
+        name = f"{place.group}-of-{self._footer(place.file).num_row_groups}.{part}"
+        path = folder / f"{name}.{hashlib.sha256(content).hexdigest()}.parquet"
         write_whole(path, content)
         return path
 
-    def _trajectories(self, file: int, group: int) -> Any:
-        table = self._rows(file, group)
+    def _trajectories(self, place: Place) -> Iterator[Any]:
+        table = self._rows(place)
         keys = keys_of(table["id"])
-        self._check_neighbours(file, group, keys)
-        before = self._beside(file, group, -1)
-        begun = _leading(keys, self._keys(*before)[-1]) if before and len(keys) else 0
-        pieces = [table.slice(begun)]
-        last, place = (keys[-1] if begun < len(keys) else None), (file, group)
-        while last is not None and (following := self._beside(*place, 1)):
-            keys, place = self._keys(*following), following
-            more = _leading(keys, last)
-            if more:
-                pieces.append(self._rows(*place).slice(0, more))
-            if more < len(keys):
-                break
-        return pa.concat_tables(pieces)
+        self._check_neighbours(place, keys)
+        before = self._beside(place, -1)
+        begun = _leading(keys, self._keys(before)[-1]) if before and len(keys) else 0
+        table, keys = table.slice(begun), keys.slice(begun)
+        drawn = pc.is_in(keys, self._drawn(keys))
+        chosen = pc.invert(drawn) if place.rest else drawn
+        yield table.filter(chosen)
+        if len(keys) and chosen[-1].as_py():
+            yield from self._continued(place, keys[-1])
 
-    def _check_neighbours(self, file: int, group: int, keys: Any) -> None:
+    def _drawn(self, keys: Any) -> Any:
+        """The keys that a draw takes first."""
+        names = keys.drop_null().unique().to_pylist()
+        names.sort(key=lambda name: seeded_hash(self._seed, name))
+        return pa.array(names[: max(QUOTA, len(names) // QUOTA)], pa.string())
+
+    def _continued(self, place: Place, key: Any) -> Iterator[Any]:
+        """The rows of a trajectory in the row groups after the one where it begins."""
+        following = self._beside(place, 1)
+        while following:
+            keys = self._keys(following)
+            more = _leading(keys, key)
+            if more:
+                yield self._rows(following).slice(0, more)
+            following = self._beside(following, 1) if more == len(keys) else None
+
+    def _check_neighbours(self, place: Place, keys: Any) -> None:
         known = keys.drop_null()
         if len(pc.run_end_encode(known).values) != len(known.unique()):
             raise UserError(
-                f"{self._where(file)}: the rows of a trajectory are not neighbours in row group "
-                f"{group}: leave out --limit"
+                f"{self._where(place.file)}: the rows of a trajectory are not neighbours in row "
+                f"group {place.group}: leave out --limit"
             )
 
-    def _beside(self, file: int, group: int, step: int) -> tuple[int, int] | None:
+    def _beside(self, place: Place, step: int) -> Place | None:
         """The row group before (-1) or after (1) that has rows, over the borders of files."""
+        file, group, _ = place
         while True:
             group += step
             while not 0 <= group < self._footer(file).num_row_groups:
@@ -95,19 +125,22 @@ class Groups:
                     return None
                 group = 0 if step > 0 else self._footer(file).num_row_groups - 1
             if self._footer(file).row_group(group).num_rows:
-                return file, group
+                return Place(file, group)
 
-    def _keys(self, file: int, group: int) -> Any:
-        with reading(self._where(file)):
-            parquet = pq.ParquetFile(self._open(file), metadata=self._footer(file))
-            return keys_of(parquet.read_row_group(group, columns=["id"])["id"])
+    def _keys(self, place: Place) -> Any:
+        table = self._parquet(place.file).read_row_group(place.group, columns=["id"])
+        return keys_of(table["id"])
 
-    def _rows(self, file: int, group: int) -> Any:
+    def _rows(self, place: Place) -> Any:
         """All columns of a row group, which lie beside each other: one request."""
+        extent = _extent(self._footer(place.file).row_group(place.group))
+        return self._parquet(place.file, extent).read_row_group(place.group)
+
+    def _parquet(self, file: int, extent: tuple[int, int] | None = None) -> Any:
         remote = self._open(file)
-        remote.hold(*_extent(self._footer(file).row_group(group)))
-        with reading(self._where(file)):
-            return pq.ParquetFile(remote, metadata=self._footer(file)).read_row_group(group)
+        if extent is not None:
+            remote.hold(*extent)
+        return pq.ParquetFile(remote, metadata=self._footer(file), page_checksum_verification=True)
 
     def _footer(self, file: int) -> Any:
         if file not in self._footers:
@@ -138,8 +171,13 @@ def keys_of(ids: Any) -> Any:
     return pc.replace_substring_regex(array(ids).cast(pa.string()), r"-[0-9]{1,9}$", "")
 
 
+def seeded_hash(seed: int, text: str) -> str:
+    """What a draw sorts by."""
+    return hashlib.sha256(f"{seed}{text}".encode()).hexdigest()
+
+
 def _leading(keys: Any, key: Any) -> int:
-    """How many of the first `keys` are `key`; none are null."""
+    """How many of the first `keys` are `key`; none where it is null."""
     same = pc.fill_null(pc.equal(keys, key), fill_value=False)
     other = pc.index(same, value=False).as_py()
     return len(keys) if other < 0 else int(other)

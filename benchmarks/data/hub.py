@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ from benchmarks.data.sources import file_sha256
 DEFAULT_CONFIG = "compatible_pbe"
 SPLIT = "train"
 """The only split that LeMat-Traj has on the Hub."""
+_WAITS = (1, 4, 16, 64)
+"""Seconds before a file is asked for again, which huggingface_hub does for cut-off bodies only."""
 _ADDRESS = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+))?"
 )
@@ -212,11 +215,25 @@ def _kept(address: str, repo: str, revision: str, config: str) -> Pin:
 
 
 def _whole(found: Pin, file: HubFile) -> Path:
-    from huggingface_hub import constants, hf_hub_download
-
     with reaching(f"{found.repo}/{file.path}"):
-        path = Path(
-            hf_hub_download(
+        path = _downloaded(found, file)
+    checked = found.folder / "whole" / file.sha256
+    if not checked.is_file():
+        if file_sha256(path) != file.sha256:
+            path.resolve().unlink()
+            raise UserError(f"{found.repo}/{file.path}: its sha256 is not that of the listing")
+        write_whole(checked, b"")
+    return path
+
+
+def _downloaded(found: Pin, file: HubFile) -> Path:
+    from httpx2 import HTTPError
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
+
+    for wait in (*_WAITS, None):
+        try:
+            path = hf_hub_download(
                 found.repo,
                 file.path,
                 repo_type="dataset",
@@ -225,11 +242,14 @@ def _whole(found: Pin, file: HubFile) -> Path:
                 endpoint=constants.ENDPOINT,
                 local_files_only=found.offline,
             )
-        )
-    checked = found.folder / "whole" / file.sha256
-    if not checked.is_file():
-        if file_sha256(path) != file.sha256:
-            path.resolve().unlink()
-            raise UserError(f"{found.repo}/{file.path}: its sha256 is not that of the listing")
-        write_whole(checked, b"")
-    return path
+            return Path(path)
+        except (HTTPError, LocalEntryNotFoundError) as error:
+            if found.offline:
+                raise UserError(
+                    f"{found.repo}/{file.path}: offline, and not in the cache "
+                    f"({constants.HF_HUB_CACHE}): run once without --offline"
+                ) from error
+            if wait is None or isinstance(error, RevisionNotFoundError):
+                raise
+            time.sleep(wait)
+    raise AssertionError
