@@ -171,7 +171,7 @@ def test_offline_reads_the_cache_and_names_what_it_lacks(hub, cache):
     assert load(ADDRESS, limit=40, offline=True).ids == ids
     assert load(f"{ADDRESS}@{COMMIT}", limit=20, offline=True).revision == COMMIT
     one_line(lambda: load(ADDRESS, limit=400, offline=True), "offline", "train-0000", "run once")
-    one_line(lambda: load(ADDRESS, offline=True), "train-00000-of-00004.parquet")
+    one_line(lambda: load(ADDRESS, offline=True), "train-00000-of-00004.parquet", "run once")
     assert dict(hub.asked) == asked
 
 

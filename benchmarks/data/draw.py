@@ -12,7 +12,7 @@ Here row groups are drawn, and trajectories in them:
    taken, in that order. What is left of the row groups comes after all of them, in the same order.
 
 `--limit N` takes the first N usable ones, so that a smaller limit is contained in a larger one.
-Of T trajectories this reads about N / T * 32 of the bytes, or less.
+Of T trajectories this reads about N / T * 32 of the bytes, or less, and the footers of the files.
 
 Neighbours in a row group are alike (ids sort by source and number): this is a sample in clusters,
 and an interval that takes its members as independent is somewhat too narrow.

@@ -50,8 +50,8 @@ def frames(source: str, split: str | None = None, limit: int | None = None) -> I
     Args:
         source: As for `load`.
         split: As for `load`.
-        limit: Read a data set of the Hub no further than `load` does for that limit; others are
-            read whole.
+        limit: Of a data set of the Hub only the first `limit` trajectories of the draw (usable or
+            not, rounded up to row groups); other sources are read whole.
 
     Yields:
         Frames, their arrays being copies that may be kept.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,13 +21,10 @@ from typing import Any
 from urllib.parse import quote
 
 from benchmarks.core import UserError
-from benchmarks.data.sources import file_sha256
 
 DEFAULT_CONFIG = "compatible_pbe"
 SPLIT = "train"
 """The only split that LeMat-Traj has on the Hub."""
-_WAITS = (1, 4, 16, 64)
-"""Seconds before a file is asked for again, which huggingface_hub does for cut-off bodies only."""
 _ADDRESS = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^:@]+))?(:(?P<config>[\w.-]+))?"
 )
@@ -93,18 +89,6 @@ def pin(address: str, *, offline: bool = False) -> Pin:
     for name in {revision, commit}:
         _keep(found, name)
     return found
-
-
-def download(found: Pin) -> tuple[Path, ...]:
-    """Fetch all files whole, each held against the sha256 of the listing.
-
-    Huggingface_hub downloads (resuming what was cut off) into its own cache; a file that was
-    checked is marked as such beside it, so that it is hashed once.
-
-    Raises:
-        UserError: A file cannot be had or is not what the listing says.
-    """
-    return tuple(_whole(found, file) for file in found.files)
 
 
 @contextmanager
@@ -212,44 +196,3 @@ def _kept(address: str, repo: str, revision: str, config: str) -> Pin:
         ) from error
     files = tuple(HubFile(**file) for file in content["files"])
     return Pin(repo, content["commit"], config, files, offline=True)
-
-
-def _whole(found: Pin, file: HubFile) -> Path:
-    with reaching(f"{found.repo}/{file.path}"):
-        path = _downloaded(found, file)
-    checked = found.folder / "whole" / file.sha256
-    if not checked.is_file():
-        if file_sha256(path) != file.sha256:
-            path.resolve().unlink()
-            raise UserError(f"{found.repo}/{file.path}: its sha256 is not that of the listing")
-        write_whole(checked, b"")
-    return path
-
-
-def _downloaded(found: Pin, file: HubFile) -> Path:
-    from httpx2 import HTTPError
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
-
-    for wait in (*_WAITS, None):
-        try:
-            path = hf_hub_download(
-                found.repo,
-                file.path,
-                repo_type="dataset",
-                revision=found.commit,
-                cache_dir=constants.HF_HUB_CACHE,
-                endpoint=constants.ENDPOINT,
-                local_files_only=found.offline,
-            )
-            return Path(path)
-        except (HTTPError, LocalEntryNotFoundError) as error:
-            if found.offline:
-                raise UserError(
-                    f"{found.repo}/{file.path}: offline, and not in the cache "
-                    f"({constants.HF_HUB_CACHE}): run once without --offline"
-                ) from error
-            if wait is None or isinstance(error, RevisionNotFoundError):
-                raise
-            time.sleep(wait)
-    raise AssertionError

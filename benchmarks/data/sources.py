@@ -156,13 +156,14 @@ def _from_hub(
     source: str, split: str | None, limit: int | None, seed: int, offline: bool
 ) -> Source:
     from benchmarks.data import hub
+    from benchmarks.data.download import download
     from benchmarks.data.draw import draw
 
     if split not in (None, hub.SPLIT):
         raise UserError(f"{source} has one split, {hub.SPLIT}: leave out --split {split}")
     pin = hub.pin(source, offline=offline)
     drawn = None if limit is None else draw(pin, limit, seed)
-    paths = hub.download(pin) if drawn is None else drawn.paths
+    paths = download(pin) if drawn is None else drawn.paths
     return Source(pin.name, hub.SPLIT, paths, pin.commit, draw=drawn)
 
 
