@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -74,6 +75,11 @@ def serving(files):
             thread.join()
 
 
+@lru_cache
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -108,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json(entries[start : start + _PAGE], link)
 
     def _entry(self, path, content):
-        digest = hashlib.sha256(content).hexdigest()
+        digest = _sha256(content)
         lfs = {"oid": digest, "size": len(content), "pointerSize": 130}
         return {"type": "file", "path": path, "size": len(content), "oid": "0" * 40, "lfs": lfs}
 
@@ -117,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.server.files.get(path.removeprefix(start))
         if content is None:
             return self._refuse(404, "EntryNotFound")
-        digest = hashlib.sha256(b"?" if fault == "hash" else content).hexdigest()
+        digest = _sha256(b"?" if fault == "hash" else content)
         headers = {
             "Location": f"http://localhost:{self.server.server_port}/{path.removeprefix(start)}",
             "X-Repo-Commit": OTHER if fault == "commit" else COMMIT,

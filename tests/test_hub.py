@@ -1,5 +1,6 @@
 """Reading a data set of the Hub by parts, against a server on this machine."""
 
+import errno
 import os
 import re
 import subprocess
@@ -189,6 +190,14 @@ def test_a_killed_start_leaves_nothing_that_is_taken_for_whole(hub, cache, monke
     assert not cached(cache, "*.parquet")
     ids = load(ADDRESS, limit=40).ids
     assert load(ADDRESS, limit=40, offline=True).ids == ids
+
+
+def test_a_full_disk_is_one_line(hub, cache, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    one_line(lambda: load(ADDRESS, limit=5), "No space left on device", "HF_HOME")
 
 
 def test_a_start_that_failed_half_way_goes_on(hub, cache):

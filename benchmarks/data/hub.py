@@ -106,7 +106,7 @@ def reaching(what: str) -> Iterator[None]:
         raise UserError(
             f"{what}: {constants.ENDPOINT} has no such data set, or it needs HF_TOKEN"
         ) from error
-    except (HTTPError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
         raise UserError(
             f"{what}: {type(error).__name__} from {constants.ENDPOINT}: {first}"
@@ -132,14 +132,22 @@ def request(url: str, timeout: float, headers: dict[str, str] | None = None) -> 
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        UserError: There is no room, or no permission.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path}: {reason}; HF_HOME names another place for it") from error
 
 
 def _commit(repo: str, revision: str) -> str:
