@@ -202,7 +202,7 @@ def test_a_full_disk_is_one_line(hub, cache, monkeypatch):
 
 def test_a_start_that_failed_half_way_goes_on(hub, cache):
     load(ADDRESS, limit=32)
-    kept = cached(cache, "*.parquet")
+    kept = cached(cache, "*.first.*.parquet")
     assert len(kept) == 1
     stamp = kept[0].stat().st_mtime_ns
     hub.faults = [("resolve", 404)] * 9
@@ -293,7 +293,7 @@ def test_a_server_that_stays_busy_is_one_line(hub):
 def test_what_is_not_what_was_asked_for_is_one_line(hub, cache, part, fault, words):
     hub.faults = [(part, fault)] * 4
     one_line(lambda: load(ADDRESS, limit=40), *words)
-    assert not cached(cache, "*.parquet")
+    assert not cached(cache, "*.first.*.parquet")
 
 
 def test_a_whole_file_of_another_content_is_refused_and_not_kept(hub, local):
