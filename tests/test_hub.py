@@ -18,6 +18,7 @@ from huggingface_hub import constants
 from benchmarks.core import UserError
 from benchmarks.data import frames, load
 from benchmarks.store import read_run
+from t2relax.dataset import read_pairs
 from tests.hub_files import LONG, lemat_files
 from tests.hub_server import COMMIT, REPO, serving
 
@@ -147,6 +148,15 @@ def test_frames_of_the_drawn_row_groups_hold_forces(hub):
     kept = [frame for frame in frames(ADDRESS, limit=30) if frame.sample_id in ids]
     assert {frame.sample_id for frame in kept} == ids
     assert all(frame.forces is not None for frame in kept)
+
+
+def test_training_reads_no_more_than_its_limit(hub):
+    pairs, origin = read_pairs([ADDRESS], "train", limit=20)
+    assert len(pairs) == 20
+    assert origin == {f"{REPO}/compatible_pbe/train": COMMIT}
+    more, _ = read_pairs([ADDRESS], "train", every_frame=True, limit=20)
+    assert len(more) > 40
+    assert hub.served < 0.5 * hub.size
 
 
 def test_a_limit_reads_a_small_part_of_the_bytes(cache, ask):
