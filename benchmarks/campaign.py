@@ -89,6 +89,7 @@ class Plan:
                 for q in campaign.dataset.quarantined
             ],
             "n_samples": len(campaign.dataset),
+            "chosen_by": campaign.dataset.rule,
             "redistributable": campaign.dataset.redistributable,
             "batch_size": campaign.settings.batch_size or self.spec.batch_size,
             "aborted": None,

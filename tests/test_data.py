@@ -553,12 +553,8 @@ def test_folder_without_splits_reads_all_below_it(tmp_path, write_lemat, pair):
     one_line(lambda: load(str(tmp_path), split="test"), "has no splits")
 
 
-def test_remote_source_says_how_to_download():
-    one_line(
-        lambda: load("hf://LeMaterial/LeMat-Traj@main:compatible_pbe"),
-        "hf download LeMaterial/LeMat-Traj --repo-type dataset --include 'compatible_pbe/*'",
-    )
-    one_line(lambda: load("https://example.org/x.parquet"), "only local files")
+def test_other_remote_sources_are_refused():
+    one_line(lambda: load("https://example.org/x.parquet"), "only hf://, local files")
 
 
 def test_revision_follows_the_content(tmp_path, write_lemat, pair):

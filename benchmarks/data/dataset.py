@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry, Sample, UserError
+from benchmarks.data.draw import RULE
+from benchmarks.data.groups import seeded_hash
 from benchmarks.data.pairs import Columns, fetch
 from benchmarks.data.quarantine import Quarantined
 from benchmarks.data.reader import FrameFiles
-from benchmarks.data.sources import resolve
+from benchmarks.data.sources import Source, resolve
 from benchmarks.data.trajectories import Trajectories, find
 
 
@@ -28,11 +30,12 @@ class Dataset(Sequence[Sample]):
 
     Attributes:
         name: `embedded-v1`, `substitution/test` for a file, the folder's name for a folder.
-        revision: `sha256:…` of the content.
+        revision: `sha256:…` of the content; of a data set of the Hub its commit.
         split: Name of the split; None where the source has none.
         ids: Sample ids in file order.
         quarantined: Trajectories that were met and could not be used, with the reason.
         redistributable: Whether its structures may be stored in a committed run.
+        rule: By which `limit` chose the samples; None where all were taken.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Dataset(Sequence[Sample]):
         split: str | None,
         quarantined: tuple[Quarantined, ...] = (),
         redistributable: bool = False,
+        rule: str | None = None,
     ) -> None:
         self._trajectories = trajectories
         self._columns = columns
@@ -55,6 +59,7 @@ class Dataset(Sequence[Sample]):
         self.split = split
         self.quarantined = quarantined
         self.redistributable = redistributable
+        self.rule = rule
         self.ids: tuple[str, ...] = tuple(trajectories.ids[i] for i in rows)
 
     @property
@@ -130,21 +135,30 @@ class Dataset(Sequence[Sample]):
             split=self.split,
             quarantined=self.quarantined,
             redistributable=self.redistributable,
+            rule=self.rule,
         )
 
 
 def load(
-    source: str = "embedded", *, split: str | None = None, limit: int | None = None, seed: int = 0
+    source: str = "embedded",
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    offline: bool = False,
 ) -> Dataset:
     """Read the pairs (initial frame, relaxed frame) of one split.
 
     Args:
-        source: `embedded`, a parquet file, or a folder, in the column layout of LeMat-Traj.
+        source: `embedded`, a parquet file, a folder, or `hf://OWNER/NAME[@REVISION][:CONFIG]`, in
+            the column layout of LeMat-Traj.
         split: Name of a split; `test` where the source has splits and none is named.
         limit: Keep the N usable samples with the smallest sha256(seed + id), so that a smaller
-            run is contained in a larger one. Trajectories whose coordinates were not looked at
+            run is contained in a larger one; of a data set of the Hub the N that the rule of
+            `benchmarks.data.draw` puts first, which reads few row groups. What was not looked at
             for that reason cannot be in `quarantined`.
         seed: Goes into that hash.
+        offline: Use of a remote source only what is in the cache.
 
     Returns:
         The samples, in file order, and what was quarantined.
@@ -154,17 +168,30 @@ def load(
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: must be at least 1")
-    found = resolve(source, split)
+    wanted = limit
+    while True:
+        found = resolve(source, split, limit=wanted, seed=seed, offline=offline)
+        dataset = _read(found, limit, seed)
+        if wanted is None or limit is None or found.draw is None or found.draw.complete:
+            break
+        if len(dataset) == limit:
+            break
+        wanted += limit - len(dataset)  # some of what was drawn turned out unusable
+    if not len(dataset):
+        where = source if found.split is None else f"{source}, split {found.split}"
+        raise UserError(f"{where}: no usable trajectory ({_by_reason(dataset.quarantined)})")
+    return dataset
+
+
+def _read(found: Source, limit: int | None, seed: int) -> Dataset:
     files = FrameFiles(found.paths)
     trajectories, quarantined = find(files)
     order = np.arange(len(trajectories.ids))
     if limit is not None:
         order = _by_hash(trajectories.ids, seed)
+    if found.draw is not None:
+        order = found.draw.sort(order, trajectories.first)
     columns, more = fetch(files, trajectories, order, limit)
-    quarantined += more
-    if not len(columns.trajectory):
-        where = source if found.split is None else f"{source}, split {found.split}"
-        raise UserError(f"{where}: no usable trajectory ({_by_reason(quarantined)})")
     return Dataset(
         trajectories.take(columns.trajectory),
         columns,
@@ -172,8 +199,9 @@ def load(
         name=found.name,
         revision=found.revision,
         split=found.split,
-        quarantined=tuple(quarantined),
+        quarantined=tuple(quarantined + more),
         redistributable=found.redistributable,
+        rule=None if limit is None else "smallest hash" if found.draw is None else RULE,
     )
 
 
@@ -189,7 +217,7 @@ def source_of(material_id: str) -> str:
 
 
 def _by_hash(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
-    keys = [hashlib.sha256(f"{seed}{sample_id}".encode()).hexdigest() for sample_id in ids]
+    keys = [seeded_hash(seed, sample_id) for sample_id in ids]
     return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
 
 

@@ -40,7 +40,7 @@ class Frame(NamedTuple):
     """(3, 3) [eV/Å^3], ASE's sign."""
 
 
-def frames(source: str, split: str | None = None) -> Iterator[Frame]:
+def frames(source: str, split: str | None = None, limit: int | None = None) -> Iterator[Frame]:
     """Walk through the frames of a split in file order, converted from VASP's units.
 
     Frames whose geometry cannot be used (not finite, singular cell, unknown elements, no id) are
@@ -50,6 +50,8 @@ def frames(source: str, split: str | None = None) -> Iterator[Frame]:
     Args:
         source: As for `load`.
         split: As for `load`.
+        limit: Of a data set of the Hub only the first `limit` trajectories of the draw (usable or
+            not, rounded up to row groups); other sources are read whole.
 
     Yields:
         Frames, their arrays being copies that may be kept.
@@ -57,7 +59,7 @@ def frames(source: str, split: str | None = None) -> Iterator[Frame]:
     Raises:
         UserError: The source cannot be read.
     """
-    files = FrameFiles(resolve(source, split).paths)
+    files = FrameFiles(resolve(source, split, limit=limit).paths)
     for _, table in files.tables(_COLUMNS):
         yield from _frames_of(table)
 
