@@ -7,7 +7,6 @@ memory stays flat however many samples are walked through.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import overload
@@ -16,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry, Sample, UserError
+from benchmarks.data.ids import source_of
+from benchmarks.data.order import ENDS, End
 from benchmarks.data.pairs import Columns, fetch
-from benchmarks.data.quarantine import Quarantined
+from benchmarks.data.quarantine import EndMissing, Quarantined
 from benchmarks.data.reader import FrameFiles
 from benchmarks.data.sources import resolve
 from benchmarks.data.trajectories import Trajectories, find
@@ -61,6 +62,13 @@ class Dataset(Sequence[Sample]):
     def ids_sha256(self) -> str:
         """sha256 of the sorted ids, one a line: names the set of samples."""
         return ids_sha256(self.ids)
+
+    @property
+    def end_missing(self) -> tuple[str, ...]:
+        """Ids of the samples whose target is not the last frame of the relaxation, which is lost."""
+        end = self._trajectories.order.end
+        missing = ENDS.index(End.MISSING)
+        return tuple(self._trajectories.ids[i] for i in self._rows if end[i] == missing)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -134,7 +142,12 @@ class Dataset(Sequence[Sample]):
 
 
 def load(
-    source: str = "embedded", *, split: str | None = None, limit: int | None = None, seed: int = 0
+    source: str = "embedded",
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    end_missing: EndMissing = EndMissing.IF_RELAXED,
 ) -> Dataset:
     """Read the pairs (initial frame, relaxed frame) of one split.
 
@@ -145,6 +158,8 @@ def load(
             run is contained in a larger one. Trajectories whose coordinates were not looked at
             for that reason cannot be in `quarantined`.
         seed: Goes into that hash.
+        end_missing: What becomes of trajectories whose last frame is missing. By default they are
+            used if the most relaxed frame left is within the bounds of `benchmarks.data.residual`.
 
     Returns:
         The samples, in file order, and what was quarantined.
@@ -159,8 +174,8 @@ def load(
     trajectories, quarantined = find(files)
     order = np.arange(len(trajectories.ids))
     if limit is not None:
-        order = _by_hash(trajectories.ids, seed)
-    columns, more = fetch(files, trajectories, order, limit)
+        order = by_hash(trajectories.ids, seed)
+    columns, more = fetch(files, trajectories, order, limit, end_missing)
     quarantined += more
     if not len(columns.trajectory):
         where = source if found.split is None else f"{source}, split {found.split}"
@@ -182,13 +197,8 @@ def ids_sha256(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
-def source_of(material_id: str) -> str:
-    """The prefix of a material id: letters up to the first digit or `-` (`agm001` -> `agm`)."""
-    match = re.match(r"[^\W\d_]+", material_id)
-    return match[0] if match else "unknown"
-
-
-def _by_hash(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
+def by_hash(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
+    """The order in which `--limit` takes samples: indices sorted by sha256(seed + id)."""
     keys = [hashlib.sha256(f"{seed}{sample_id}".encode()).hexdigest() for sample_id in ids]
     return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
 

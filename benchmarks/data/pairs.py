@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.data.quarantine import Quarantined, Reason
+from benchmarks.data.order import ENDS, End
+from benchmarks.data.quarantine import EndMissing, Quarantined, Reason
 from benchmarks.data.reader import FrameFiles, array, lengths, row_sums, vectors
+from benchmarks.data.residual import is_relaxed, residual_forces
 from benchmarks.data.scan import first_true
 from benchmarks.data.species import atomic_numbers
 from benchmarks.data.trajectories import Trajectories
@@ -22,6 +24,7 @@ _FAULTS = (
     Reason.LENGTHS,
     Reason.NOT_FINITE,
     Reason.COLLAPSED,
+    Reason.END_MISSING,
 )
 
 
@@ -42,15 +45,20 @@ class Columns:
 
 
 def fetch(
-    files: FrameFiles, trajectories: Trajectories, order: NDArray[np.int64], limit: int | None
+    files: FrameFiles,
+    trajectories: Trajectories,
+    order: NDArray[np.int64],
+    limit: int | None,
+    end_missing: EndMissing = EndMissing.IF_RELAXED,
 ) -> tuple[Columns, list[Quarantined]]:
-    """Read the first and the last frame of the first `limit` sound trajectories of `order`.
+    """Read the initial and the relaxed frame of the first `limit` sound trajectories of `order`.
 
     Args:
         files: Where the frames are.
         trajectories: What the first pass found.
         order: (n,) indices into `trajectories`, the most wanted first.
         limit: How many pairs are wanted; None for all.
+        end_missing: What becomes of trajectories without their last frame.
 
     Returns:
         The pairs, in the order of being read, and the trajectories that turned out unusable.
@@ -60,16 +68,35 @@ def fetch(
     quarantined: list[Quarantined] = []
     while missing > 0 and len(order):
         chosen, order = np.sort(order[:missing]), order[missing:]
-        piece, fault = _read(files, trajectories, chosen)
-        quarantined += [
-            Quarantined(
-                trajectories.ids[chosen[i]], _FAULTS[fault[i] - 1], "in the first or last frame"
-            )
-            for i in np.flatnonzero(fault)
-        ]
+        unfit = _unfit(files, trajectories, chosen, end_missing)
+        piece, fault = _read(files, trajectories, chosen, unfit)
+        for i in map(int, np.flatnonzero(fault)):
+            reason = _FAULTS[fault[i] - 1]
+            ended = reason is Reason.END_MISSING
+            detail = unfit[i] if ended else "in the initial or relaxed frame"
+            quarantined.append(Quarantined(trajectories.ids[chosen[i]], reason, detail))
         pieces.append(piece)
         missing -= len(piece.trajectory)
     return _concatenated(pieces), quarantined
+
+
+def _unfit(
+    files: FrameFiles,
+    trajectories: Trajectories,
+    chosen: NDArray[np.int64],
+    end_missing: EndMissing,
+) -> dict[int, str]:
+    """Which of `chosen` lack their end and are not used for it, with what is left."""
+    if end_missing is EndMissing.KEEP:
+        return {}
+    at = np.flatnonzero(trajectories.order.end[chosen] == ENDS.index(End.MISSING))
+    stress = trajectories.stress[chosen[at]]
+    force = residual_forces(files, trajectories.last[chosen[at]])
+    used = is_relaxed(force, stress) & (end_missing is EndMissing.IF_RELAXED)
+    return {
+        int(at[i]): f"residual {force[i]:.3f} eV/Å, {stress[i]:.2f} kB"
+        for i in np.flatnonzero(~used)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +115,10 @@ class _Frames:
 
 
 def _read(
-    files: FrameFiles, trajectories: Trajectories, chosen: NDArray[np.int64]
+    files: FrameFiles,
+    trajectories: Trajectories,
+    chosen: NDArray[np.int64],
+    unfit: Collection[int],
 ) -> tuple[Columns, NDArray[np.int64]]:
     """The sound pairs among `chosen`, and for each of `chosen` 0 or 1 + index into `_FAULTS`."""
     rows = np.concatenate([trajectories.first[chosen], trajectories.last[chosen]])
@@ -103,12 +133,9 @@ def _read(
     with np.errstate(invalid="ignore", over="ignore"):
         volume = np.abs(np.linalg.det(lattices))
     spacious = (volume > SMALLEST_VOLUME_PER_ATOM * count) & np.isfinite(volume)
-    fault = first_true(
-        [
-            ~(sound[: len(chosen)] & sound[len(chosen) :])
-            for sound in (has_cell, has_positions, finite, spacious)
-        ]
-    )
+    n = len(chosen)
+    faults = [~(sound[:n] & sound[n:]) for sound in (has_cell, has_positions, finite, spacious)]
+    fault = first_true([*faults, np.isin(np.arange(n), list(unfit))])
     frames = _Frames(count, atomic_numbers(species.flatten()), lattices, positions, fault)
     return _columns(chosen, frames), fault
 

@@ -25,6 +25,7 @@ COLUMNS: dict[str, Any] = {
     "immutable_id": pa.string(),
     "functional": pa.string(),
     "relaxation_step": pa.int64(),
+    "relaxation_number": pa.int64(),
     "nsites": pa.int64(),
     "nperiodic_dimensions": pa.int64(),
     "dimension_types": pa.list_(pa.int64()),
@@ -68,23 +69,39 @@ class FrameFiles:
                 file = (path, _open(path))
             yield start, _read_group(path, file[1], group, columns)
 
+    def pick(
+        self, rows: NDArray[np.int64], columns: Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.int64], Any]]:
+        """The asked rows of each row group that has some; no other row group is read.
+
+        Args:
+            rows: (n,) row numbers.
+            columns: Names from `COLUMNS`.
+
+        Yields:
+            Which of `rows` these are, as indices into it, and an Arrow table of them.
+        """
+        order = np.argsort(rows, kind="stable")
+        asked = rows[order]
+        file: Any = None
+        for path, group, start, size in self._groups:
+            low, high = np.searchsorted(asked, (start, start + size))
+            if low < high:
+                if file is None or file[0] != path:
+                    file = (path, _open(path))
+                table = _read_group(path, file[1], group, columns)
+                yield order[low:high], table.take(asked[low:high] - start)
+
     def take(self, rows: NDArray[np.int64], columns: Sequence[str]) -> Any:
         """An Arrow table of `rows`, in the order asked for; untouched row groups are not read.
 
         Args:
-            rows: (n,) row numbers, each at most once.
+            rows: (n,) row numbers, at least one.
             columns: Names from `COLUMNS`.
         """
-        order = np.argsort(rows, kind="stable")
-        asked = rows[order]
-        pieces = []
-        for path, group, start, size in self._groups:
-            low, high = np.searchsorted(asked, (start, start + size))
-            if low < high:
-                table = _read_group(path, _open(path), group, columns)
-                pieces.append(table.take(asked[low:high] - start))
-        inverse = np.empty_like(order)
-        inverse[order] = np.arange(len(order))
+        places, pieces = zip(*self.pick(rows, columns), strict=True)
+        inverse = np.empty_like(rows)
+        inverse[np.concatenate(places)] = np.arange(len(rows))
         return pa.concat_tables(pieces).take(inverse)
 
 

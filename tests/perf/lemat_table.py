@@ -1,0 +1,123 @@
+"""A generated table in the layout of LeMat-Traj, of any size, whose pairs are known.
+
+Trajectories of the Materials Project as the public fetcher writes them: rows in the order of `id`
+as text, the calculations of a trajectory in reverse under one running step, the last frame of the
+list dropped. Site counts are log-normal (median 8, mean 12, at most 64), 10 frames on average.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.conftest import LEMAT_SCHEMA
+
+PER_CHUNK = 10_000
+"""Trajectories that are made at a time, about 100,000 frames."""
+ROW_GROUP = 10_000
+PER_FILE = 1_000_000
+"""Frames of a file, about."""
+ELEMENTS = np.array(["Li", "O", "Na", "Si", "Cl", "Ti", "Fe", "Ni", "Sr", "Ba"])
+KINDS = np.array(
+    [
+        json.dumps([{"name": e, "chemical_symbols": [e], "concentration": [1.0]} for e in pair])
+        for pair in zip(ELEMENTS, np.roll(ELEMENTS, 1), strict=True)
+    ]
+)
+
+
+def write(folder: Path, n_frames: int, seed: int = 0) -> int:
+    """Write files of about `n_frames` frames altogether; returns how many there are."""
+    rng = np.random.default_rng(seed)
+    materials = np.sort(np.array([f"mp-{i}" for i in range(max(1, n_frames // 10))]))
+    writer, written, in_file, n_files = None, 0, PER_FILE, 0
+    for start in range(0, len(materials), PER_CHUNK):
+        table = _chunk(rng, materials[start : start + PER_CHUNK])
+        if in_file >= PER_FILE:
+            if writer is not None:
+                writer.close()
+            path = folder / f"train-{n_files:05d}.parquet"
+            writer, in_file, n_files = pq.ParquetWriter(path, LEMAT_SCHEMA), 0, n_files + 1
+        writer.write_table(table, row_group_size=ROW_GROUP)
+        written, in_file = written + len(table), in_file + len(table)
+    writer.close()
+    return written
+
+
+def _chunk(rng: np.random.Generator, materials: np.ndarray) -> pa.Table:
+    n = len(materials)
+    frames = 1 + rng.geometric(1 / 9, n)  # at least 2
+    second = np.where(rng.random(n) < 0.5, frames // 3, 0)  # frames of the last calculation
+    sites = np.clip(np.exp(rng.normal(np.log(8), 0.9, n)).astype(int), 1, 64)
+    of = np.repeat(np.arange(n), frames)
+    step = np.concatenate([TEXT_ORDER[k] for k in frames])
+    late = step < second[of]
+    # time since the start; the last frame of the first calculation is the one that was dropped
+    time = np.where(late, step + (frames - second)[of] + 1, step - second[of])
+    columns = _light(rng, of, time, sites)
+    columns |= _heavy(rng, of, sites)
+    columns |= {
+        "immutable_id": pa.array(materials[of]),
+        "id": pa.array([f"{m}-0-pbe-{s}" for m, s in zip(materials[of], step, strict=True)]),
+        "relaxation_step": pa.array(step, pa.int32()),
+        "relaxation_number": pa.array(np.where(late | (second[of] == 0), 0, 1), pa.int32()),
+    }
+    empty = {f.name: pa.nulls(len(of), f.type) for f in LEMAT_SCHEMA if f.name not in columns}
+    return pa.table({**columns, **empty}).select(LEMAT_SCHEMA.names).cast(LEMAT_SCHEMA)
+
+
+TEXT_ORDER = [np.array(sorted(range(k), key=str), dtype=int) for k in range(400)]
+"""Steps 0 … k-1 in the order of their text."""
+
+
+def _light(rng: Any, of: Any, time: Any, sites: Any) -> dict[str, pa.Array]:
+    far = np.exp(-time / 2.0)  # how far from the end
+    edge = (sites * 14.0) ** (1 / 3)
+    strain = rng.uniform(-0.05, 0.05, (len(sites), 3))
+    cells = np.zeros((len(of), 3, 3))
+    cells[:, range(3), range(3)] = edge[of, None] * (1 + strain[of] * far[:, None])
+    stress = -np.einsum("ni,ij->nij", strain[of] * far[:, None] * 1000, np.eye(3))
+    energy = sites[of] * (rng.uniform(-9, -3, len(sites))[of] + 0.2 * far**2)
+    return {
+        "nsites": pa.array(sites[of], pa.int32()),
+        "nperiodic_dimensions": pa.array(np.full(len(of), 3), pa.int8()),
+        "dimension_types": _lists(np.ones(3 * len(of), np.int8), np.full(len(of), 3)),
+        "lattice_vectors": _matrices(cells.reshape(-1, 3), np.full(len(of), 3)),
+        "stress_tensor": _matrices(stress.reshape(-1, 3), np.full(len(of), 3)),
+        "energy": pa.array(energy),
+        "energy_corrected": pa.array(energy),
+        "functional": pa.array(np.full(len(of), "pbe")),
+        "last_modified": pa.array(np.full(len(of), "2026-01-01")),
+        "cross_compatibility": pa.array(np.full(len(of), True)),
+    }
+
+
+def _heavy(rng: Any, of: Any, sites: Any) -> dict[str, pa.Array]:
+    count = sites[of]
+    total = int(count.sum())
+    kind = rng.integers(len(ELEMENTS), size=len(sites))
+    odd = (np.arange(total) - np.repeat(np.cumsum(count) - count, count)) % 2
+    symbols = ELEMENTS[(np.repeat(kind[of], count) - odd) % len(ELEMENTS)]
+    edge = np.repeat((count * 14.0) ** (1 / 3), count)[:, None]
+    return {
+        "species": pa.array(KINDS[kind[of]]),
+        "species_at_sites": _lists(symbols, count),
+        "cartesian_site_positions": _matrices(rng.random((total, 3)) * edge, count),
+        "forces": _matrices(rng.normal(0, 0.02, (total, 3)), count),
+    }
+
+
+def _lists(values: Any, count: Any) -> pa.Array:
+    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def _matrices(vectors: Any, count: Any) -> pa.Array:
+    inner = _lists(vectors.ravel(), np.full(len(vectors), 3))
+    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), inner)
