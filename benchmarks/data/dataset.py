@@ -65,7 +65,7 @@ class Dataset(Sequence[Sample]):
 
     @property
     def end_missing(self) -> tuple[str, ...]:
-        """Ids of the samples whose target is not the last frame of the relaxation, which is lost."""
+        """Ids of the samples whose target is the last frame left, the true one being lost."""
         end = self._trajectories.order.end
         missing = ENDS.index(End.MISSING)
         return tuple(self._trajectories.ids[i] for i in self._rows if end[i] == missing)

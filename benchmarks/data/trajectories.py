@@ -44,6 +44,8 @@ class Trajectories:
     """How many of the steps 0 … the highest are not there."""
     start_missing: NDArray[np.bool_]
     """Whether the step before the initial frame is one of them."""
+    duplicated_steps: NDArray[np.int64]
+    """How many steps stand in more than one row."""
     order: Order
 
     def __len__(self) -> int:
@@ -136,6 +138,7 @@ def _trajectories(
         stress=final.last_stress,
         missing_steps=np.maximum(missing, 0),
         start_missing=initial.first_step > before + 1,
+        duplicated_steps=np.array([len(found.duplicates.get(k, ())) for k in whole.key], np.int64),
         order=order,
     )
 
