@@ -176,9 +176,7 @@ def test_missing_steps_are_counted_and_a_missing_start_is_seen(lemat_frame, surv
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 0), (0, None, 1)])
-def test_calculations_that_overlap_or_lack_a_number_are_not_guessed(
-    lemat_frame, surveyed, numbers
-):
+def test_calculations_that_overlap_or_lack_a_number_are_not_guessed(lemat_frame, surveyed, numbers):
     rows = [frame(lemat_frame, 5.0 + i / 10, i, n) for i, n in enumerate(numbers)]
     (fault,) = surveyed(rows).faults.values()
     assert fault.reason == Reason.ORDER
@@ -200,7 +198,7 @@ def test_step_in_two_rows_is_seen_across_row_groups(
 ):
     rows = [frame(lemat_frame, 5 + i / 100, i, 0, "mp-2") for i in (0, 3, 1, 2, 4, 3)]
     found = surveyed([*rows, *forwards("mp-1")], row_group_size=row_group_size)
-    ((place, fault),) = found.faults.items()
+    (fault,) = found.faults.values()
     assert (fault.sample_id, fault.reason, fault.detail) == (
         "mp-2-0-pbe",
         Reason.DUPLICATED_STEP,
@@ -224,8 +222,7 @@ def test_order_of_rows_and_size_of_row_groups_do_not_matter(
     for material in ("mp-1", "mp-2", "mp-3"):
         listed = [(a, 0) for a in A[3:]] + [(a, 1) for a in A[:3]]
         rows += [
-            frame(lemat_frame, a, step, number, material)
-            for step, (a, number) in enumerate(listed)
+            frame(lemat_frame, a, step, number, material) for step, (a, number) in enumerate(listed)
         ]
     path = tmp_path_factory.mktemp("rows") / "x.parquet"
     write_lemat(path, [rows[i] for i in order], row_group_size=size)
