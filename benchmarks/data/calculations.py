@@ -78,20 +78,22 @@ def join(parts: Calculations) -> tuple[Calculations, NDArray[np.int64]]:
         went into it (by key, number and first step).
     """
     order = np.lexsort((parts.first_step, parts.number, parts.key))
-    p = parts.take(order)
-    new = (np.diff(p.key, prepend=-1) != 0) | (np.diff(p.number, prepend=-2) != 0)
-    starts = np.flatnonzero(new)
-    if len(starts) == len(p):
-        return p, order
-    ends = np.lexsort((p.last_step, p.number, p.key))[np.append(starts[1:], len(p)) - 1]
-    head = np.repeat(starts, np.diff(starts, append=len(p)))
-    columns: dict[str, Any] = {name: getattr(p, name)[starts] for name in p.__slots__}
-    columns |= {name: getattr(p, name)[ends] for name in _OF_LAST}
-    columns["n_frames"] = np.add.reduceat(p.n_frames, starts)
-    columns["lowest_energy"] = np.fmin.reduceat(p.lowest_energy, starts)
-    columns["fault"] = np.minimum.reduceat(p.fault, starts)
-    for name, hashes in (("other_composition", p.composition), ("other_sites", p.sites)):
-        other = np.where(hashes == hashes[head], getattr(p, name), p.first_step)
+    key, number = parts.key[order], parts.number[order]
+    starts = np.flatnonzero((np.diff(key, prepend=-1) != 0) | (np.diff(number, prepend=-2) != 0))
+    if len(starts) == len(order):
+        return parts.take(order), order
+    by_last = np.lexsort((parts.last_step, parts.number, parts.key))
+    first, last = order[starts], by_last[np.append(starts[1:], len(order)) - 1]
+    columns: dict[str, Any] = {  # one at a time, for memory
+        name: getattr(parts, name)[last if name in _OF_LAST else first] for name in parts.__slots__
+    }
+    columns["n_frames"] = np.add.reduceat(parts.n_frames[order], starts)
+    columns["lowest_energy"] = np.fmin.reduceat(parts.lowest_energy[order], starts)
+    columns["fault"] = np.minimum.reduceat(parts.fault[order], starts)
+    head = np.repeat(first, np.diff(starts, append=len(order)))
+    for name, hashes in (("other_composition", parts.composition), ("other_sites", parts.sites)):
+        same = hashes[order] == hashes[head]
+        other = np.where(same, getattr(parts, name)[order], parts.first_step[order])
         columns[name] = np.minimum.reduceat(other, starts)
     return Calculations(**columns), order
 
@@ -104,8 +106,8 @@ def duplicated_steps(parts: Calculations, steps: NDArray[np.int32]) -> dict[int,
         steps: (sum(parts.n_frames),) the steps of each part in turn, ascending within it.
     """
     steps = np.maximum(steps, 0)  # null is -1; such a trajectory has a fault anyway
-    of = np.repeat(np.arange(len(parts)), parts.n_frames)
-    again = np.flatnonzero((np.diff(steps) == 0) & (np.diff(of) == 0))
+    of = np.repeat(np.arange(len(parts), dtype=np.int32), parts.n_frames)
+    again = np.flatnonzero((steps[1:] == steps[:-1]) & (of[1:] == of[:-1]))
     order = np.lexsort((parts.first_step, parts.key))
     key, first = parts.key[order], parts.first_step[order].astype(np.int64)
     reached = np.maximum.accumulate((key << FAULT_BITS) + parts.last_step[order])

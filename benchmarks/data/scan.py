@@ -157,16 +157,18 @@ class _Scanner:
     def result(self) -> Scan:
         if not self._parts:
             return Scan(none(), [], [], [], {}, self._notes, self._malformed)
-        texts = {name: _codes(chunks) for name, chunks in self._texts.items()}
+        texts = {name: _codes(self._texts.pop(name)) for name in tuple(self._texts)}
         codes: dict[str, Any] = {name: found[0] for name, found in texts.items()}
         parts = replace(concatenated(self._parts), **codes)
         self._parts.clear()
+        duplicates = duplicated_steps(parts, np.concatenate(self._steps))
+        self._steps.clear()
         return Scan(
             calculations=join(parts)[0],
             keys=texts["key"][1],
             materials=texts["material"][1],
             functionals=texts["functional"][1],
-            duplicates=duplicated_steps(parts, np.concatenate(self._steps)),
+            duplicates=duplicates,
             notes=self._notes,
             malformed=self._malformed,
         )

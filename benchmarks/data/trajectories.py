@@ -118,26 +118,27 @@ def _trajectories(
 ) -> Trajectories:
     count = np.diff(starts, append=len(found.calculations))
     ends = starts + count - 1
-    initial = found.calculations.take(np.where(order.backwards, ends, starts))
-    final = found.calculations.take(np.where(order.backwards, starts, ends))
-    energies = [initial.first_energy, final.last_energy, final.lowest_energy]
+    c = found.calculations
+    initial = np.where(order.backwards, ends, starts)
+    final = np.where(order.backwards, starts, ends)
+    energies = [c.first_energy[initial], c.last_energy[final], c.lowest_energy[final]]
     missing = whole.last_step.astype(np.int64) + 1 - whole.n_frames
-    before = _highest_step_before(initial.first_step, found.calculations, count)
+    before = _highest_step_before(c.first_step[initial], c, count)
     return Trajectories(
         ids=[found.keys[i] for i in whole.key],
         materials=[found.materials[i] or "" for i in whole.material],
         functionals=[found.functionals[i] or "" for i in whole.functional],
-        first=initial.first_row,
-        last=final.last_row,
-        first_step=initial.first_step,
-        last_step=final.last_step,
+        first=c.first_row[initial],
+        last=c.last_row[final],
+        first_step=c.first_step[initial],
+        last_step=c.last_step[final],
         n_frames=whole.n_frames,
         n_calculations=count,
         n_sites=whole.n_sites,
         energies=np.stack(energies, axis=1) / np.maximum(whole.n_sites, 1)[:, None],
-        stress=final.last_stress,
+        stress=c.last_stress[final],
         missing_steps=np.maximum(missing, 0),
-        start_missing=initial.first_step > before + 1,
+        start_missing=c.first_step[initial] > before + 1,
         duplicated_steps=np.array([len(found.duplicates.get(k, ())) for k in whole.key], np.int64),
         order=order,
     )
