@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.data.order import ENDS, End
+from benchmarks.data.ends import hopeless, unfit_ends
 from benchmarks.data.quarantine import EndMissing, Quarantined, Reason
 from benchmarks.data.reader import FrameFiles, array, lengths, row_sums, vectors
-from benchmarks.data.residual import is_relaxed, residual_forces
 from benchmarks.data.scan import first_true
 from benchmarks.data.species import atomic_numbers
 from benchmarks.data.trajectories import Trajectories
@@ -43,6 +42,20 @@ class Columns:
     frac_coords: NDArray[np.float64]
     """(2, n_sites_total, 3), initial and final, not wrapped."""
 
+    def take(self, kept: NDArray[np.bool_]) -> Columns:
+        """The pairs where `kept`, (n,), holds."""
+        if kept.all():
+            return self
+        count = np.diff(self.offsets)
+        sites = np.repeat(kept, count)
+        return Columns(
+            trajectory=self.trajectory[kept],
+            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count[kept])]),
+            numbers=self.numbers[sites],
+            lattices=self.lattices[kept],
+            frac_coords=self.frac_coords[:, sites],
+        )
+
 
 def fetch(
     files: FrameFiles,
@@ -63,40 +76,46 @@ def fetch(
     Returns:
         The pairs, in the order of being read, and the trajectories that turned out unusable.
     """
-    missing = len(order) if limit is None else min(limit, len(order))
+    wanted = len(order) if limit is None else min(limit, len(order))
     pieces: list[Columns] = []
-    quarantined: list[Quarantined] = []
-    while missing > 0 and len(order):
-        chosen, order = np.sort(order[:missing]), order[missing:]
-        unfit = _unfit(files, trajectories, chosen, end_missing)
+    quarantined: dict[int, Quarantined] = {}
+    lost = hopeless(trajectories, end_missing)
+    sound = 0
+    rest = order
+    while sound < wanted and len(rest):
+        n = len(rest) if limit is None else _enough(lost[rest], wanted - sound)
+        chosen, rest = np.sort(rest[:n]), rest[n:]
+        unfit = unfit_ends(files, trajectories, chosen, end_missing)
         piece, fault = _read(files, trajectories, chosen, unfit)
         for i in map(int, np.flatnonzero(fault)):
             reason = _FAULTS[fault[i] - 1]
             ended = reason is Reason.END_MISSING
             detail = unfit[i] if ended else "in the initial or relaxed frame"
-            quarantined.append(Quarantined(trajectories.ids[chosen[i]], reason, detail))
+            found = Quarantined(trajectories.ids[chosen[i]], reason, detail)
+            quarantined[int(chosen[i])] = found
         pieces.append(piece)
-        missing -= len(piece.trajectory)
-    return _concatenated(pieces), quarantined
+        sound += len(piece.trajectory)
+    return _first(_concatenated(pieces), quarantined, order, wanted)
 
 
-def _unfit(
-    files: FrameFiles,
-    trajectories: Trajectories,
-    chosen: NDArray[np.int64],
-    end_missing: EndMissing,
-) -> dict[int, str]:
-    """Which of `chosen` lack their end and are not used for it, with what is left."""
-    if end_missing is EndMissing.KEEP:
-        return {}
-    at = np.flatnonzero(trajectories.order.end[chosen] == ENDS.index(End.MISSING))
-    stress = trajectories.stress[chosen[at]]
-    force = residual_forces(files, trajectories.last[chosen[at]])
-    used = is_relaxed(force, stress) & (end_missing is EndMissing.IF_RELAXED)
-    return {
-        int(at[i]): f"residual {force[i]:.3f} eV/Å, {stress[i]:.2f} kB"
-        for i in np.flatnonzero(~used)
-    }
+def _enough(lost: NDArray[np.bool_], wanted: int) -> int:
+    """How many to read for `wanted` sound ones, so that one reading mostly does."""
+    return int(np.searchsorted(np.cumsum(~lost), wanted + wanted // 4)) + 1
+
+
+def _first(
+    columns: Columns,
+    quarantined: dict[int, Quarantined],
+    order: NDArray[np.int64],
+    wanted: int,
+) -> tuple[Columns, list[Quarantined]]:
+    """What was met on the way to the first `wanted` sound ones, had they been read one by one."""
+    rank = np.empty(order.max(initial=-1) + 1, dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    of = rank[columns.trajectory]
+    last = np.sort(of)[wanted - 1] if len(of) >= wanted > 0 else len(order)
+    kept = [found for i, found in sorted(quarantined.items()) if rank[i] <= last]
+    return columns.take(of <= last), kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,8 @@ from tests.conftest import LEMAT_SCHEMA
 
 PER_CHUNK = 10_000
 """Trajectories that are made at a time, about 100,000 frames."""
+N_FILES = 10
 ROW_GROUP = 10_000
-PER_FILE = 1_000_000
-"""Frames of a file, about."""
 ELEMENTS = np.array(["Li", "O", "Na", "Si", "Cl", "Ti", "Fe", "Ni", "Sr", "Ba"])
 KINDS = np.array(
     [
@@ -31,25 +30,26 @@ KINDS = np.array(
 )
 
 
-def write(folder: Path, n_frames: int, seed: int = 0) -> int:
-    """Write files of about `n_frames` frames altogether; returns how many there are."""
+def write(folder: Path, n_frames: int, seed: int = 0) -> np.ndarray:
+    """Write ten files of about `n_frames` frames altogether.
+
+    Returns:
+        (n, 3) of each trajectory, in the order of `id` as text: number of frames, steps of the
+        initial and of the relaxed frame.
+    """
     rng = np.random.default_rng(seed)
-    materials = np.sort(np.array([f"mp-{i}" for i in range(max(1, n_frames // 10))]))
-    writer, written, in_file, n_files = None, 0, PER_FILE, 0
-    for start in range(0, len(materials), PER_CHUNK):
-        table = _chunk(rng, materials[start : start + PER_CHUNK])
-        if in_file >= PER_FILE:
-            if writer is not None:
-                writer.close()
-            path = folder / f"train-{n_files:05d}.parquet"
-            writer, in_file, n_files = pq.ParquetWriter(path, LEMAT_SCHEMA), 0, n_files + 1
-        writer.write_table(table, row_group_size=ROW_GROUP)
-        written, in_file = written + len(table), in_file + len(table)
-    writer.close()
-    return written
+    materials = np.sort(np.array([f"mp-{i}" for i in range(n_frames // 10)]))
+    truth = []
+    for i, part in enumerate(np.array_split(materials, N_FILES)):
+        with pq.ParquetWriter(folder / f"part-{i:05d}.parquet", LEMAT_SCHEMA) as writer:
+            for start in range(0, len(part), PER_CHUNK):
+                table, true = _chunk(rng, part[start : start + PER_CHUNK])
+                writer.write_table(table, row_group_size=ROW_GROUP)
+                truth.append(true)
+    return np.concatenate(truth)
 
 
-def _chunk(rng: np.random.Generator, materials: np.ndarray) -> pa.Table:
+def _chunk(rng: np.random.Generator, materials: np.ndarray) -> tuple[pa.Table, np.ndarray]:
     n = len(materials)
     frames = 1 + rng.geometric(1 / 9, n)  # at least 2
     second = np.where(rng.random(n) < 0.5, frames // 3, 0)  # frames of the last calculation
@@ -57,8 +57,9 @@ def _chunk(rng: np.random.Generator, materials: np.ndarray) -> pa.Table:
     of = np.repeat(np.arange(n), frames)
     step = np.concatenate([TEXT_ORDER[k] for k in frames])
     late = step < second[of]
-    # time since the start; the last frame of the first calculation is the one that was dropped
-    time = np.where(late, step + (frames - second)[of] + 1, step - second[of])
+    # Frames since the start: the last calculation begins where the first one ended, with the frame
+    # that was dropped.
+    time = np.where(late, step + (frames - second)[of], step - second[of])
     columns = _light(rng, of, time, sites)
     columns |= _heavy(rng, of, sites)
     columns |= {
@@ -68,7 +69,9 @@ def _chunk(rng: np.random.Generator, materials: np.ndarray) -> pa.Table:
         "relaxation_number": pa.array(np.where(late | (second[of] == 0), 0, 1), pa.int32()),
     }
     empty = {f.name: pa.nulls(len(of), f.type) for f in LEMAT_SCHEMA if f.name not in columns}
-    return pa.table({**columns, **empty}).select(LEMAT_SCHEMA.names).cast(LEMAT_SCHEMA)
+    table = pa.table({**columns, **empty}).select(LEMAT_SCHEMA.names).cast(LEMAT_SCHEMA)
+    last = np.where(second > 0, second, frames) - 1
+    return table, np.stack([frames, second, last], axis=1)
 
 
 TEXT_ORDER = [np.array(sorted(range(k), key=str), dtype=int) for k in range(400)]
