@@ -138,7 +138,8 @@ def _codes(*members: Basis) -> list[int]:
 def _seams(c: Calculations, starts: NDArray[np.int64]) -> _Seams:
     low = np.flatnonzero(np.diff(c.key) == 0)
     high = low + 1
-    first, last = c.first_energy / c.n_sites, c.last_energy / c.n_sites
+    sites = np.maximum(c.n_sites, 1)
+    first, last = c.first_energy / sites, c.last_energy / sites
     return _Seams(
         of=np.searchsorted(starts, low, side="right") - 1,
         forwards=cell_jump(c.last_cell[low], c.first_cell[high]),
@@ -181,7 +182,8 @@ def _evidence(
 
 def _log_ratio(one: NDArray[Any], other: NDArray[Any], floor: float) -> NDArray[np.float64]:
     """Of values not below the floor; 0 where one of them is not finite."""
-    ratio = np.log(np.maximum(one, floor)) - np.log(np.maximum(other, floor))
+    with np.errstate(invalid="ignore"):
+        ratio = np.log(np.maximum(one, floor)) - np.log(np.maximum(other, floor))
     return np.where(np.isfinite(one) & np.isfinite(other), ratio, 0.0)
 
 
@@ -198,7 +200,8 @@ def _ends(
     LeMat-Traj's fetcher drops the last frame of each trajectory's list, the one with the highest
     step. Where calculations are listed backwards that frame is the end of the *first* one, and its
     absence shows: the next calculation does not start from the cell that is left. If most such
-    trajectories of a source show it, its trajectories of one calculation lack their very end.
+    trajectories of a source show it, its trajectories of one calculation lack their very end. So
+    do those of which, listed backwards, the calculation with number 0 is not there.
     """
     highest_listed_last = c.first_step[ends] >= c.first_step[starts]
     followed = (ends > starts) & (backwards == highest_listed_last)
