@@ -2,6 +2,15 @@
 
 from benchmarks.data.dataset import Dataset, ids_sha256, load
 from benchmarks.data.frames import Frame, frames
-from benchmarks.data.quarantine import Quarantined, Reason
+from benchmarks.data.quarantine import EndMissing, Quarantined, Reason
 
-__all__ = ["Dataset", "Frame", "Quarantined", "Reason", "frames", "ids_sha256", "load"]
+__all__ = [
+    "Dataset",
+    "EndMissing",
+    "Frame",
+    "Quarantined",
+    "Reason",
+    "frames",
+    "ids_sha256",
+    "load",
+]

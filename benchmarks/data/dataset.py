@@ -7,7 +7,6 @@ memory stays flat however many samples are walked through.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import overload
@@ -18,8 +17,10 @@ from numpy.typing import NDArray
 from benchmarks.core import Geometry, Sample, UserError
 from benchmarks.data.draw import RULE
 from benchmarks.data.groups import seeded_hash
+from benchmarks.data.ids import source_of
+from benchmarks.data.order import ENDS, End
 from benchmarks.data.pairs import Columns, fetch
-from benchmarks.data.quarantine import Quarantined
+from benchmarks.data.quarantine import EndMissing, Quarantined
 from benchmarks.data.reader import FrameFiles
 from benchmarks.data.sources import Source, resolve
 from benchmarks.data.trajectories import Trajectories, find
@@ -66,6 +67,13 @@ class Dataset(Sequence[Sample]):
     def ids_sha256(self) -> str:
         """sha256 of the sorted ids, one a line: names the set of samples."""
         return ids_sha256(self.ids)
+
+    @property
+    def end_missing(self) -> tuple[str, ...]:
+        """Ids of the samples whose target is the last frame left, the true one being lost."""
+        end = self._trajectories.order.end
+        missing = ENDS.index(End.MISSING)
+        return tuple(self._trajectories.ids[i] for i in self._rows if end[i] == missing)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -146,6 +154,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     offline: bool = False,
+    end_missing: EndMissing = EndMissing.IF_RELAXED,
 ) -> Dataset:
     """Read the pairs (initial frame, relaxed frame) of one split.
 
@@ -159,6 +168,8 @@ def load(
             for that reason cannot be in `quarantined`.
         seed: Goes into that hash.
         offline: Use of a remote source only what is in the cache.
+        end_missing: What becomes of trajectories whose last frame is missing. By default they are
+            used if the most relaxed frame left is within the bounds of `benchmarks.data.residual`.
 
     Returns:
         The samples, in file order, and what was quarantined.
@@ -171,7 +182,7 @@ def load(
     wanted = limit
     while True:
         found = resolve(source, split, limit=wanted, seed=seed, offline=offline)
-        dataset = _read(found, limit, seed)
+        dataset = _read(found, limit, seed, end_missing)
         if wanted is None or limit is None or found.draw is None or found.draw.complete:
             break
         if len(dataset) == limit:
@@ -183,15 +194,15 @@ def load(
     return dataset
 
 
-def _read(found: Source, limit: int | None, seed: int) -> Dataset:
+def _read(found: Source, limit: int | None, seed: int, end_missing: EndMissing) -> Dataset:
     files = FrameFiles(found.paths)
     trajectories, quarantined = find(files)
     order = np.arange(len(trajectories.ids))
     if limit is not None:
-        order = _by_hash(trajectories.ids, seed)
+        order = by_hash(trajectories.ids, seed)
     if found.draw is not None:
         order = found.draw.sort(order, trajectories.first)
-    columns, more = fetch(files, trajectories, order, limit)
+    columns, more = fetch(files, trajectories, order, limit, end_missing)
     return Dataset(
         trajectories.take(columns.trajectory),
         columns,
@@ -210,13 +221,8 @@ def ids_sha256(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
-def source_of(material_id: str) -> str:
-    """The prefix of a material id: letters up to the first digit or `-` (`agm001` -> `agm`)."""
-    match = re.match(r"[^\W\d_]+", material_id)
-    return match[0] if match else "unknown"
-
-
-def _by_hash(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
+def by_hash(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
+    """The order in which `--limit` takes samples: indices sorted by sha256(seed + id)."""
     keys = [seeded_hash(seed, sample_id) for sample_id in ids]
     return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
 
