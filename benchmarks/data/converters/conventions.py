@@ -25,6 +25,7 @@ ASE_STRESS = -1 / KBAR
 
 FUNCTIONALS = ("pbe", "pbesol", "scan", "r2scan")
 """What stands in the column `functional`; +U is not told apart."""
+_AS_ASKED = ("GGA", "METAGGA", "IVDW")
 _GGA = {"PE": "pbe", "PS": "pbesol"}
 _METAGGA = {"SCAN": "scan", "R2SCAN": "r2scan"}
 _UNSET = ("", "--", "NONE")
@@ -35,6 +36,18 @@ _LIBXC = {
     "scan": {"MGGA_X_SCAN", "MGGA_C_SCAN"},
     "r2scan": {"MGGA_X_R2SCAN", "MGGA_C_R2SCAN"},
 }
+
+
+def vasp_tags(asked: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
+    """VASP's tags as it used them; the functional as it was asked for.
+
+    Not all versions repeat METAGGA and IVDW among the parameters.
+
+    Args:
+        asked: The INCAR.
+        used: The parameters of the run, defaults included.
+    """
+    return {**asked, **used, **{key: asked[key] for key in _AS_ASKED if key in asked}}
 
 
 def functional_of_tags(tags: Mapping[str, Any]) -> str | None:
@@ -77,4 +90,4 @@ def _text(tags: Mapping[str, Any], key: str) -> str:
 
 
 def _other(what: str) -> str:
-    return f"functional ({what}) is none of LeMat-Traj's: {', '.join(FUNCTIONALS)}"
+    return f"functional that LeMat-Traj has not: {what}"

@@ -26,6 +26,7 @@ from benchmarks.data.converters.conventions import (
     PASCAL,
     functional_of_libxc,
     functional_of_tags,
+    vasp_tags,
 )
 from benchmarks.data.converters.relaxation import (
     ConversionError,
@@ -92,8 +93,8 @@ def _check_workflow(archive: Any) -> None:
     if not named:
         named = next((_at(each, "type") for each in _at(archive, "workflow") or []), None)
     kind = str(named or "").rpartition(".")[2].replace("_", "").lower()
-    if kind not in ("", "workflow", "geometryoptimization"):
-        raise ConversionError(f"{named}: not a geometry optimisation")
+    if kind not in ("", "geometryoptimization") and not kind.endswith("workflow"):
+        raise ConversionError(f"not a geometry optimisation: {named}")
 
 
 def _step(
@@ -138,8 +139,8 @@ def _symbols(atoms: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _tags(method: Any) -> dict[str, Any]:
-    """VASP's INCAR, as written and as completed by VASP."""
-    return {**(_at(method, "x_vasp_incar_out") or {}), **(_at(method, "x_vasp_incar_in") or {})}
+    asked, used = (_at(method, f"x_vasp_incar_{key}") or {} for key in ("in", "out"))
+    return vasp_tags(asked, used)
 
 
 def _functional(methods: list[Any]) -> str | None:
@@ -148,7 +149,7 @@ def _functional(methods: list[Any]) -> str | None:
     for method in methods:
         correction = _at(method, "electronic", "van_der_waals_method")
         if correction:
-            raise ConversionError(f"van der Waals correction ({correction})")
+            raise ConversionError(f"functional with a van der Waals correction: {correction}")
     return by_tags or functional_of_libxc(
         name for method in methods for name in _libxc(_at(method, "dft", "xc_functional"))
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data.converters.conventions import functional_of_tags
+from benchmarks.data.converters.conventions import functional_of_tags, vasp_tags
 from benchmarks.data.converters.relaxation import ConversionError, Relaxation, Step, numbers
 from benchmarks.data.quarantine import Reason
 
@@ -25,14 +25,16 @@ def read(path: Path) -> Relaxation:
         run, unfinished = _vasprun(path, strict=True), False
     except SyntaxError:
         run, unfinished = _vasprun(path, strict=False), True
-    tags = {**run.parameters, **run.incar}
+    tags = vasp_tags(run.incar, run.parameters)
     if tags.get("IBRION") not in _RELAXING:
-        raise ConversionError(f"IBRION = {tags['IBRION']}: not a relaxation")
+        raise ConversionError(f"not a relaxation: IBRION = {tags['IBRION']}")
+    if tags.get("PSTRESS"):
+        raise ConversionError(f"relaxed under pressure: PSTRESS = {tags['PSTRESS']}")
     return Relaxation(
         steps=[_step(step) for step in run.ionic_steps],
         functional=functional_of_tags(tags) or _of_potcars(run.potcar_symbols),
         program="VASP",
-        cutoff=tags.get("ENCUT") or tags.get("ENMAX"),
+        cutoff=tags.get("ENMAX") or tags.get("ENCUT"),
         hubbard_u=_hubbard_u(tags, run.potcar_symbols),
         held_sites=any(_holds_sites(step["structure"]) for step in run.ionic_steps),
         unfinished=unfinished,
