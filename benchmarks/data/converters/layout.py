@@ -68,6 +68,7 @@ class TableWriter:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.tmp")
         self._held: list[Any] = []
+        self._bytes = 0
 
     def __enter__(self) -> Self:
         self._writer = pq.ParquetWriter(self._temporary, SCHEMA, compression="zstd")
@@ -76,13 +77,14 @@ class TableWriter:
     def add(self, frames: Any) -> None:
         """Append an Arrow table of `SCHEMA`."""
         self._held.append(frames)
-        if sum(each.nbytes for each in self._held) > _GROUP_BYTES:
+        self._bytes += frames.nbytes
+        if self._bytes > _GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         if self._held:
             self._writer.write_table(pa.concat_tables(self._held).combine_chunks())
-            self._held = []
+            self._held, self._bytes = [], 0
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
