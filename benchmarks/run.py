@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--models", default="", metavar="A,B,…", help="what to run; identity always runs")
-    add("--data", default="embedded", metavar="embedded|PATH", help="default: embedded")
+    add("--data", action="append", metavar="embedded|PATH", help="repeatable; default: embedded")
     add("--split", help="of the data; default: test, where there are splits")
     add("--limit", type=_count, metavar="N", help="the N samples with the smallest hash")
     add("--repeats", type=_count, default=1, metavar="R", help="default: 1")
@@ -154,7 +154,7 @@ def _check_device(device: str) -> None:
 def _load(args: argparse.Namespace) -> Dataset:
     from benchmarks.data import load
 
-    dataset = load(args.data, split=args.split, limit=args.limit, seed=args.seed)
+    dataset = load(args.data or "embedded", split=args.split, limit=args.limit, seed=args.seed)
     where = f"{dataset.name}, {dataset.split}" if dataset.split else dataset.name
     reasons = Counter(str(entry.reason) for entry in dataset.quarantined)
     listed = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))

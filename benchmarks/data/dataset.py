@@ -19,7 +19,7 @@ from benchmarks.core import Geometry, Sample, UserError
 from benchmarks.data.pairs import Columns, fetch
 from benchmarks.data.quarantine import Quarantined
 from benchmarks.data.reader import FrameFiles
-from benchmarks.data.sources import resolve
+from benchmarks.data.sources import resolve_all
 from benchmarks.data.trajectories import Trajectories, find
 
 
@@ -27,7 +27,8 @@ class Dataset(Sequence[Sample]):
     """Samples of one split, in file order, built on access.
 
     Attributes:
-        name: `embedded-v1`, `substitution/test` for a file, the folder's name for a folder.
+        name: `embedded-v1`, `substitution/test` for a file, the folder's name for a folder,
+            `a+b` for several.
         revision: `sha256:…` of the content.
         split: Name of the split; None where the source has none.
         ids: Sample ids in file order.
@@ -134,12 +135,17 @@ class Dataset(Sequence[Sample]):
 
 
 def load(
-    source: str = "embedded", *, split: str | None = None, limit: int | None = None, seed: int = 0
+    source: str | Sequence[str] = "embedded",
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
 ) -> Dataset:
     """Read the pairs (initial frame, relaxed frame) of one split.
 
     Args:
-        source: `embedded`, a parquet file, or a folder, in the column layout of LeMat-Traj.
+        source: `embedded`, a parquet file, or a folder, in the column layout of LeMat-Traj; or
+            several, which are read as one. A trajectory that is in two of them is quarantined.
         split: Name of a split; `test` where the source has splits and none is named.
         limit: Keep the N usable samples with the smallest sha256(seed + id), so that a smaller
             run is contained in a larger one. Trajectories whose coordinates were not looked at
@@ -154,7 +160,8 @@ def load(
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: must be at least 1")
-    found = resolve(source, split)
+    sources = [source] if isinstance(source, str) else source
+    found = resolve_all(sources, split)
     files = FrameFiles(found.paths)
     trajectories, quarantined = find(files)
     order = np.arange(len(trajectories.ids))
@@ -163,7 +170,8 @@ def load(
     columns, more = fetch(files, trajectories, order, limit)
     quarantined += more
     if not len(columns.trajectory):
-        where = source if found.split is None else f"{source}, split {found.split}"
+        named = ", ".join(sources)
+        where = named if found.split is None else f"{named}, split {found.split}"
         raise UserError(f"{where}: no usable trajectory ({_by_reason(quarantined)})")
     return Dataset(
         trajectories.take(columns.trajectory),
