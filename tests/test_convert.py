@@ -553,6 +553,26 @@ def test_external_pressure(refused):
     assert reason == "relaxed under pressure: PSTRESS = 100.0"
 
 
+def test_tags_of_vasp_in_an_archive(converted, refused):
+    said = archive()
+    method = said["run"][0]["method"][0]
+    method["x_vasp_incar_in"] = {"METAGGA": "SCAN", "NELM": [60, 60]}
+    method["x_vasp_incar_out"] = {"GGA": ["PE", "PE"], "METAGGA": "--", "IBRION": 2, "PSTRESS": 0.0}
+    assert converted({"archive.json": said})[0]["functional"] == "scan"
+    method["x_vasp_incar_out"]["PSTRESS"] = 50.0
+    assert refused("archive.json", said) == "relaxed under pressure: PSTRESS = 50.0"
+    method["x_vasp_incar_in"]["IVDW"] = 12
+    method["x_vasp_incar_out"]["PSTRESS"] = 0.0
+    assert refused("archive.json", said) == "functional that LeMat-Traj has not: IVDW = 12"
+
+
+def test_archive_of_a_run_that_was_killed(converted, refused):
+    said = archive()
+    said["run"][0]["clean_end"] = False
+    assert refused("archive.json", said).startswith("unfinished: breaks off after 3")
+    assert len(converted({"archive.json": said}, keep=["unfinished"])) == 3
+
+
 def test_other_workflows_of_nomad(refused):
     said = archive()
     said["workflow2"] = {"m_def": "simulationworkflowschema.molecular_dynamics.MolecularDynamics"}

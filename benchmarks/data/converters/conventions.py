@@ -25,6 +25,8 @@ ASE_STRESS = -1 / KBAR
 
 FUNCTIONALS = ("pbe", "pbesol", "scan", "r2scan")
 """What stands in the column `functional`; +U is not told apart."""
+_RELAXING = (None, -1, 1, 2, 3)
+"""IBRION of a relaxation; -1 is of a single step, which is told as such."""
 _AS_ASKED = ("GGA", "METAGGA", "IVDW")
 _GGA = {"PE": "pbe", "PS": "pbesol"}
 _METAGGA = {"SCAN": "scan", "R2SCAN": "r2scan"}
@@ -50,6 +52,19 @@ def vasp_tags(asked: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, An
     return {**asked, **used, **{key: asked[key] for key in _AS_ASKED if key in asked}}
 
 
+def check_tags(tags: Mapping[str, Any]) -> None:
+    """Whether VASP's tags are those of a relaxation, at no pressure.
+
+    Raises:
+        ConversionError: They are of something else.
+    """
+    ibrion, pressure = _last(tags, "IBRION"), _last(tags, "PSTRESS")
+    if ibrion not in _RELAXING:
+        raise ConversionError(f"not a relaxation: IBRION = {ibrion}")
+    if pressure:
+        raise ConversionError(f"relaxed under pressure: PSTRESS = {pressure}")
+
+
 def functional_of_tags(tags: Mapping[str, Any]) -> str | None:
     """The functional that VASP's INCAR tags name; None where the POTCARs decide.
 
@@ -58,7 +73,7 @@ def functional_of_tags(tags: Mapping[str, Any]) -> str | None:
     """
     for key in ("LHFCALC", "LUSE_VDW", "IVDW"):
         if _text(tags, key) not in _OFF:
-            raise ConversionError(_other(f"{key} = {tags[key]}"))
+            raise ConversionError(_other(f"{key} = {_last(tags, key)}"))
     for key, known in (("METAGGA", _METAGGA), ("GGA", _GGA)):
         tag = _text(tags, key)
         if tag in known:
@@ -85,8 +100,14 @@ def functional_of_libxc(names: Iterable[str]) -> str | None:
     raise ConversionError(_other("+".join(sorted(found))))
 
 
+def _last(tags: Mapping[str, Any], key: str) -> Any:
+    """A tag's value; of one that stands there twice, which NOMAD makes a list of, the last."""
+    value = tags.get(key)
+    return value[-1] if isinstance(value, list) and value else value
+
+
 def _text(tags: Mapping[str, Any], key: str) -> str:
-    return str(tags.get(key) or "").strip().upper()
+    return str(_last(tags, key) or "").strip().upper()
 
 
 def _other(what: str) -> str:

@@ -5,7 +5,8 @@ do that has to be known here (github.com/nomad-coe/electronic-parsers, `vasp` an
 
 - the stress keeps the sign of the code: VASP's own, while that of FHI-aims is dE/dstrain/volume;
 - FHI-aims has its forces under `forces.free`, and no stress of a calculation, only of its cycles;
-- `energy.free` is the free energy, of which the forces are the slope, `energy.total` is not.
+- `energy.free` is the free energy, of which the forces are the slope, `energy.total` is not, and
+  `energy.total_t0` is of some versions of VASP only the entropy's part.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from benchmarks.data.converters.conventions import (
     METRE,
     NEWTON,
     PASCAL,
+    check_tags,
     functional_of_libxc,
     functional_of_tags,
     vasp_tags,
@@ -53,6 +55,8 @@ def read(path: Path) -> Relaxation:
         for number, run in enumerate(runs)
         for calculation in run.get("calculation") or []
     ]
+    for method in methods:
+        check_tags(_tags(method))
     energies = [_at(calculation, "energy") or {} for _, calculation in found]
     kind = most_common(_ENERGIES, energies)
     program = _at(runs[0], "program", "name")
@@ -65,6 +69,7 @@ def read(path: Path) -> Relaxation:
         cutoff=_cutoff(archive, methods),
         hubbard_u=_hubbard_u(methods),
         held_sites=any(_holds_sites(system) for run in runs for system in run.get("system") or []),
+        unfinished=any(run.get("clean_end") is False for run in runs),
     )
 
 

@@ -11,12 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data.converters.conventions import functional_of_tags, vasp_tags
+from benchmarks.data.converters.conventions import check_tags, functional_of_tags, vasp_tags
 from benchmarks.data.converters.relaxation import ConversionError, Relaxation, Step, numbers
 from benchmarks.data.quarantine import Reason
-
-_RELAXING = (None, -1, 1, 2, 3)
-"""IBRION of a relaxation; -1 is one step, which is told as such."""
 
 
 def read(path: Path) -> Relaxation:
@@ -26,10 +23,7 @@ def read(path: Path) -> Relaxation:
     except SyntaxError:
         run, unfinished = _vasprun(path, strict=False), True
     tags = vasp_tags(run.incar, run.parameters)
-    if tags.get("IBRION") not in _RELAXING:
-        raise ConversionError(f"not a relaxation: IBRION = {tags['IBRION']}")
-    if tags.get("PSTRESS"):
-        raise ConversionError(f"relaxed under pressure: PSTRESS = {tags['PSTRESS']}")
+    check_tags(tags)
     return Relaxation(
         steps=[_step(step) for step in run.ionic_steps],
         functional=functional_of_tags(tags) or _of_potcars(run.potcar_symbols),
