@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--models", default="", metavar="A,B,…", help="what to run; identity always runs")
-    add("--data", default="embedded", metavar="embedded|PATH|hf://…", help="default: embedded")
+    add("--data", action="append", metavar="embedded|PATH|hf://…", help=_DATA)
     add("--split", help="of the data; default: test, where there are splits")
     add("--limit", type=_count, metavar="N", help="N samples chosen by hash")
     add("--repeats", type=_count, default=1, metavar="R", help="default: 1")
@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="check everything, say what would run")
     add("--list-models", action="store_true", help="name the models and leave")
     return parser
+
+
+_DATA = "default: embedded; several are read as one set"
 
 
 def _count(text: str) -> int:
@@ -155,7 +158,11 @@ def _load(args: argparse.Namespace) -> Dataset:
     from benchmarks.data import load
 
     dataset = load(
-        args.data, split=args.split, limit=args.limit, seed=args.seed, offline=args.offline
+        args.data or "embedded",
+        split=args.split,
+        limit=args.limit,
+        seed=args.seed,
+        offline=args.offline,
     )
     where = f"{dataset.name}, {dataset.split}" if dataset.split else dataset.name
     reasons = Counter(str(entry.reason) for entry in dataset.quarantined)

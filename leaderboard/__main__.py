@@ -79,7 +79,8 @@ def _run(options: argparse.Namespace) -> int:
 def _load(sources: Sequence[str], split: str | None) -> list[Dataset]:
     from benchmarks.data import load
 
-    return [load(source, split=split) for source in sources]
+    apart = [load(source, split=split) for source in sources]
+    return [*apart, load(sources, split=split)] if len(sources) > 1 else apart
 
 
 def _strip(options: argparse.Namespace, datasets: Sequence[Dataset]) -> None:

@@ -15,6 +15,7 @@ from pymatgen.core import Lattice, Structure
 from benchmarks import campaign
 from benchmarks.run import main
 from benchmarks.store import read_run
+from leaderboard.__main__ import main as render
 
 N = 12
 SLOW = "slow=ase:tests.toys:slow_calculator"
@@ -101,6 +102,18 @@ def test_a_larger_run_goes_on_from_a_smaller_one(data, tmp_path, capsys):
     assert main([*command, "--repeats", "2"]) == 0
     assert f"identity: all {2 * N} there already" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in (out / "identity").iterdir()}
+
+
+def test_several_data_make_one_board(data, tmp_path, lemat_frame, write_lemat):
+    cells = [Structure(Lattice.cubic(a), ["Ge"], [[0, 0, 0]]) for a in (3.0, 3.1)]
+    rows = [lemat_frame(cell, "nomad-x", step) for step, cell in enumerate(cells)]
+    more = ["--data", data, "--data", str(write_lemat(tmp_path / "more.parquet", rows))]
+    out = tmp_path / "runs"
+    assert main(["--models", "identity", *more, "--out", str(out)]) == 0
+    assert len(ids(out / "identity")) == N + 1
+    board = json.loads((out / "leaderboard.json").read_text())
+    assert board["dataset"]["name"] == f"{tmp_path.name}/cells+{tmp_path.name}/more"
+    assert render([str(out), *more, "--out", str(out), "--check"]) == 0
 
 
 def start(command, *, flush=False):

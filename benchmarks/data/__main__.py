@@ -1,4 +1,7 @@
-"""Commands about data: `python -m benchmarks.data audit embedded`.
+"""Commands on data sets.
+
+    python -m benchmarks.data audit SOURCE
+    python -m benchmarks.data convert INPUT… --out FILE.parquet
 
 Each command is a function of its arguments that returns the exit status; 2 with one line on stderr
 is a mistake of the user's.
@@ -14,6 +17,7 @@ from benchmarks.core import UserError
 
 COMMANDS = {
     "audit": "benchmarks.data.audit:main",
+    "convert": "benchmarks.data.convert:main",
 }
 """Name -> "module:function", loaded when it is asked for."""
 

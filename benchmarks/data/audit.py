@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.core import UserError
+from benchmarks.data import choice
 from benchmarks.data.audit_report import report
-from benchmarks.data.dataset import by_hash
 from benchmarks.data.ids import source_of
 from benchmarks.data.order import BASES, ENDS
 from benchmarks.data.pairs import fetch
@@ -81,8 +81,9 @@ def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFra
     """
     files = FrameFiles(source.paths)
     found = survey(files)
-    every = np.arange(len(found.trajectories))
-    chosen = every if limit is None else np.sort(by_hash(found.trajectories.ids, seed)[:limit])
+    chosen = np.arange(len(found.trajectories))
+    if limit is not None:
+        chosen = np.sort(choice.order(source, files, found.trajectories, seed)[:limit])
     faults = _checked(files, found, chosen)
     table = _facts(found, chosen)
     force = residual_forces(files, found.trajectories.last[chosen])

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry, Sample, UserError
-from benchmarks.data.draw import RULE
-from benchmarks.data.groups import seeded_hash
+from benchmarks.data import choice
 from benchmarks.data.ids import source_of
 from benchmarks.data.order import ENDS, End
 from benchmarks.data.pairs import Columns, fetch
 from benchmarks.data.quarantine import EndMissing, Quarantined
 from benchmarks.data.reader import FrameFiles
-from benchmarks.data.sources import Source, resolve
+from benchmarks.data.sources import Source, resolve_all
 from benchmarks.data.trajectories import Trajectories, find
 
 
@@ -30,7 +29,8 @@ class Dataset(Sequence[Sample]):
     """Samples of one split, in file order, built on access.
 
     Attributes:
-        name: `embedded-v1`, `substitution/test` for a file, the folder's name for a folder.
+        name: `embedded-v1`, `substitution/test` for a file, the folder's name for a folder,
+            `a+b` for several.
         revision: `sha256:…` of the content; of a data set of the Hub its commit.
         split: Name of the split; None where the source has none.
         ids: Sample ids in file order.
@@ -148,7 +148,7 @@ class Dataset(Sequence[Sample]):
 
 
 def load(
-    source: str = "embedded",
+    source: str | Sequence[str] = "embedded",
     *,
     split: str | None = None,
     limit: int | None = None,
@@ -160,12 +160,14 @@ def load(
 
     Args:
         source: `embedded`, a parquet file, a folder, or `hf://OWNER/NAME[@REVISION][:CONFIG]`, in
-            the column layout of LeMat-Traj.
+            the column layout of LeMat-Traj; or several, which are read as one. A trajectory that
+            is in two of them is quarantined.
         split: Name of a split; `test` where the source has splits and none is named.
         limit: Keep the N usable samples with the smallest sha256(seed + id), so that a smaller
             run is contained in a larger one; of a data set of the Hub the N that the rule of
-            `benchmarks.data.draw` puts first, which reads few row groups. What was not looked at
-            for that reason cannot be in `quarantined`.
+            `benchmarks.data.draw` puts first, which reads few row groups (of several sources with
+            such a one among them, each in its order, turn by turn). What was not looked at for
+            that reason cannot be in `quarantined`.
         seed: Goes into that hash.
         offline: Use of a remote source only what is in the cache.
         end_missing: What becomes of trajectories whose last frame is missing. By default they are
@@ -179,17 +181,17 @@ def load(
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: must be at least 1")
+    sources = [source] if isinstance(source, str) else source
     wanted = limit
     while True:
-        found = resolve(source, split, limit=wanted, seed=seed, offline=offline)
+        found = resolve_all(sources, split, limit=wanted, seed=seed, offline=offline)
         dataset = _read(found, limit, seed, end_missing)
-        if wanted is None or limit is None or found.draw is None or found.draw.complete:
-            break
-        if len(dataset) == limit:
+        if limit is None or wanted is None or found.complete or len(dataset) == limit:
             break
         wanted += limit - len(dataset)  # some of what was drawn turned out unusable
     if not len(dataset):
-        where = source if found.split is None else f"{source}, split {found.split}"
+        named = ", ".join(sources)
+        where = named if found.split is None else f"{named}, split {found.split}"
         raise UserError(f"{where}: no usable trajectory ({_by_reason(dataset.quarantined)})")
     return dataset
 
@@ -197,11 +199,9 @@ def load(
 def _read(found: Source, limit: int | None, seed: int, end_missing: EndMissing) -> Dataset:
     files = FrameFiles(found.paths)
     trajectories, quarantined = find(files)
-    order = np.arange(len(trajectories.ids))
+    order = np.arange(len(trajectories))
     if limit is not None:
-        order = by_hash(trajectories.ids, seed)
-    if found.draw is not None:
-        order = found.draw.sort(order, trajectories.first)
+        order = choice.order(found, files, trajectories, seed)
     columns, more = fetch(files, trajectories, order, limit, end_missing)
     return Dataset(
         trajectories.take(columns.trajectory),
@@ -212,19 +212,13 @@ def _read(found: Source, limit: int | None, seed: int, end_missing: EndMissing) 
         split=found.split,
         quarantined=tuple(quarantined + more),
         redistributable=found.redistributable,
-        rule=None if limit is None else "smallest hash" if found.draw is None else RULE,
+        rule=None if limit is None else choice.rule(found),
     )
 
 
 def ids_sha256(ids: Iterable[str]) -> str:
     """sha256 of the sorted ids joined by newlines."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
-
-
-def by_hash(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """The order in which `--limit` takes samples: indices sorted by sha256(seed + id)."""
-    keys = [seeded_hash(seed, sample_id) for sample_id in ids]
-    return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
 
 
 def _by_reason(quarantined: Sequence[Quarantined]) -> str:

@@ -26,15 +26,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.data.groups import QUOTA, Groups, Place, keys_of, seeded_hash
+from benchmarks.data.choice import seeded_hash
+from benchmarks.data.groups import QUOTA, Groups, Place, keys_of
 from benchmarks.data.hub import Pin
 
-RULE = "row groups by hash, max(32, n // 32) trajectories of each by hash (benchmarks.data.draw)"
 _THREADS = 4
 """Row groups fetched at once; each may be a few hundred megabytes when decoded."""
 
@@ -44,19 +42,8 @@ class Draw:
     """What was drawn, as local parquet files in the order of the rule."""
 
     paths: tuple[Path, ...]
-    n_rows: tuple[int, ...]
     complete: bool
     """Whether this is the whole data set."""
-
-    def sort(self, order: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Bring trajectories that are in the order of their hash into that of the rule.
-
-        Args:
-            order: (n,) indices of trajectories.
-            rows: Number of one row of each trajectory, counted through the files.
-        """
-        file = np.searchsorted(np.cumsum(self.n_rows), rows, side="right")
-        return order[np.argsort(file[order], kind="stable")]
 
 
 def draw(pin: Pin, limit: int, seed: int) -> Draw:
@@ -80,8 +67,7 @@ def draw(pin: Pin, limit: int, seed: int) -> Draw:
                 found = _n_trajectories(path)
                 bar.update(min(found, max(missing, 0)))
                 missing -= found
-    n_rows = tuple(pq.read_metadata(path).num_rows for path in paths)
-    return Draw(tuple(paths), n_rows, complete=missing > 0)
+    return Draw(tuple(paths), complete=missing > 0)
 
 
 def _order(groups: Groups, seed: int) -> Iterator[Place]:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.core import UserError
+from benchmarks.data.choice import seeded_hash
 from benchmarks.data.hub import Pin, write_whole
 from benchmarks.data.ranges import RemoteFile
 from benchmarks.data.reader import array, reading
@@ -182,11 +183,6 @@ class Groups:
 def keys_of(ids: Any) -> Any:
     """Ids without the step at their end: what names a trajectory. A null stays null."""
     return pc.replace_substring_regex(array(ids).cast(pa.string()), r"-[0-9]{1,9}$", "")
-
-
-def seeded_hash(seed: int, text: str) -> str:
-    """What a draw sorts by."""
-    return hashlib.sha256(f"{seed}{text}".encode()).hexdigest()
 
 
 def _leading(keys: Any, key: Any) -> int:

@@ -54,14 +54,20 @@ class FrameFiles:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
         self._groups: list[tuple[Path, int, int, int]] = []
+        self._starts: list[int] = []
         self._open: tuple[Path, Any] | None = None
         self.n_rows = 0
         for path in self.paths:
+            self._starts.append(self.n_rows)
             for group, size in enumerate(_group_sizes(path)):
                 self._groups.append((path, group, self.n_rows, size))
                 self.n_rows += size
         if not self.n_rows:
             raise UserError(f"{_listed(self.paths)}: no rows")
+
+    def file_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Index into `paths` of the file in which each row lies."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
 
     def tables(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
         """Each row group as (number of its first row, Arrow table of `columns`).

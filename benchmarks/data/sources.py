@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,18 @@ class Source:
     redistributable: bool = False
     draw: Draw | None = None
     """Of a part of a data set of the Hub: which part."""
+    parts: tuple[Source, ...] = ()
+    """The sources that are read as this one; none where it is one."""
+
+    @property
+    def each(self) -> tuple[Source, ...]:
+        """The parts, or itself alone; their paths in turn are its paths."""
+        return self.parts or (self,)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no larger limit would read more."""
+        return all(part.draw is None or part.draw.complete for part in self.each)
 
 
 def resolve(
@@ -76,6 +90,47 @@ def resolve(
         raise UserError(f"{source} is a single file without splits: leave out --split {split}")
     full = path.resolve()
     return Source(f"{full.parent.name}/{full.stem}", None, (path,), _revision([path]))
+
+
+def resolve_all(
+    sources: Sequence[str],
+    split: str | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    offline: bool = False,
+) -> Source:
+    """Several sources as one; one as it is.
+
+    The name is `a+b`, in the order given, and the revision that of all revisions. Where the
+    sources are not of one split, each name carries its own (`a/test+b`).
+
+    Args:
+        sources: At least one of what `resolve` takes.
+        split: Name of a split, which all of them must then have.
+        limit: As for `resolve`, of each of them; likewise `seed` and `offline`.
+        seed: See there.
+        offline: See there.
+
+    Raises:
+        UserError: As for `resolve`, or a file is named twice.
+    """
+    found = [resolve(source, split, limit=limit, seed=seed, offline=offline) for source in sources]
+    if len(found) == 1:
+        return found[0]
+    for path, times in Counter(path.resolve() for each in found for path in each.paths).items():
+        if times > 1:
+            raise UserError(f"{path}: named twice by --data")
+    same = len({each.split for each in found}) == 1
+    names = [each.name if same or not each.split else f"{each.name}/{each.split}" for each in found]
+    return Source(
+        name="+".join(names),
+        split=found[0].split if same else None,
+        paths=tuple(path for each in found for path in each.paths),
+        revision=_digest(each.revision for each in found),
+        redistributable=all(each.redistributable for each in found),
+        parts=tuple(found),
+    )
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:
