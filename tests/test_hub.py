@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
+from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import UserError
-from benchmarks.data import frames, load
+from benchmarks.data import EndMissing, frames, load
 from benchmarks.store import read_run
 from t2relax.dataset import read_pairs
+from tests.conftest import LEMAT_SCHEMA
 from tests.hub_files import LONG, lemat_files
 from tests.hub_server import COMMIT, REPO, serving
 
@@ -131,6 +133,49 @@ def test_unusable_trajectories_are_replaced_from_further_row_groups(hub, files):
     assert len(drawn) == 100
     assert {str(q.reason) for q in drawn.quarantined} == {"not periodic in three dimensions"}
     assert set(load(ADDRESS, limit=60).ids) < set(drawn.ids)
+
+
+def test_with_other_data_each_source_takes_its_turn(hub, tmp_path, write_lemat, lemat_frame):
+    cells = [Structure(Lattice.cubic(a), ["Ge"], [[0, 0, 0]]) for a in (3.0, 3.1)]
+    rows = [lemat_frame(cell, f"mp-{i}", k) for i in range(5) for k, cell in enumerate(cells)]
+    sources = [ADDRESS, str(write_lemat(tmp_path / "own.parquet", rows))]
+    own = load(sources[1])
+    assert set(load(sources, limit=6).ids) == {
+        *load(ADDRESS, limit=3).ids,
+        *own.select(load(sources[1], limit=3).ids).ids,
+    }
+    large = load(sources, limit=50)
+    assert set(large.ids) == {*load(ADDRESS, limit=45).ids, *own.ids}
+    assert large.name == f"{REPO}/compatible_pbe/train+{own.name}"
+    assert large.rule.endswith("several sources turn by turn")
+    assert set(load(sources, limit=20).ids) < set(large.ids)
+
+
+def test_what_is_known_of_an_end_does_not_depend_on_the_limit(hub, lemat_frame, lemat_table):
+    """Two row groups show that last frames are dropped, two of the same source do not."""
+    backwards = [(5.5, 0), (5.53, 0), (5.0, 1), (5.45, 1)]
+    single = [(5.2, 0), (5.4, 0)]
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, LEMAT_SCHEMA) as writer:
+        for group in range(4):
+            rows = [
+                lemat_frame(
+                    Structure(Lattice.cubic(a), ["Ge"], [[0, 0, 0]]),
+                    f"mp-{group}{i:02d}",
+                    step,
+                    relaxation_number=number,
+                )
+                for i in range(40)
+                for step, (a, number) in enumerate(single if group > 1 or i % 2 else backwards)
+            ]
+            writer.write_table(lemat_table(rows))
+    hub.files.clear()
+    hub.files["compatible_pbe/train-0.parquet"] = sink.getvalue().to_pybytes()
+    drawn = [load(ADDRESS, limit=n, end_missing=EndMissing.KEEP) for n in (10, 40, 100, 160)]
+    missing = set(drawn[-1].end_missing)
+    assert len(missing) == 40
+    for small in drawn[:-1]:
+        assert set(small.end_missing) == missing & set(small.ids)
 
 
 def test_without_a_limit_whole_files_are_fetched_and_checked(hub, local, cache):

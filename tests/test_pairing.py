@@ -118,6 +118,18 @@ def test_silent_trajectory_is_read_as_its_source_is(lemat_frame, surveyed, forwa
     assert BASES[order.basis[1]] is Basis.STEP
 
 
+def test_what_one_set_of_files_shows_is_not_said_of_another(
+    tmp_path, lemat_frame, write_lemat, backwards
+):
+    single = [frame(lemat_frame, a, i, 0, "mp-9") for i, a in enumerate((5.2, 5.4))]
+    a = write_lemat(tmp_path / "a.parquet", backwards("mp-1"))
+    b = write_lemat(tmp_path / "b.parquet", single)
+    together, apart = (survey(FrameFiles([a, b], sets)).trajectories for sets in ([0, 0], [0, 1]))
+    assert [ENDS[x] for x in together.order.end] == [End.PRESENT, End.MISSING]
+    assert [ENDS[x] for x in apart.order.end] == [End.PRESENT, End.UNKNOWN]
+    assert load([str(a), str(b)]).ids == (*load(str(a)).ids, *load(str(b)).ids)
+
+
 def test_three_calculations_listed_backwards(lemat_frame, surveyed):
     listed = [(5.52, 0), (5.53, 0), (5.45, 1), (5.52, 1), (5.0, 2), (5.44, 2)]
     rows = [frame(lemat_frame, a, step, number) for step, (a, number) in enumerate(listed)]

@@ -79,7 +79,7 @@ def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFra
     Returns:
         A row for each, in file order, with `COLUMNS`.
     """
-    files = FrameFiles(source.paths)
+    files = FrameFiles(source.paths, source.sets)
     found = survey(files)
     chosen = np.arange(len(found.trajectories))
     if limit is not None:

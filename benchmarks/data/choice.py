@@ -46,11 +46,10 @@ def order(
     hashed = _by_hash(trajectories.ids, seed)
     if not any(part.draw for part in source.each):
         return hashed
-    paths = [(i, j) for i, each in enumerate(source.each) for j in range(len(each.paths))]
-    drawn = [(i, j if source.each[i].draw else 0) for i, j in paths]
-    part, group = np.array(drawn).T[:, files.file_of(trajectories.first[hashed])]
-    by_part = np.lexsort((group, part))
-    part = part[by_part]
+    parts = np.repeat(np.arange(len(source.each)), [len(part.paths) for part in source.each])
+    file = files.file_of(trajectories.first[hashed])
+    by_part = np.argsort(files.sets[file], kind="stable")  # of a draw each file is a set
+    part = parts[file[by_part]]
     turn = np.arange(len(part)) - np.searchsorted(part, part)
     return hashed[by_part][np.lexsort((part, turn))]
 

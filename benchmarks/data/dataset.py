@@ -197,7 +197,7 @@ def load(
 
 
 def _read(found: Source, limit: int | None, seed: int, end_missing: EndMissing) -> Dataset:
-    files = FrameFiles(found.paths)
+    files = FrameFiles(found.paths, found.sets)
     trajectories, quarantined = find(files)
     order = np.arange(len(trajectories))
     if limit is not None:

@@ -12,6 +12,8 @@ Here row groups are drawn, and trajectories in them:
    taken, in that order. What is left of the row groups comes after all of them, in the same order.
 
 `--limit N` takes the first N usable ones, so that a smaller limit is contained in a larger one.
+For the same reason, what the trajectories of a source show together (see `order`) is asked of those
+drawn with it from its row group, and of no others.
 Of T trajectories this reads about N / T * 32 of the bytes, or less, and the footers of the files.
 
 Neighbours in a row group are alike (ids sort by source and number): this is a sample in clusters,

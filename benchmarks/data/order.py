@@ -10,7 +10,8 @@ Materials Project; nothing in a file says which. Both readings are compared:
 - force: likewise; forces are heavy, so only where the others do not decide.
 
 Each is the logarithm of a ratio, positive for backwards; their sum decides. What it does not decide
-is read as most of its source is, and failing that by step. On the 41 trajectories with several
+is read as most of its source is (in its set of files, see `FrameFiles`), and failing that by step.
+On the 41 trajectories with several
 calculations whose order is known by construction, written both ways, the sum is between 2.7 and
 16 with the right sign (`tests/test_pairing.py`).
 """

@@ -46,13 +46,16 @@ class FrameFiles:
 
     Args:
         paths: Files, in order.
+        sets: For each file a number of the set that it is part of: what most trajectories of one
+            set show is not said of another. Without it all are of one.
 
     Raises:
         UserError: A file is missing, is not parquet, lacks one of `COLUMNS`, or has no rows.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], sets: Sequence[int] | None = None) -> None:
         self.paths = tuple(paths)
+        self.sets = np.array(sets or [0] * len(self.paths), dtype=np.int64)
         self._groups: list[tuple[Path, int, int, int]] = []
         self._starts: list[int] = []
         self._open: tuple[Path, Any] | None = None
@@ -164,7 +167,9 @@ def _read_group(path: Path, file: Any, group: int, columns: Sequence[str]) -> An
 
 
 def _listed(paths: Sequence[Path]) -> str:
-    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} files from {paths[0]}"
+    if len(paths) < 2:
+        return str(paths[0]) if paths else "what was drawn"
+    return f"{len(paths)} files from {paths[0]}"
 
 
 def lengths(lists: Any) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,20 @@ class Source:
     def each(self) -> tuple[Source, ...]:
         """The parts, or itself alone; their paths in turn are its paths."""
         return self.parts or (self,)
+
+    @property
+    def sets(self) -> tuple[int, ...]:
+        """For each path a number, the same for the files of one source.
+
+        Of a draw each path has its own, so that what is read in it does not depend on how much is
+        drawn.
+        """
+        firsts = accumulate((len(part.paths) for part in self.each), initial=0)
+        return tuple(
+            first + (i if part.draw else 0)
+            for first, part in zip(firsts, self.each, strict=False)
+            for i in range(len(part.paths))
+        )
 
     @property
     def complete(self) -> bool:

@@ -98,7 +98,7 @@ def survey(files: FrameFiles) -> Survey:
     calculations = found.calculations
     starts = np.flatnonzero(np.diff(calculations.key, prepend=-1))
     whole = join(replace(calculations, number=np.zeros_like(calculations.number)))[0]
-    order = decide(files, calculations, starts, _sources(found)[whole.material])
+    order = decide(files, calculations, starts, _sources(files, found, whole))
     return Survey(
         trajectories=_trajectories(found, whole, starts, order),
         faults=_faults(found, whole, starts),
@@ -106,11 +106,13 @@ def survey(files: FrameFiles) -> Survey:
     )
 
 
-def _sources(found: Scan) -> NDArray[np.int64]:
-    """A code of the source of each of `found.materials`."""
+def _sources(files: FrameFiles, found: Scan, whole: Calculations) -> NDArray[np.int64]:
+    """(n,) a code of each trajectory's source, by its material and its set of files."""
     names = [source_of(material or "") for material in found.materials]
     code = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return np.array([code[name] for name in names], dtype=np.int64)
+    of_material = np.array([code[name] for name in names], dtype=np.int64)[whole.material]
+    of_file = files.sets[files.file_of(whole.first_row)]
+    return np.unique(of_file * len(code) + of_material, return_inverse=True)[1]
 
 
 def _trajectories(
