@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from tqdm import tqdm
 from benchmarks.core import Geometry, Sample, UserError
 from t2relax.codec import CodecError, Crystal, Delta, delta_between, write_cif, write_delta
 from t2relax.tokens import EOS_ID, PAD_ID, TARGET_SIZE, Template, Tokenizer, template
+
+if TYPE_CHECKING:
+    from benchmarks.data import Frame
 
 IGNORE = -100
 """Label of padding, skipped by the loss."""
@@ -301,7 +304,7 @@ def _read_table(
     data = load(source, split=part, limit=limit)
     samples = list(data)
     if every_frame:
-        samples += _on_the_way(source, part, limit, {s.sample_id: s for s in samples})
+        samples += _on_the_way(data.frames(), {s.sample_id: s for s in samples})
     pairs, refused = pairs_of(tqdm(samples, desc=f"pairs of {data.name}"))
     for line in refused:
         tqdm.write(f"left out {line}", file=sys.stderr)
@@ -309,13 +312,9 @@ def _read_table(
     return pairs, name, data.revision
 
 
-def _on_the_way(
-    source: str, split: str | None, limit: int | None, samples: Mapping[str, Sample]
-) -> Iterator[Sample]:
+def _on_the_way(frames: Iterable[Frame], samples: Mapping[str, Sample]) -> Iterator[Sample]:
     """Each relaxation once more from every frame between its first and its last."""
-    from benchmarks.data import frames
-
-    for frame in frames(source, split, limit):
+    for frame in frames:
         sample = samples.get(frame.sample_id)
         if sample is not None:
             here = frame.geometry.structure()

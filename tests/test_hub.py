@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import UserError
-from benchmarks.data import EndMissing, frames, load
+from benchmarks.data import EndMissing, load
 from benchmarks.store import read_run
 from t2relax.dataset import read_pairs
 from tests.conftest import LEMAT_SCHEMA
@@ -189,9 +189,9 @@ def test_without_a_limit_whole_files_are_fetched_and_checked(hub, local, cache):
 
 
 def test_frames_of_the_drawn_row_groups_hold_forces(hub):
-    ids = set(load(ADDRESS, limit=30).ids)
-    kept = [frame for frame in frames(ADDRESS, limit=30) if frame.sample_id in ids]
-    assert {frame.sample_id for frame in kept} == ids
+    drawn = load(ADDRESS, limit=30)
+    kept = [frame for frame in drawn.frames() if frame.sample_id in set(drawn.ids)]
+    assert {frame.sample_id for frame in kept} == set(drawn.ids)
     assert all(frame.forces is not None for frame in kept)
 
 

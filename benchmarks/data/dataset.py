@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.core import Geometry, Sample, UserError
 from benchmarks.data import choice
+from benchmarks.data.frames import Frame, frames_in
 from benchmarks.data.ids import source_of
 from benchmarks.data.order import ENDS, End
 from benchmarks.data.pairs import Columns, fetch
@@ -36,7 +38,9 @@ class Dataset(Sequence[Sample]):
         ids: Sample ids in file order.
         quarantined: Trajectories that were met and could not be used, with the reason.
         redistributable: Whether its structures may be stored in a committed run.
+        limit: As it was given to `load`.
         rule: By which `limit` chose the samples; None where all were taken.
+        end_policy: What became of trajectories whose last frame is missing.
     """
 
     def __init__(
@@ -44,23 +48,29 @@ class Dataset(Sequence[Sample]):
         trajectories: Trajectories,
         columns: Columns,
         rows: NDArray[np.int64],
+        paths: tuple[Path, ...],
         *,
         name: str,
         revision: str,
         split: str | None,
         quarantined: tuple[Quarantined, ...] = (),
         redistributable: bool = False,
+        limit: int | None = None,
         rule: str | None = None,
+        end_policy: EndMissing = EndMissing.IF_RELAXED,
     ) -> None:
         self._trajectories = trajectories
         self._columns = columns
         self._rows = rows
+        self._paths = paths
         self.name = name
         self.revision = revision
         self.split = split
         self.quarantined = quarantined
         self.redistributable = redistributable
+        self.limit = limit
         self.rule = rule
+        self.end_policy = end_policy
         self.ids: tuple[str, ...] = tuple(trajectories.ids[i] for i in rows)
 
     @property
@@ -112,6 +122,10 @@ class Dataset(Sequence[Sample]):
             Geometry(columns.lattices[row, 1], columns.frac_coords[1, sites], numbers),
         )
 
+    def frames(self) -> Iterator[Frame]:
+        """Every frame of the files that it was read from, of other trajectories too."""
+        return frames_in(self._paths)
+
     def get(self, sample_id: str) -> Sample:
         """The sample of that id.
 
@@ -138,12 +152,15 @@ class Dataset(Sequence[Sample]):
             self._trajectories,
             self._columns,
             rows,
+            self._paths,
             name=self.name,
             revision=self.revision,
             split=self.split,
             quarantined=self.quarantined,
             redistributable=self.redistributable,
+            limit=self.limit,
             rule=self.rule,
+            end_policy=self.end_policy,
         )
 
 
@@ -207,12 +224,15 @@ def _read(found: Source, limit: int | None, seed: int, end_missing: EndMissing) 
         trajectories.take(columns.trajectory),
         columns,
         np.argsort(columns.trajectory),
+        found.paths,
         name=found.name,
         revision=found.revision,
         split=found.split,
         quarantined=tuple(quarantined + more),
         redistributable=found.redistributable,
+        limit=limit,
         rule=None if limit is None else choice.rule(found),
+        end_policy=end_missing,
     )
 
 

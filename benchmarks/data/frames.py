@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ class Frame(NamedTuple):
     """(3, 3) [eV/Å^3], ASE's sign."""
 
 
-def frames(source: str, split: str | None = None, limit: int | None = None) -> Iterator[Frame]:
+def frames(source: str, split: str | None = None) -> Iterator[Frame]:
     """Walk through the frames of a split in file order, converted from VASP's units.
 
     Frames whose geometry cannot be used (not finite, singular cell, unknown elements, no id) are
@@ -50,8 +51,6 @@ def frames(source: str, split: str | None = None, limit: int | None = None) -> I
     Args:
         source: As for `load`.
         split: As for `load`.
-        limit: Of a data set of the Hub only the first `limit` trajectories of the draw (usable or
-            not, rounded up to row groups); other sources are read whole.
 
     Yields:
         Frames, their arrays being copies that may be kept.
@@ -59,8 +58,12 @@ def frames(source: str, split: str | None = None, limit: int | None = None) -> I
     Raises:
         UserError: The source cannot be read.
     """
-    files = FrameFiles(resolve(source, split, limit=limit).paths)
-    for _, table in files.tables(_COLUMNS):
+    yield from frames_in(resolve(source, split).paths)
+
+
+def frames_in(paths: Sequence[Path]) -> Iterator[Frame]:
+    """The same of parquet files."""
+    for _, table in FrameFiles(paths).tables(_COLUMNS):
         yield from _frames_of(table)
 
 

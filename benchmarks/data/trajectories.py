@@ -112,7 +112,7 @@ def _sources(files: FrameFiles, found: Scan, whole: Calculations) -> NDArray[np.
     code = {name: i for i, name in enumerate(dict.fromkeys(names))}
     of_material = np.array([code[name] for name in names], dtype=np.int64)[whole.material]
     of_file = files.sets[files.file_of(whole.first_row)]
-    return np.unique(of_file * len(code) + of_material, return_inverse=True)[1]
+    return np.asarray(np.unique(of_file * len(code) + of_material, return_inverse=True)[1])
 
 
 def _trajectories(
