@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core import UserError
+from benchmarks.core import EndMissing, UserError
 from benchmarks.registry import MODELS, ModelSpec, find_weights, require, resolve_all
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", action="append", metavar="embedded|PATH|hf://…", help=_DATA)
     add("--split", help="of the data; default: test, where there are splits")
     add("--limit", type=_count, metavar="N", help="N samples chosen by hash")
+    add("--end-missing", default="if-relaxed", choices=[*map(str, EndMissing)], help=_LAST_FRAME)
     add("--repeats", type=_count, default=1, metavar="R", help="default: 1")
     add("--seed", type=int, default=0, help="default: 0")
     add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu")
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _DATA = "default: embedded; several are read as one set"
+_LAST_FRAME = "trajectories without their last frame; default: if-relaxed, those that are near it"
 
 
 def _count(text: str) -> int:
@@ -163,6 +165,7 @@ def _load(args: argparse.Namespace) -> Dataset:
         limit=args.limit,
         seed=args.seed,
         offline=args.offline,
+        end_missing=EndMissing(args.end_missing),
     )
     where = f"{dataset.name}, {dataset.split}" if dataset.split else dataset.name
     reasons = Counter(str(entry.reason) for entry in dataset.quarantined)

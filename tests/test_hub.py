@@ -16,8 +16,8 @@ import pytest
 from huggingface_hub import constants
 from pymatgen.core import Lattice, Structure
 
-from benchmarks.core import UserError
-from benchmarks.data import EndMissing, load
+from benchmarks.core import EndMissing, UserError
+from benchmarks.data import load
 from benchmarks.store import read_run
 from t2relax.dataset import read_pairs
 from tests.conftest import LEMAT_SCHEMA

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from benchmarks.data import EndMissing, Reason, load
+from benchmarks.core import EndMissing
+from benchmarks.data import Reason, load
 from benchmarks.data.calculations import cell_jump, metric
 from benchmarks.data.order import BASES, DECISIVE, ENDS, Basis, End
 from benchmarks.data.reader import FrameFiles

@@ -116,6 +116,33 @@ def test_several_data_make_one_board(data, tmp_path, lemat_frame, write_lemat):
     assert render([str(out), *more, "--out", str(out), "--check"]) == 0
 
 
+def test_another_policy_for_missing_ends_is_another_run(tmp_path, lemat_frame, write_lemat, capsys):
+    def trajectory(material, listed):
+        cells = [Structure(Lattice.cubic(a), ["Ge"], [[0, 0, 0]]) for a, _ in listed]
+        return [
+            lemat_frame(cell, material, step, relaxation_number=number)
+            for step, (cell, (_, number)) in enumerate(zip(cells, listed, strict=True))
+        ]
+
+    backwards = [(5.5, 0), (5.53, 0), (5.0, 1), (5.45, 1)]  # the last frame of the first is gone
+    rows = trajectory("mp-1", backwards) + trajectory("mp-2", [(5.2, 0), (5.4, 0)])
+    out, data = tmp_path / "runs", str(write_lemat(tmp_path / "x.parquet", rows))
+    command = ["--models", "identity", "--data", data, "--out", str(out)]
+    assert main([*command, "--end-missing", "keep", "--limit", "9"]) == 0
+    facts = provenance(out / "identity")
+    assert facts["end_missing"] == {"policy": "keep", "sample_ids": ["mp-2-0-pbe"]}
+    assert facts["limit"] == 9
+    assert len(ids(out / "identity")) == 2
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "end_missing differs ('keep' stored, now None)" in capsys.readouterr().err
+    assert render([str(out), "--data", data, "--end-missing", "keep", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "leaderboard.json").read_text())["dataset"]["n_samples"] == 2
+    assert main([*command, "--out", str(tmp_path / "default")]) == 0
+    assert len(ids(tmp_path / "default" / "identity")) == 1
+    assert "end_missing" not in read_run(tmp_path / "default" / "identity").identity
+
+
 def start(command, *, flush=False):
     """The command in a process of its own; with `flush`, every batch is on disk at once."""
     # A shell's background job ignores SIGINT, and so would all that it starts.

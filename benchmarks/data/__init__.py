@@ -2,11 +2,10 @@
 
 from benchmarks.data.dataset import Dataset, ids_sha256, load
 from benchmarks.data.frames import Frame, frames
-from benchmarks.data.quarantine import EndMissing, Quarantined, Reason
+from benchmarks.data.quarantine import Quarantined, Reason
 
 __all__ = [
     "Dataset",
-    "EndMissing",
     "Frame",
     "Quarantined",
     "Reason",

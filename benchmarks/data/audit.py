@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.core import UserError
+from benchmarks.core import EndMissing, UserError
 from benchmarks.data import choice
 from benchmarks.data.audit_report import report
 from benchmarks.data.ids import source_of
 from benchmarks.data.order import BASES, ENDS
 from benchmarks.data.pairs import fetch
-from benchmarks.data.quarantine import EndMissing, Quarantined
+from benchmarks.data.quarantine import Quarantined
 from benchmarks.data.reader import FrameFiles
 from benchmarks.data.residual import is_relaxed, residual_forces
 from benchmarks.data.sources import Source, resolve

@@ -15,13 +15,13 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.core import Geometry, Sample, UserError
+from benchmarks.core import EndMissing, Geometry, Sample, UserError
 from benchmarks.data import choice
 from benchmarks.data.frames import Frame, frames_in
 from benchmarks.data.ids import source_of
 from benchmarks.data.order import ENDS, End
 from benchmarks.data.pairs import Columns, fetch
-from benchmarks.data.quarantine import EndMissing, Quarantined
+from benchmarks.data.quarantine import Quarantined
 from benchmarks.data.reader import FrameFiles
 from benchmarks.data.sources import Source, resolve_all
 from benchmarks.data.trajectories import Trajectories, find

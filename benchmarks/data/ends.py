@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.core import EndMissing
 from benchmarks.data.order import ENDS, End
-from benchmarks.data.quarantine import EndMissing
 from benchmarks.data.reader import FrameFiles
 from benchmarks.data.residual import MAX_STRESS, is_relaxed, residual_forces
 from benchmarks.data.trajectories import Trajectories

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.core import EndMissing
 from benchmarks.data.ends import hopeless, unfit_ends
-from benchmarks.data.quarantine import EndMissing, Quarantined, Reason
+from benchmarks.data.quarantine import Quarantined, Reason
 from benchmarks.data.reader import FrameFiles, array, lengths, row_sums, vectors
 from benchmarks.data.scan import first_true
 from benchmarks.data.species import atomic_numbers

@@ -28,15 +28,6 @@ class Reason(StrEnum):
     END_MISSING = "end missing, and what is left is not relaxed"
 
 
-class EndMissing(StrEnum):
-    """What becomes of a trajectory whose last frame is missing."""
-
-    IF_RELAXED = "if-relaxed"
-    """Used if residual force and stress of the most relaxed frame left are within the bounds."""
-    KEEP = "keep"
-    DROP = "drop"
-
-
 @dataclass(frozen=True, slots=True)
 class Quarantined:
     """One trajectory (or stray row) that is not used."""

@@ -63,8 +63,8 @@ def pass_one(*paths):
 
 
 def pass_two(*paths):
+    from benchmarks.core import EndMissing
     from benchmarks.data.pairs import fetch
-    from benchmarks.data.quarantine import EndMissing
     from benchmarks.data.reader import FrameFiles
     from benchmarks.data.trajectories import find
 
