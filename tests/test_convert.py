@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import errno
 import gzip
 import json
 
@@ -668,6 +669,7 @@ def test_command_walks_folders_and_reports_what_it_left(tmp_path, capsys):
         (["empty", "--out", "x.parquet"], "empty: no file in it that is called"),
         (["a.txt", "--out", "x.parquet"], "its name tells no format: say it with --format"),
         (["a.txt", "--out", "x.csv"], "--out x.csv: must end in .parquet"),
+        (["a.txt", "--out", "b.parquet"], "b.parquet is a folder"),
         (["a.txt", "--out", "no/x.parquet"], "--out no/x.parquet: its folder does not exist"),
         (["a.txt", "--out", "x.parquet", "--functional", "hse06"], "--functional hse06: not one"),
         (["a.txt", "--out", "x.parquet", "--format", "cif"], "--format cif: not one of nomad"),
@@ -677,12 +679,13 @@ def test_command_walks_folders_and_reports_what_it_left(tmp_path, capsys):
 def test_mistakes_are_one_line_and_exit_2(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "b.parquet").mkdir()
     (tmp_path / "a.txt").write_text("nonsense")
     assert main(["convert", *arguments]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ")
     assert said in last
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "empty"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.parquet", "empty"]
 
 
 def test_failed_conversion_leaves_an_older_table(tmp_path, converted, refused):
@@ -702,6 +705,22 @@ def test_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch, capsys):
     assert main(["convert", str(tmp_path / "vasprun.xml"), "--out", out]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["vasprun.xml"]
+
+
+def test_full_disk_is_one_line_and_leaves_the_older_pair(tmp_path, monkeypatch, capsys, converted):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    converted({"vasprun.xml": vasprun()})
+    before = {path: path.read_bytes() for path in tmp_path.glob("out.*")}
+    assert len(before) == 2
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "vasprun.xml").write_text(vasprun((6.0, 5.9)))
+    monkeypatch.setattr("os.fsync", full)
+    out = str(tmp_path / "out.parquet")
+    assert main(["convert", str(tmp_path / "other"), "--out", out]) == 2
+    assert "cannot be written (No space left" in capsys.readouterr().err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in tmp_path.glob("*out.*")} == before
 
 
 def test_unknown_command_names_the_known(capsys):

@@ -18,6 +18,7 @@ from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import EndMissing, UserError
 from benchmarks.data import load
+from benchmarks.data.__main__ import main as data_main
 from benchmarks.store import read_run
 from t2relax.dataset import read_pairs
 from tests.conftest import LEMAT_SCHEMA
@@ -178,6 +179,18 @@ def test_what_is_known_of_an_end_does_not_depend_on_the_limit(hub, lemat_frame, 
         assert set(small.end_missing) == missing & set(small.ids)
 
 
+def test_audit_reads_what_a_run_of_that_limit_reads(hub, tmp_path, capsys):
+    ids = load(ADDRESS, limit=40).ids
+    served = hub.served
+    command = ["audit", ADDRESS, "--limit", "40", "--out", str(tmp_path / "audit")]
+    assert data_main([*command, "--offline"]) == 0
+    assert hub.served == served
+    table = pq.read_table(tmp_path / "audit" / "audit.parquet")
+    assert set(table["sample_id"].to_pylist()) == set(ids)
+    assert data_main(["audit", f"{ADDRESS}@gone", "--limit", "4"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_without_a_limit_whole_files_are_fetched_and_checked(hub, local, cache):
     whole = load(f"{ADDRESS}@main:compatible_pbe")
     assert whole.ids == local.ids
@@ -241,8 +254,7 @@ def test_a_killed_start_leaves_nothing_that_is_taken_for_whole(hub, cache, monke
         patch.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             load(ADDRESS, limit=40)
-    assert cached(cache, "*.tmp")
-    assert not cached(cache, "*.parquet")
+    assert not cached(cache, "*")
     ids = load(ADDRESS, limit=40).ids
     assert load(ADDRESS, limit=40, offline=True).ids == ids
 

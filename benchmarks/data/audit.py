@@ -1,7 +1,8 @@
 """Which frames were chosen, why, and what is wrong: one row a trajectory, and the sums.
 
     python -m benchmarks.data audit embedded
-    python -m benchmarks.data audit FILE_OR_FOLDER --out DIR    # audit.parquet and audit.md
+    python -m benchmarks.data audit FILE_OR_FOLDER… --out DIR    # audit.parquet and audit.md
+    python -m benchmarks.data audit hf://LeMaterial/LeMat-Traj --limit 1000
 
 Every trajectory and every stray row is in it, the quarantined ones with their reason.
 """
@@ -9,7 +10,6 @@ Every trajectory and every stray row is in it, the quarantined ones with their r
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +29,9 @@ from benchmarks.data.pairs import fetch
 from benchmarks.data.quarantine import Quarantined
 from benchmarks.data.reader import FrameFiles
 from benchmarks.data.residual import is_relaxed, residual_forces
-from benchmarks.data.sources import Source, resolve
+from benchmarks.data.sources import Source, resolve_all
 from benchmarks.data.trajectories import Survey, survey
+from benchmarks.data.whole import whole
 
 CHUNK = 20_000
 """Trajectories whose coordinates are checked at a time: some hundred megabytes."""
@@ -72,9 +73,9 @@ def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFra
 
     Args:
         source: Which files.
-        limit: Only the N trajectories with the smallest sha256(seed + id), usable or not; stray
-            rows are listed in any case.
-        seed: Goes into that hash.
+        limit: Only the N trajectories that a limit takes first, usable or not; stray rows are
+            listed in any case.
+        seed: Of that choice.
 
     Returns:
         A row for each, in file order, with `COLUMNS`.
@@ -152,15 +153,19 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m benchmarks.data audit", description="Audit the trajectories of a source."
     )
     add = parser.add_argument
-    add("source", help="embedded, a parquet file or a folder of them")
+    add("source", nargs="+", help="as --data of benchmarks.run; several are read as one set")
     add("--split", help="where the source has splits")
     add("--limit", type=int, help="only N trajectories, chosen as benchmarks.run does")
+    add("--seed", type=int, default=0, help="of that choice; default: 0")
+    add("--offline", action="store_true", help="of hf:// data use the cache only")
     add("--out", type=Path, help="folder for audit.parquet and audit.md")
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit}: must be at least 1")
-    source = resolve(args.source, args.split)
-    table = audit(source, args.limit)
+    source = resolve_all(
+        args.source, args.split, limit=args.limit, seed=args.seed, offline=args.offline
+    )
+    table = audit(source, args.limit, args.seed)
     text = report(table, source)
     if args.out is None:
         sys.stdout.write(text)
@@ -171,21 +176,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _write(folder: Path, table: pd.DataFrame, text: str, source: Source) -> None:
-    """Both files, each under a temporary name first, so that one that is there is whole."""
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     facts = {"name": source.name, "revision": source.revision, "split": source.split or ""}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        parquet, markdown = folder / "audit.parquet.tmp", folder / "audit.md.tmp"
-        pq.write_table(arrow.replace_schema_metadata({**arrow.schema.metadata, **facts}), parquet)
+    arrow = arrow.replace_schema_metadata({**arrow.schema.metadata, **facts})
+    with whole(folder / "audit.parquet") as parquet, whole(folder / "audit.md") as markdown:
+        pq.write_table(arrow, parquet)
         markdown.write_text(text, encoding="utf-8")
-        for path in (parquet, markdown):
-            _replace(path)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-
-
-def _replace(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    path.replace(path.with_suffix(""))

@@ -27,6 +27,7 @@ from benchmarks.data.converters.conventions import FUNCTIONALS
 from benchmarks.data.converters.inputs import FORMATS, Options, find, read
 from benchmarks.data.converters.layout import TableWriter, table
 from benchmarks.data.converters.relaxation import KEEP, ConversionError
+from benchmarks.data.whole import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def convert(inputs: Sequence[Path], out: Path, options: Options) -> list[Outcome
 
     Args:
         inputs: Files, and folders that are walked.
-        out: The table. It appears, or is replaced, when it is complete.
+        out: The table. It and its settings appear, or are replaced, when both are complete.
         options: How to read them.
 
     Returns:
@@ -67,14 +68,15 @@ def convert(inputs: Sequence[Path], out: Path, options: Options) -> list[Outcome
     _check(out, options)
     paths = find(inputs, options.format)
     taken: dict[str, Path] = {}
-    with TableWriter(out) as writer:
-        outcomes = [
-            _convert(path, options, taken, writer)
-            for path in tqdm(paths, desc="convert", unit="file")
-        ]
+    with whole(out) as parquet, whole(settings_path(out)) as settings:
+        with TableWriter(parquet) as writer:
+            outcomes = [
+                _convert(path, options, taken, writer)
+                for path in tqdm(paths, desc="convert", unit="file")
+            ]
         if not taken:
             raise NothingConvertedError(outcomes)
-    _write_settings(settings_path(out), outcomes)
+        _write_settings(settings, outcomes)
     return outcomes
 
 
@@ -86,6 +88,9 @@ def settings_path(out: Path) -> Path:
 def _check(out: Path, options: Options) -> None:
     if out.suffix != ".parquet":
         raise UserError(f"--out {out}: must end in .parquet")
+    for path in (out, settings_path(out)):
+        if path.is_dir():
+            raise UserError(f"--out {out}: {path} is a folder")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: its folder does not exist")
     known = (("functional", FUNCTIONALS), ("format", tuple(FORMATS)))
@@ -109,12 +114,10 @@ def _convert(path: Path, options: Options, taken: dict[str, Path], writer: Table
 
 def _write_settings(path: Path, outcomes: Sequence[Outcome]) -> None:
     rows = [outcome.settings for outcome in outcomes if outcome.settings]
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
 
 
 def _summary(outcomes: Sequence[Outcome]) -> str:
@@ -146,17 +149,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     args = _parser().parse_args(argv)
     options = Options(functional=args.functional, format=args.format, keep=args.keep)
     try:
         outcomes = convert(args.inputs, args.out, options)
-    except UserError as error:
-        if isinstance(error, NothingConvertedError):
-            sys.stdout.write(_summary(error.outcomes))
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    except NothingConvertedError as error:
+        sys.stdout.write(_summary(error.outcomes))
+        raise
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing was written\n")
         return 130

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from benchmarks.core import UserError
-from benchmarks.data.hub import HubFile, Pin, reaching, write_whole
+from benchmarks.data.hub import HubFile, Pin, reaching, write_cached
 from benchmarks.data.sources import file_sha256
 
 _WAITS = (1, 4, 16, 64)
@@ -33,7 +33,7 @@ def _whole(pin: Pin, file: HubFile) -> Path:
         if file_sha256(path) != file.sha256:
             path.resolve().unlink()
             raise UserError(f"{where}: its sha256 is not that of the listing")
-        write_whole(checked, b"")
+        write_cached(checked, b"")
     return path
 
 

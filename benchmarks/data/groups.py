@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.core import UserError
 from benchmarks.data.choice import seeded_hash
-from benchmarks.data.hub import Pin, write_whole
+from benchmarks.data.hub import Pin, write_cached
 from benchmarks.data.ranges import RemoteFile
 from benchmarks.data.reader import array, reading
 from benchmarks.data.sources import file_sha256
@@ -83,7 +83,7 @@ class Groups:
     def _keep(self, file: int, name: str, sink: Any) -> Path:
         content = sink.getvalue().to_pybytes()
         path = self._folder(file) / f"{name}.{hashlib.sha256(content).hexdigest()}.parquet"
-        write_whole(path, content)
+        write_cached(path, content)
         return path
 
     def _trajectories(self, place: Place) -> Iterator[Any]:

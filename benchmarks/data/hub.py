@@ -11,9 +11,7 @@ HF_HUB_DOWNLOAD_TIMEOUT. What is checked here is what came back.
 from __future__ import annotations
 
 import json
-import os
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from benchmarks.core import UserError
+from benchmarks.data.whole import whole
 
 DEFAULT_CONFIG = "compatible_pbe"
 SPLIT = "train"
@@ -132,23 +131,17 @@ def request(url: str, timeout: float, headers: dict[str, str] | None = None) -> 
     return response
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all.
+def write_cached(path: Path, content: bytes) -> None:
+    """Write a file of the cache, whole or not at all.
 
     Raises:
         UserError: There is no room, or no permission.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{path}: {reason}; HF_HOME names another place for it") from error
+        with whole(path) as partial:
+            partial.write_bytes(content)
+    except UserError as error:
+        raise UserError(f"{error}; HF_HOME names another place for it") from error
 
 
 def _commit(repo: str, revision: str) -> str:
@@ -191,7 +184,7 @@ def _pin_path(repo: str, revision: str, config: str) -> Path:
 def _keep(found: Pin, revision: str) -> None:
     content: dict[str, Any] = {"commit": found.commit, "files": [asdict(f) for f in found.files]}
     path = _pin_path(found.repo, revision, found.config)
-    write_whole(path, json.dumps(content, indent=1).encode())
+    write_cached(path, json.dumps(content, indent=1).encode())
 
 
 def _kept(address: str, repo: str, revision: str, config: str) -> Pin:

@@ -7,7 +7,6 @@ settings are compatible across databases, the space group.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from math import gcd
 from pathlib import Path
@@ -56,22 +55,14 @@ _GROUP_BYTES = 64 << 20
 
 
 class TableWriter:
-    """Writes frames to a parquet file that appears only when it is complete.
-
-    Use it in a `with` statement; on an exception nothing is left and an older file stays.
-
-    Args:
-        path: The file; its folder must exist.
-    """
+    """Writes frames to a parquet file; complete at the end of its `with` block."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._writer = pq.ParquetWriter(path, SCHEMA, compression="zstd")
         self._held: list[Any] = []
         self._bytes = 0
 
     def __enter__(self) -> Self:
-        self._writer = pq.ParquetWriter(self._temporary, SCHEMA, compression="zstd")
         return self
 
     def add(self, frames: Any) -> None:
@@ -90,12 +81,6 @@ class TableWriter:
         if kind is None:
             self._flush()
         self._writer.close()
-        if kind is not None:
-            self._temporary.unlink()
-            return
-        with self._temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        self._temporary.replace(self._path)
 
 
 def table(relaxation: Relaxation, material: str, functional: str, trajectory: str) -> Any:
