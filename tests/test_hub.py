@@ -1,6 +1,7 @@
 """Reading a data set of the Hub by parts, against a server on this machine."""
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from benchmarks.core import EndMissing, UserError
 from benchmarks.data import load
 from benchmarks.data.__main__ import main as data_main
 from benchmarks.store import read_run
+from t2relax import train
 from t2relax.dataset import read_pairs
 from tests.conftest import LEMAT_SCHEMA
 from tests.hub_files import LONG, lemat_files
@@ -438,6 +440,21 @@ def test_the_command_reads_runs_and_goes_on_offline(files, tmp_path):
     assert stored.identity["dataset"] == f"{REPO}/compatible_pbe"
     assert stored.provenance["chosen_by"].startswith("row groups by hash")
     assert re.search(r"50 samples", done.stderr)
+
+
+@pytest.mark.slow
+def test_training_streams(hub, tmp_path, capsys):
+    out = tmp_path / "model"
+    tiny = ["--set", "num_layers=1", "--set", "d_ff=32", "--batch-size", "4", "--workers", "0"]
+    command = ["--data", ADDRESS, "--limit", "12", "--val", "embedded", "--out", str(out)]
+    assert train.main([*command, *tiny, "--steps", "2", "--eval-steps", "2"]) == 0
+    assert hub.served < 0.5 * hub.size
+    card = json.loads((out / "t2relax.json").read_text())["training"]
+    assert card["n_pairs"] == 12
+    assert card["data"][f"{REPO}/compatible_pbe/train"] == COMMIT
+    capsys.readouterr()
+    assert train.main(["--data", f"{ADDRESS}@gone", *command[2:]]) == 2
+    assert "no such revision" in capsys.readouterr().err
 
 
 @pytest.mark.slow
