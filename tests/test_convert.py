@@ -682,9 +682,9 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path, monkeypatch, capsys, argumen
     (tmp_path / "b.parquet").mkdir()
     (tmp_path / "a.txt").write_text("nonsense")
     assert main(["convert", *arguments]) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: ")
-    assert said in last
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.parquet", "empty"]
 
 
@@ -719,7 +719,8 @@ def test_full_disk_is_one_line_and_leaves_the_older_pair(tmp_path, monkeypatch, 
     monkeypatch.setattr("os.fsync", full)
     out = str(tmp_path / "out.parquet")
     assert main(["convert", str(tmp_path / "other"), "--out", out]) == 2
-    assert "cannot be written (No space left" in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be written (No space left" in line
     assert {path: path.read_bytes() for path in tmp_path.glob("*out.*")} == before
 
 

@@ -72,7 +72,7 @@ def convert(inputs: Sequence[Path], out: Path, options: Options) -> list[Outcome
         with TableWriter(parquet) as writer:
             outcomes = [
                 _convert(path, options, taken, writer)
-                for path in tqdm(paths, desc="convert", unit="file")
+                for path in tqdm(paths, desc="convert", unit="file", disable=None)
             ]
         if not taken:
             raise NothingConvertedError(outcomes)

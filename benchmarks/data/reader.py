@@ -58,7 +58,7 @@ class FrameFiles:
         self.sets = np.array(sets or [0] * len(self.paths), dtype=np.int64)
         self._groups: list[tuple[Path, int, int, int]] = []
         self._starts: list[int] = []
-        self._open: tuple[Path, Any] | None = None
+        self._opened: tuple[Path, Any] | None = None
         self.n_rows = 0
         for path in self.paths:
             self._starts.append(self.n_rows)
@@ -119,9 +119,9 @@ class FrameFiles:
         return pa.concat_tables(pieces).take(inverse)
 
     def _read(self, path: Path, group: int, columns: Sequence[str]) -> Any:
-        if self._open is None or self._open[0] != path:
-            self._open = (path, _open(path))
-        return _read_group(path, self._open[1], group, columns)
+        if self._opened is None or self._opened[0] != path:
+            self._opened = (path, _open(path))
+        return _read_group(path, self._opened[1], group, columns)
 
 
 @contextmanager
