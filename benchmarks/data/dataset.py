@@ -205,7 +205,8 @@ def load(
         dataset = _read(found, limit, seed, end_missing)
         if limit is None or wanted is None or found.complete or len(dataset) == limit:
             break
-        wanted += limit - len(dataset)  # some of what was drawn turned out unusable
+        # Some of what was drawn turned out unusable: as large a share of what comes, presumably.
+        wanted = min(4 * wanted, wanted * limit // max(len(dataset), 1))
     if not len(dataset):
         named = ", ".join(sources)
         where = named if found.split is None else f"{named}, split {found.split}"

@@ -32,8 +32,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from benchmarks.data.choice import seeded_hash
-from benchmarks.data.groups import QUOTA, Groups, Place, keys_of
+from benchmarks.data.groups import QUOTA, Groups, Place
 from benchmarks.data.hub import Pin
+from benchmarks.data.ids import keys_of
 
 _THREADS = 4
 """Row groups fetched at once; each may be a few hundred megabytes when decoded."""

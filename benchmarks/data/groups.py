@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from benchmarks.core import UserError
 from benchmarks.data.choice import seeded_hash
 from benchmarks.data.hub import Pin, write_cached
+from benchmarks.data.ids import keys_of
 from benchmarks.data.ranges import RemoteFile
-from benchmarks.data.reader import array, reading
+from benchmarks.data.reader import reading
 from benchmarks.data.sources import file_sha256
 
 QUOTA = 32
@@ -178,11 +179,6 @@ class Groups:
 
     def _folder(self, file: int) -> Path:
         return self.pin.folder / self.pin.files[file].path.removesuffix(".parquet")
-
-
-def keys_of(ids: Any) -> Any:
-    """Ids without the step at their end: what names a trajectory. A null stays null."""
-    return pc.replace_substring_regex(array(ids).cast(pa.string()), r"-[0-9]{1,9}$", "")
 
 
 def _leading(keys: Any, key: Any) -> int:

@@ -6,9 +6,20 @@ import re
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from benchmarks.data.reader import numpy
+from benchmarks.data.reader import array, numpy
+
+FRAME_ID = r"^(?P<key>.+)-(?P<step>[0-9]{1,9})$"
+"""What names the trajectory, and the step."""
+
+
+def keys_of(ids: Any) -> Any:
+    """What names the trajectory in each of an Arrow column of ids; all of one without a step."""
+    ids = array(ids).cast(pa.string())
+    return pc.coalesce(pc.struct_field(pc.extract_regex(ids, FRAME_ID), "key"), ids)
 
 
 def source_of(material_id: str) -> str:

@@ -22,7 +22,7 @@ from benchmarks.data.calculations import (
     metric,
     none,
 )
-from benchmarks.data.ids import ids_agree
+from benchmarks.data.ids import FRAME_ID, ids_agree
 from benchmarks.data.quarantine import Quarantined, Reason
 from benchmarks.data.reader import FrameFiles, array, lengths, numpy, row_sums, vectors
 from benchmarks.data.species import Memo, atomic_number, is_ordered, site_hashes
@@ -114,7 +114,7 @@ class _Scanner:
     def _well_formed(self, start: int, table: Any) -> Any:
         """Split off the rows whose id has no step at its end; add key, step and row number."""
         ids = array(table["id"])
-        parts = pc.extract_regex(ids, r"^(?P<key>.+)-(?P<step>[0-9]{1,9})$")
+        parts = pc.extract_regex(ids, FRAME_ID)
         good = parts.is_valid()
         for i in np.flatnonzero(~numpy(good).astype(bool)):
             text = ids[int(i)].as_py()
