@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.core import Status
+from benchmarks.core import EndMissing, Status
 from benchmarks.data import Dataset
 from benchmarks.execute import Budget, Outcome, Settings, run_model
 from benchmarks.process import threads
@@ -69,6 +69,8 @@ class Plan:
             },
             "seed": settings.seed,
         }
+        if dataset.end_policy is not EndMissing.IF_RELAXED:  # runs without the field are of it
+            identity["end_missing"] = str(dataset.end_policy)
         parts = self.spec.parts or (self.spec,)
         own = [part.kwargs["calculator"] for part in parts if "calculator" in part.kwargs]
         if own:  # the user's own code stands for weights
@@ -89,6 +91,12 @@ class Plan:
                 for q in campaign.dataset.quarantined
             ],
             "n_samples": len(campaign.dataset),
+            "limit": campaign.dataset.limit,
+            "chosen_by": campaign.dataset.rule,
+            "end_missing": {
+                "policy": str(campaign.dataset.end_policy),
+                "sample_ids": list(campaign.dataset.end_missing),
+            },
             "redistributable": campaign.dataset.redistributable,
             "batch_size": campaign.settings.batch_size or self.spec.batch_size,
             "aborted": None,

@@ -49,6 +49,15 @@ ANSWERED = SCORED | {Status.INVALID}
 """Statuses in which the model gave an answer, whatever it was worth."""
 
 
+class EndMissing(StrEnum):
+    """What becomes of a trajectory whose last frame is missing; `--end-missing`."""
+
+    IF_RELAXED = "if-relaxed"
+    """Used if residual force and stress of the most relaxed frame left are within the bounds."""
+    KEEP = "keep"
+    DROP = "drop"
+
+
 class Geometry(NamedTuple):
     """A structure as plain arrays, as a record stores it and as the metrics read it.
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core import UserError
+from benchmarks.core import EndMissing, UserError
 from benchmarks.registry import MODELS, ModelSpec, find_weights, require, resolve_all
 
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--models", default="", metavar="A,B,…", help="what to run; identity always runs")
-    add("--data", default="embedded", metavar="embedded|PATH", help="default: embedded")
+    add("--data", action="append", metavar="embedded|PATH|hf://…", help=_DATA)
     add("--split", help="of the data; default: test, where there are splits")
-    add("--limit", type=_count, metavar="N", help="the N samples with the smallest hash")
+    add("--limit", type=_count, metavar="N", help="N samples chosen by hash")
+    add("--end-missing", default="if-relaxed", choices=[*map(str, EndMissing)], help=_LAST_FRAME)
     add("--repeats", type=_count, default=1, metavar="R", help="default: 1")
     add("--seed", type=int, default=0, help="default: 0")
     add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu")
@@ -74,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="check everything, say what would run")
     add("--list-models", action="store_true", help="name the models and leave")
     return parser
+
+
+_DATA = "default: embedded; several are read as one set"
+_LAST_FRAME = "trajectories without their last frame; default: if-relaxed, those that are near it"
 
 
 def _count(text: str) -> int:
@@ -154,7 +159,14 @@ def _check_device(device: str) -> None:
 def _load(args: argparse.Namespace) -> Dataset:
     from benchmarks.data import load
 
-    dataset = load(args.data, split=args.split, limit=args.limit, seed=args.seed)
+    dataset = load(
+        args.data or "embedded",
+        split=args.split,
+        limit=args.limit,
+        seed=args.seed,
+        offline=args.offline,
+        end_missing=EndMissing(args.end_missing),
+    )
     where = f"{dataset.name}, {dataset.split}" if dataset.split else dataset.name
     reasons = Counter(str(entry.reason) for entry in dataset.quarantined)
     listed = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))

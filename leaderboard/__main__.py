@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core import UserError
+from benchmarks.core import EndMissing, UserError
 from leaderboard.files import find_dataset, publish, stale
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, help="model folders, or folders of them")
-    add("--data", action="append", default=[], metavar="PATH", help=_DATA)
+    add("--data", action="append", default=[], metavar="PATH|hf://…", help=_DATA)
     add("--split", help="split of --data, where it has splits")
+    add("--limit", type=int, metavar="N", help=_LIMIT)
+    add("--seed", type=int, default=0, help="that --limit was drawn with; default: 0")
+    add("--end-missing", default="if-relaxed", choices=_END_MISSING, help=_LIKE_RUNS)
+    add("--offline", action="store_true", help="of hf:// data use the cache only")
     add("--readme", type=Path, metavar="FILE", help=_README)
     add("--check", action="store_true", help="write nothing; exit 1 naming files that would change")
     target = parser.add_mutually_exclusive_group(required=True)
@@ -50,13 +54,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _DATA = "data that the runs were made on; the embedded set is found without; may be repeated"
+_LIMIT = "as the runs were made; of hf:// data no more is read"
+_LIKE_RUNS = "as the runs were made"
+_END_MISSING = [str(policy) for policy in EndMissing]
 _README = "also write the tables between the <!-- leaderboard:NAME --> markers of this file"
 _UNSEEN = "with --strip: leave out the compositions of this training data; may be repeated"
 _STRIP = "instead copy the runs as scores without structures, to commit where the data are not ours"
 
 
 def _run(options: argparse.Namespace) -> int:
-    datasets = _load(options.data, options.split)
+    datasets = _load(options)
     if options.strip is not None:
         _strip(options, datasets)
         return 0
@@ -76,10 +83,23 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load(sources: Sequence[str], split: str | None) -> list[Dataset]:
+def _load(options: argparse.Namespace) -> list[Dataset]:
+    """Each source, and all of them as one."""
     from benchmarks.data import load
 
-    return [load(source, split=split) for source in sources]
+    sources: list[str] = options.data
+    sets = [[source] for source in sources] + ([sources] if len(sources) > 1 else [])
+    return [
+        load(
+            each,
+            split=options.split,
+            limit=options.limit,
+            seed=options.seed,
+            offline=options.offline,
+            end_missing=EndMissing(options.end_missing),
+        )
+        for each in sets
+    ]
 
 
 def _strip(options: argparse.Namespace, datasets: Sequence[Dataset]) -> None:

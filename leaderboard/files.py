@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.core import UserError
+from benchmarks.core import EndMissing, UserError
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset
@@ -110,8 +110,10 @@ def find_dataset(run: Run, datasets: Sequence[Dataset]) -> Dataset | None:
     """The data that a run was made on: one of `datasets`, the embedded set, or None."""
     from benchmarks.data import load
 
+    policy = run.identity.get("end_missing", EndMissing.IF_RELAXED)
     for dataset in datasets:
-        if _key(run) == (dataset.name, dataset.revision, dataset.split or ""):
+        key = (dataset.name, dataset.revision, dataset.split or "")
+        if _key(run) == key and dataset.end_policy == policy:
             return dataset
     if run.identity["dataset"].startswith("embedded-"):
         embedded = load("embedded", split=run.identity["split"])

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from tqdm import tqdm
 from benchmarks.core import Geometry, Sample, UserError
 from t2relax.codec import CodecError, Crystal, Delta, delta_between, write_cif, write_delta
 from t2relax.tokens import EOS_ID, PAD_ID, TARGET_SIZE, Template, Tokenizer, template
+
+if TYPE_CHECKING:
+    from benchmarks.data import Frame
 
 IGNORE = -100
 """Label of padding, skipped by the loss."""
@@ -268,7 +271,7 @@ def load_pairs(path: Path) -> tuple[list[Pair], dict[str, str]]:
 
 
 def read_pairs(
-    sources: Sequence[str], split: str, every_frame: bool = False
+    sources: Sequence[str], split: str, every_frame: bool = False, limit: int | None = None
 ) -> tuple[list[Pair], dict[str, str]]:
     """Pairs of several sources, and the revision (sha256) of each data set by its name.
 
@@ -276,6 +279,8 @@ def read_pairs(
         sources: archives `*.npz`, or anything that `benchmarks.data.load` reads.
         split: taken from a source that has splits; a single file has none.
         every_frame: start from each frame on the way as well as from the first.
+        limit: at most so many relaxations of each source that is not an archive; of a data set of
+            the Hub no more is read.
     """
     pairs: list[Pair] = []
     origin: dict[str, str] = {}
@@ -284,20 +289,22 @@ def read_pairs(
             found, names = load_pairs(Path(source))
             origin |= names
         else:
-            found, name, revision = _read_table(source, split, every_frame)
+            found, name, revision = _read_table(source, split, every_frame, limit)
             origin[name] = revision
         pairs += found
     return pairs, origin
 
 
-def _read_table(source: str, split: str, every_frame: bool) -> tuple[list[Pair], str, str]:
+def _read_table(
+    source: str, split: str, every_frame: bool, limit: int | None
+) -> tuple[list[Pair], str, str]:
     from benchmarks.data import load
 
     part = None if source.endswith(".parquet") else split
-    data = load(source, split=part)
+    data = load(source, split=part, limit=limit)
     samples = list(data)
     if every_frame:
-        samples += _on_the_way(source, part, {sample.sample_id: sample for sample in samples})
+        samples += _on_the_way(data.frames(), {s.sample_id: s for s in samples})
     pairs, refused = pairs_of(tqdm(samples, desc=f"pairs of {data.name}"))
     for line in refused:
         tqdm.write(f"left out {line}", file=sys.stderr)
@@ -305,11 +312,9 @@ def _read_table(source: str, split: str, every_frame: bool) -> tuple[list[Pair],
     return pairs, name, data.revision
 
 
-def _on_the_way(source: str, split: str | None, samples: Mapping[str, Sample]) -> Iterator[Sample]:
+def _on_the_way(frames: Iterable[Frame], samples: Mapping[str, Sample]) -> Iterator[Sample]:
     """Each relaxation once more from every frame between its first and its last."""
-    from benchmarks.data import frames
-
-    for frame in frames(source, split):
+    for frame in frames:
         sample = samples.get(frame.sample_id)
         if sample is not None:
             here = frame.geometry.structure()
@@ -323,10 +328,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", action="append", required=True)
     parser.add_argument("--split", default="train")
     parser.add_argument("--every-frame", action="store_true", help="start from each frame")
+    parser.add_argument("--limit", type=int, help="relaxations of each source, at most")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     try:
-        pairs, origin = read_pairs(args.data, args.split, args.every_frame)
+        pairs, origin = read_pairs(args.data, args.split, args.every_frame, args.limit)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

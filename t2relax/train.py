@@ -198,6 +198,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--val", action="append", required=True, help="validation data; may be repeated")
     add("--out", type=Path, required=True)
     add("--init", help="pretrained T5: a folder, or a name on the hub; default: from scratch")
+    add("--limit", type=int, help="relaxations of each --data that is not an archive, at most")
     add("--every-frame", action="store_true", help="start from each frame of a trajectory")
     add("--steps", type=int, default=20_000)
     add("--batch-size", type=int, default=64)
@@ -252,7 +253,7 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
         command: the command line as given, for the record.
     """
     set_seed(args.seed)
-    pairs, origin = read_pairs(args.data, "train", args.every_frame)
+    pairs, origin = read_pairs(args.data, "train", args.every_frame, args.limit)
     val_pairs, val_origin = read_pairs(args.val, "val")
     if not pairs or not val_pairs:
         raise UserError("no pairs to train or to validate on")

@@ -13,7 +13,7 @@ from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import UserError
 from benchmarks.data import Reason, frames, ids_sha256, load
-from benchmarks.data.dataset import source_of
+from benchmarks.data.ids import source_of
 from benchmarks.data.sources import EMBEDDED
 from benchmarks.data.splits import main as splits_main
 from benchmarks.data.splits import make_manifest, split_of
@@ -553,12 +553,41 @@ def test_folder_without_splits_reads_all_below_it(tmp_path, write_lemat, pair):
     one_line(lambda: load(str(tmp_path), split="test"), "has no splits")
 
 
-def test_remote_source_says_how_to_download():
-    one_line(
-        lambda: load("hf://LeMaterial/LeMat-Traj@main:compatible_pbe"),
-        "hf download LeMaterial/LeMat-Traj --repo-type dataset --include 'compatible_pbe/*'",
-    )
-    one_line(lambda: load("https://example.org/x.parquet"), "only local files")
+def test_other_remote_sources_are_refused():
+    one_line(lambda: load("https://example.org/x.parquet"), "only hf://, local files")
+
+
+def test_several_sources_are_read_as_one(tmp_path, write_lemat, pair):
+    a = str(write_lemat(tmp_path / "a.parquet", pair("mp-1")))
+    b = str(write_lemat(tmp_path / "b.parquet", pair("mp-2") + pair("mp-3")))
+    both, first, second = load([a, b]), load(a), load(b)
+    assert both.ids == (*first.ids, *second.ids)
+    assert both.name == f"{first.name}+{second.name}"
+    assert both.revision not in (first.revision, second.revision)
+    assert both.revision == load([b, a]).revision
+    assert both[2].initial == second[1].initial
+    assert len(load([a, b], limit=2)) == 2
+    assert (load([a]).name, load([a]).revision) == (first.name, first.revision)
+
+
+def test_trajectory_of_two_sources_is_quarantined_not_merged(tmp_path, write_lemat, pair):
+    a = str(write_lemat(tmp_path / "a.parquet", pair("mp-1") + pair("mp-2")))
+    b = str(write_lemat(tmp_path / "b.parquet", pair("mp-2")))
+    dataset = load([a, b])
+    assert dataset.ids == ("mp-1-0-pbe",)
+    assert [q.reason for q in dataset.quarantined] == [Reason.DUPLICATED_STEP]
+
+
+def test_sources_of_different_splits_keep_them_in_their_names(tmp_path, write_lemat, pair):
+    path = write_lemat(tmp_path / "own.parquet", pair("mp-1"))
+    both = load(["embedded", str(path)])
+    assert (both.name, both.split) == (f"embedded-v1/test+{tmp_path.name}/own", None)
+    assert not both.redistributable
+
+
+def test_source_named_twice(tmp_path, write_lemat, pair):
+    path = str(write_lemat(tmp_path / "a.parquet", pair()))
+    one_line(lambda: load([path, path]), "a.parquet", "twice")
 
 
 def test_revision_follows_the_content(tmp_path, write_lemat, pair):
@@ -637,7 +666,7 @@ def test_every_embedded_training_frame_has_labels():
         ("substitution/test.parquet", 779, []),
         ("vasp/trajectories.parquet", 92, []),
         ("vasp/other_frames.parquet", 116, []),
-        ("vasp/lemat-quirks.parquet", 91, ["single frame"]),
+        ("vasp/lemat-quirks.parquet", 46, ["single frame", *45 * [str(Reason.END_MISSING)]]),
         ("hydrides/trajectories.parquet", 567, []),
     ],
 )

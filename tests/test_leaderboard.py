@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.core import ANSWERED, SCORED, Geometry, Sample, Status, UserError
+from benchmarks.core import ANSWERED, SCORED, EndMissing, Geometry, Sample, Status, UserError
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import differences, publish, slices
@@ -24,6 +24,7 @@ class Memory:
     """A data set of perturbed rock salts, each pair of samples of one composition."""
 
     name, revision, split, redistributable = "toy", "sha256:00", "test", False
+    end_policy = EndMissing.IF_RELAXED
 
     def __init__(self, count=8, seed=0):
         rng = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ from pymatgen.core import Lattice, Structure
 from benchmarks import campaign
 from benchmarks.run import main
 from benchmarks.store import read_run
+from leaderboard.__main__ import main as render
 
 N = 12
 SLOW = "slow=ase:tests.toys:slow_calculator"
@@ -101,6 +102,45 @@ def test_a_larger_run_goes_on_from_a_smaller_one(data, tmp_path, capsys):
     assert main([*command, "--repeats", "2"]) == 0
     assert f"identity: all {2 * N} there already" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in (out / "identity").iterdir()}
+
+
+def test_several_data_make_one_board(data, tmp_path, lemat_frame, write_lemat):
+    cells = [Structure(Lattice.cubic(a), ["Ge"], [[0, 0, 0]]) for a in (3.0, 3.1)]
+    rows = [lemat_frame(cell, "nomad-x", step) for step, cell in enumerate(cells)]
+    more = ["--data", data, "--data", str(write_lemat(tmp_path / "more.parquet", rows))]
+    out = tmp_path / "runs"
+    assert main(["--models", "identity", *more, "--out", str(out)]) == 0
+    assert len(ids(out / "identity")) == N + 1
+    board = json.loads((out / "leaderboard.json").read_text())
+    assert board["dataset"]["name"] == f"{tmp_path.name}/cells+{tmp_path.name}/more"
+    assert render([str(out), *more, "--out", str(out), "--check"]) == 0
+
+
+def test_another_policy_for_missing_ends_is_another_run(tmp_path, lemat_frame, write_lemat, capsys):
+    def trajectory(material, listed):
+        cells = [Structure(Lattice.cubic(a), ["Ge"], [[0, 0, 0]]) for a, _ in listed]
+        return [
+            lemat_frame(cell, material, step, relaxation_number=number)
+            for step, (cell, (_, number)) in enumerate(zip(cells, listed, strict=True))
+        ]
+
+    backwards = [(5.5, 0), (5.53, 0), (5.0, 1), (5.45, 1)]  # the last frame of the first is gone
+    rows = trajectory("mp-1", backwards) + trajectory("mp-2", [(5.2, 0), (5.4, 0)])
+    out, data = tmp_path / "runs", str(write_lemat(tmp_path / "x.parquet", rows))
+    command = ["--models", "identity", "--data", data, "--out", str(out)]
+    assert main([*command, "--end-missing", "keep", "--limit", "9"]) == 0
+    facts = provenance(out / "identity")
+    assert facts["end_missing"] == {"policy": "keep", "sample_ids": ["mp-2-0-pbe"]}
+    assert facts["limit"] == 9
+    assert len(ids(out / "identity")) == 2
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "end_missing differs ('keep' stored, now None)" in capsys.readouterr().err
+    assert render([str(out), "--data", data, "--end-missing", "keep", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "leaderboard.json").read_text())["dataset"]["n_samples"] == 2
+    assert main([*command, "--out", str(tmp_path / "default")]) == 0
+    assert len(ids(tmp_path / "default" / "identity")) == 1
+    assert "end_missing" not in read_run(tmp_path / "default" / "identity").identity
 
 
 def start(command, *, flush=False):

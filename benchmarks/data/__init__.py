@@ -4,4 +4,12 @@ from benchmarks.data.dataset import Dataset, ids_sha256, load
 from benchmarks.data.frames import Frame, frames
 from benchmarks.data.quarantine import Quarantined, Reason
 
-__all__ = ["Dataset", "Frame", "Quarantined", "Reason", "frames", "ids_sha256", "load"]
+__all__ = [
+    "Dataset",
+    "Frame",
+    "Quarantined",
+    "Reason",
+    "frames",
+    "ids_sha256",
+    "load",
+]

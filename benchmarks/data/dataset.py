@@ -7,19 +7,23 @@ memory stays flat however many samples are walked through.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.core import Geometry, Sample, UserError
+from benchmarks.core import EndMissing, Geometry, Sample, UserError
+from benchmarks.data import choice
+from benchmarks.data.frames import Frame, frames_in
+from benchmarks.data.ids import source_of
+from benchmarks.data.order import ENDS, End
 from benchmarks.data.pairs import Columns, fetch
 from benchmarks.data.quarantine import Quarantined
 from benchmarks.data.reader import FrameFiles
-from benchmarks.data.sources import resolve
+from benchmarks.data.sources import Source, resolve_all
 from benchmarks.data.trajectories import Trajectories, find
 
 
@@ -27,12 +31,16 @@ class Dataset(Sequence[Sample]):
     """Samples of one split, in file order, built on access.
 
     Attributes:
-        name: `embedded-v1`, `substitution/test` for a file, the folder's name for a folder.
-        revision: `sha256:…` of the content.
+        name: `embedded-v1`, `substitution/test` for a file, the folder's name for a folder,
+            `a+b` for several.
+        revision: `sha256:…` of the content; of a data set of the Hub its commit.
         split: Name of the split; None where the source has none.
         ids: Sample ids in file order.
         quarantined: Trajectories that were met and could not be used, with the reason.
         redistributable: Whether its structures may be stored in a committed run.
+        limit: As it was given to `load`.
+        rule: By which `limit` chose the samples; None where all were taken.
+        end_policy: What became of trajectories whose last frame is missing.
     """
 
     def __init__(
@@ -40,27 +48,42 @@ class Dataset(Sequence[Sample]):
         trajectories: Trajectories,
         columns: Columns,
         rows: NDArray[np.int64],
+        paths: tuple[Path, ...],
         *,
         name: str,
         revision: str,
         split: str | None,
         quarantined: tuple[Quarantined, ...] = (),
         redistributable: bool = False,
+        limit: int | None = None,
+        rule: str | None = None,
+        end_policy: EndMissing = EndMissing.IF_RELAXED,
     ) -> None:
         self._trajectories = trajectories
         self._columns = columns
         self._rows = rows
+        self._paths = paths
         self.name = name
         self.revision = revision
         self.split = split
         self.quarantined = quarantined
         self.redistributable = redistributable
+        self.limit = limit
+        self.rule = rule
+        self.end_policy = end_policy
         self.ids: tuple[str, ...] = tuple(trajectories.ids[i] for i in rows)
 
     @property
     def ids_sha256(self) -> str:
         """sha256 of the sorted ids, one a line: names the set of samples."""
         return ids_sha256(self.ids)
+
+    @property
+    def end_missing(self) -> tuple[str, ...]:
+        """Ids of the samples whose target is the last frame left, the true one being lost."""
+        end = self._trajectories.order.end
+        missing = ENDS.index(End.MISSING)
+        return tuple(self._trajectories.ids[i] for i in self._rows if end[i] == missing)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -99,6 +122,10 @@ class Dataset(Sequence[Sample]):
             Geometry(columns.lattices[row, 1], columns.frac_coords[1, sites], numbers),
         )
 
+    def frames(self) -> Iterator[Frame]:
+        """Every frame of the files that it was read from, of other trajectories too."""
+        return frames_in(self._paths)
+
     def get(self, sample_id: str) -> Sample:
         """The sample of that id.
 
@@ -125,26 +152,43 @@ class Dataset(Sequence[Sample]):
             self._trajectories,
             self._columns,
             rows,
+            self._paths,
             name=self.name,
             revision=self.revision,
             split=self.split,
             quarantined=self.quarantined,
             redistributable=self.redistributable,
+            limit=self.limit,
+            rule=self.rule,
+            end_policy=self.end_policy,
         )
 
 
 def load(
-    source: str = "embedded", *, split: str | None = None, limit: int | None = None, seed: int = 0
+    source: str | Sequence[str] = "embedded",
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    offline: bool = False,
+    end_missing: EndMissing = EndMissing.IF_RELAXED,
 ) -> Dataset:
     """Read the pairs (initial frame, relaxed frame) of one split.
 
     Args:
-        source: `embedded`, a parquet file, or a folder, in the column layout of LeMat-Traj.
+        source: `embedded`, a parquet file, a folder, or `hf://OWNER/NAME[@REVISION][:CONFIG]`, in
+            the column layout of LeMat-Traj; or several, which are read as one. A trajectory that
+            is in two of them is quarantined.
         split: Name of a split; `test` where the source has splits and none is named.
         limit: Keep the N usable samples with the smallest sha256(seed + id), so that a smaller
-            run is contained in a larger one. Trajectories whose coordinates were not looked at
-            for that reason cannot be in `quarantined`.
+            run is contained in a larger one; of a data set of the Hub the N that the rule of
+            `benchmarks.data.draw` puts first, which reads few row groups (of several sources with
+            such a one among them, each in its order, turn by turn). What was not looked at for
+            that reason cannot be in `quarantined`.
         seed: Goes into that hash.
+        offline: Use of a remote source only what is in the cache.
+        end_missing: What becomes of trajectories whose last frame is missing. By default they are
+            used if the most relaxed frame left is within the bounds of `benchmarks.data.residual`.
 
     Returns:
         The samples, in file order, and what was quarantined.
@@ -154,43 +198,48 @@ def load(
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: must be at least 1")
-    found = resolve(source, split)
-    files = FrameFiles(found.paths)
+    sources = [source] if isinstance(source, str) else source
+    wanted = limit
+    while True:
+        found = resolve_all(sources, split, limit=wanted, seed=seed, offline=offline)
+        dataset = _read(found, limit, seed, end_missing)
+        if limit is None or wanted is None or found.complete or len(dataset) == limit:
+            break
+        # Some of what was drawn turned out unusable: as large a share of what comes, presumably.
+        wanted = min(4 * wanted, wanted * limit // max(len(dataset), 1))
+    if not len(dataset):
+        named = ", ".join(sources)
+        where = named if found.split is None else f"{named}, split {found.split}"
+        raise UserError(f"{where}: no usable trajectory ({_by_reason(dataset.quarantined)})")
+    return dataset
+
+
+def _read(found: Source, limit: int | None, seed: int, end_missing: EndMissing) -> Dataset:
+    files = FrameFiles(found.paths, found.sets)
     trajectories, quarantined = find(files)
-    order = np.arange(len(trajectories.ids))
+    order = np.arange(len(trajectories))
     if limit is not None:
-        order = _by_hash(trajectories.ids, seed)
-    columns, more = fetch(files, trajectories, order, limit)
-    quarantined += more
-    if not len(columns.trajectory):
-        where = source if found.split is None else f"{source}, split {found.split}"
-        raise UserError(f"{where}: no usable trajectory ({_by_reason(quarantined)})")
+        order = choice.order(found, files, trajectories, seed)
+    columns, more = fetch(files, trajectories, order, limit, end_missing)
     return Dataset(
         trajectories.take(columns.trajectory),
         columns,
         np.argsort(columns.trajectory),
+        found.paths,
         name=found.name,
         revision=found.revision,
         split=found.split,
-        quarantined=tuple(quarantined),
+        quarantined=tuple(quarantined + more),
         redistributable=found.redistributable,
+        limit=limit,
+        rule=None if limit is None else choice.rule(found),
+        end_policy=end_missing,
     )
 
 
 def ids_sha256(ids: Iterable[str]) -> str:
     """sha256 of the sorted ids joined by newlines."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
-
-
-def source_of(material_id: str) -> str:
-    """The prefix of a material id: letters up to the first digit or `-` (`agm001` -> `agm`)."""
-    match = re.match(r"[^\W\d_]+", material_id)
-    return match[0] if match else "unknown"
-
-
-def _by_hash(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
-    keys = [hashlib.sha256(f"{seed}{sample_id}".encode()).hexdigest() for sample_id in ids]
-    return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
 
 
 def _by_reason(quarantined: Sequence[Quarantined]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from benchmarks.core import KBAR, Geometry
+from benchmarks.data.ids import FRAME_ID
 from benchmarks.data.reader import FrameFiles, array, lengths, numpy, vectors
 from benchmarks.data.sources import resolve
 from benchmarks.data.species import atomic_numbers
@@ -57,8 +59,12 @@ def frames(source: str, split: str | None = None) -> Iterator[Frame]:
     Raises:
         UserError: The source cannot be read.
     """
-    files = FrameFiles(resolve(source, split).paths)
-    for _, table in files.tables(_COLUMNS):
+    yield from frames_in(resolve(source, split).paths)
+
+
+def frames_in(paths: Sequence[Path]) -> Iterator[Frame]:
+    """The same of parquet files."""
+    for _, table in FrameFiles(paths).tables(_COLUMNS):
         yield from _frames_of(table)
 
 
@@ -72,7 +78,7 @@ def _frames_of(table: Any) -> Iterator[Frame]:
     positions = vectors(table["cartesian_site_positions"], count)[0]
     forces = vectors(table["forces"], count)[0]
     energies = numpy(array(table["energy"]))
-    parts = pc.extract_regex(array(table["id"]), r"^(?P<key>.+)-[0-9]{1,9}$")
+    parts = pc.extract_regex(array(table["id"]), FRAME_ID)
     keys = pc.struct_field(parts, "key").to_pylist()
     steps = table["relaxation_step"].to_pylist()
     ends = np.cumsum(count)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.core import EndMissing
+from benchmarks.data.ends import hopeless, unfit_ends
 from benchmarks.data.quarantine import Quarantined, Reason
 from benchmarks.data.reader import FrameFiles, array, lengths, row_sums, vectors
 from benchmarks.data.scan import first_true
@@ -22,6 +24,7 @@ _FAULTS = (
     Reason.LENGTHS,
     Reason.NOT_FINITE,
     Reason.COLLAPSED,
+    Reason.END_MISSING,
 )
 
 
@@ -40,36 +43,80 @@ class Columns:
     frac_coords: NDArray[np.float64]
     """(2, n_sites_total, 3), initial and final, not wrapped."""
 
+    def take(self, kept: NDArray[np.bool_]) -> Columns:
+        """The pairs where `kept`, (n,), holds."""
+        if kept.all():
+            return self
+        count = np.diff(self.offsets)
+        sites = np.repeat(kept, count)
+        return Columns(
+            trajectory=self.trajectory[kept],
+            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count[kept])]),
+            numbers=self.numbers[sites],
+            lattices=self.lattices[kept],
+            frac_coords=self.frac_coords[:, sites],
+        )
+
 
 def fetch(
-    files: FrameFiles, trajectories: Trajectories, order: NDArray[np.int64], limit: int | None
+    files: FrameFiles,
+    trajectories: Trajectories,
+    order: NDArray[np.int64],
+    limit: int | None,
+    end_missing: EndMissing = EndMissing.IF_RELAXED,
 ) -> tuple[Columns, list[Quarantined]]:
-    """Read the first and the last frame of the first `limit` sound trajectories of `order`.
+    """Read the initial and the relaxed frame of the first `limit` sound trajectories of `order`.
 
     Args:
         files: Where the frames are.
         trajectories: What the first pass found.
         order: (n,) indices into `trajectories`, the most wanted first.
         limit: How many pairs are wanted; None for all.
+        end_missing: What becomes of trajectories without their last frame.
 
     Returns:
         The pairs, in the order of being read, and the trajectories that turned out unusable.
     """
-    missing = len(order) if limit is None else min(limit, len(order))
+    wanted = len(order) if limit is None else min(limit, len(order))
     pieces: list[Columns] = []
-    quarantined: list[Quarantined] = []
-    while missing > 0 and len(order):
-        chosen, order = np.sort(order[:missing]), order[missing:]
-        piece, fault = _read(files, trajectories, chosen)
-        quarantined += [
-            Quarantined(
-                trajectories.ids[chosen[i]], _FAULTS[fault[i] - 1], "in the first or last frame"
-            )
-            for i in np.flatnonzero(fault)
-        ]
+    quarantined: dict[int, Quarantined] = {}
+    lost = hopeless(trajectories, end_missing)
+    sound = 0
+    rest = order
+    while sound < wanted and len(rest):
+        n = len(rest) if limit is None else _enough(lost[rest], wanted - sound)
+        chosen, rest = np.sort(rest[:n]), rest[n:]
+        unfit = unfit_ends(files, trajectories, chosen, end_missing)
+        piece, fault = _read(files, trajectories, chosen, unfit)
+        for i in map(int, np.flatnonzero(fault)):
+            reason = _FAULTS[fault[i] - 1]
+            ended = reason is Reason.END_MISSING
+            detail = unfit[i] if ended else "in the initial or relaxed frame"
+            found = Quarantined(trajectories.ids[chosen[i]], reason, detail)
+            quarantined[int(chosen[i])] = found
         pieces.append(piece)
-        missing -= len(piece.trajectory)
-    return _concatenated(pieces), quarantined
+        sound += len(piece.trajectory)
+    return _first(_concatenated(pieces), quarantined, order, wanted)
+
+
+def _enough(lost: NDArray[np.bool_], wanted: int) -> int:
+    """How many to read for `wanted` sound ones, so that one reading mostly does."""
+    return int(np.searchsorted(np.cumsum(~lost), wanted + wanted // 4)) + 1
+
+
+def _first(
+    columns: Columns,
+    quarantined: dict[int, Quarantined],
+    order: NDArray[np.int64],
+    wanted: int,
+) -> tuple[Columns, list[Quarantined]]:
+    """What was met on the way to the first `wanted` sound ones, had they been read one by one."""
+    rank = np.empty(order.max(initial=-1) + 1, dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    of = rank[columns.trajectory]
+    last = np.sort(of)[wanted - 1] if len(of) >= wanted > 0 else len(order)
+    kept = [found for i, found in sorted(quarantined.items()) if rank[i] <= last]
+    return columns.take(of <= last), kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +135,10 @@ class _Frames:
 
 
 def _read(
-    files: FrameFiles, trajectories: Trajectories, chosen: NDArray[np.int64]
+    files: FrameFiles,
+    trajectories: Trajectories,
+    chosen: NDArray[np.int64],
+    unfit: Collection[int],
 ) -> tuple[Columns, NDArray[np.int64]]:
     """The sound pairs among `chosen`, and for each of `chosen` 0 or 1 + index into `_FAULTS`."""
     rows = np.concatenate([trajectories.first[chosen], trajectories.last[chosen]])
@@ -103,12 +153,9 @@ def _read(
     with np.errstate(invalid="ignore", over="ignore"):
         volume = np.abs(np.linalg.det(lattices))
     spacious = (volume > SMALLEST_VOLUME_PER_ATOM * count) & np.isfinite(volume)
-    fault = first_true(
-        [
-            ~(sound[: len(chosen)] & sound[len(chosen) :])
-            for sound in (has_cell, has_positions, finite, spacious)
-        ]
-    )
+    n = len(chosen)
+    faults = [~(sound[:n] & sound[n:]) for sound in (has_cell, has_positions, finite, spacious)]
+    fault = first_true([*faults, np.isin(np.arange(n), list(unfit))])
     frames = _Frames(count, atomic_numbers(species.flatten()), lattices, positions, fault)
     return _columns(chosen, frames), fault
 

@@ -19,11 +19,13 @@ class Reason(StrEnum):
     LENGTHS = "species, positions and nsites differ in length"
     SINGLE_FRAME = "single frame"
     DUPLICATED_STEP = "duplicated step"
+    ORDER = "calculations overlap or lack a number"
     COMPOSITION = "frames of different composition"
     SITE_ORDER = "frames of different site order"
     NO_LATTICE = "no 3x3 lattice"
     NOT_FINITE = "lattice or positions not finite"
     COLLAPSED = "singular, collapsed or endless cell"
+    END_MISSING = "end missing, and what is left is not relaxed"
 
 
 @dataclass(frozen=True, slots=True)

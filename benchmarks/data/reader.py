@@ -7,6 +7,7 @@ with a file (missing, not parquet, damaged, lacking columns) is a `UserError` of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ COLUMNS: dict[str, Any] = {
     "immutable_id": pa.string(),
     "functional": pa.string(),
     "relaxation_step": pa.int64(),
+    "relaxation_number": pa.int64(),
     "nsites": pa.int64(),
     "nperiodic_dimensions": pa.int64(),
     "dimension_types": pa.list_(pa.int64()),
@@ -44,48 +46,82 @@ class FrameFiles:
 
     Args:
         paths: Files, in order.
+        sets: For each file a number of the set that it is part of: what most trajectories of one
+            set show is not said of another. Without it all are of one.
 
     Raises:
         UserError: A file is missing, is not parquet, lacks one of `COLUMNS`, or has no rows.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], sets: Sequence[int] | None = None) -> None:
         self.paths = tuple(paths)
+        self.sets = np.array(sets or [0] * len(self.paths), dtype=np.int64)
         self._groups: list[tuple[Path, int, int, int]] = []
+        self._starts: list[int] = []
+        self._opened: tuple[Path, Any] | None = None
         self.n_rows = 0
         for path in self.paths:
+            self._starts.append(self.n_rows)
             for group, size in enumerate(_group_sizes(path)):
                 self._groups.append((path, group, self.n_rows, size))
                 self.n_rows += size
         if not self.n_rows:
             raise UserError(f"{_listed(self.paths)}: no rows")
 
+    def file_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Index into `paths` of the file in which each row lies."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
     def tables(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Each row group as (number of its first row, Arrow table of `columns`)."""
-        file: Any = None
-        for path, group, start, _ in self._groups:
-            if file is None or file[0] != path:
-                file = (path, _open(path))
-            yield start, _read_group(path, file[1], group, columns)
+        """Each row group as (number of its first row, Arrow table of `columns`).
+
+        The next one is read while the caller works on this one.
+        """
+        with ThreadPoolExecutor(1) as reader:
+            coming = None
+            for path, group, start, _ in self._groups:
+                ready, coming = coming, (start, reader.submit(self._read, path, group, columns))
+                if ready is not None:
+                    yield ready[0], ready[1].result()
+            if coming is not None:
+                yield coming[0], coming[1].result()
+
+    def pick(
+        self, rows: NDArray[np.int64], columns: Sequence[str]
+    ) -> Iterator[tuple[NDArray[np.int64], Any]]:
+        """The asked rows of each row group that has some; no other row group is read.
+
+        Args:
+            rows: (n,) row numbers.
+            columns: Names from `COLUMNS`.
+
+        Yields:
+            Which of `rows` these are, as indices into it, and an Arrow table of them.
+        """
+        order = np.argsort(rows, kind="stable")
+        asked = rows[order]
+        for path, group, start, size in self._groups:
+            low, high = np.searchsorted(asked, (start, start + size))
+            if low < high:
+                table = self._read(path, group, columns)
+                yield order[low:high], table.take(asked[low:high] - start)
 
     def take(self, rows: NDArray[np.int64], columns: Sequence[str]) -> Any:
         """An Arrow table of `rows`, in the order asked for; untouched row groups are not read.
 
         Args:
-            rows: (n,) row numbers, each at most once.
+            rows: (n,) row numbers, at least one.
             columns: Names from `COLUMNS`.
         """
-        order = np.argsort(rows, kind="stable")
-        asked = rows[order]
-        pieces = []
-        for path, group, start, size in self._groups:
-            low, high = np.searchsorted(asked, (start, start + size))
-            if low < high:
-                table = _read_group(path, _open(path), group, columns)
-                pieces.append(table.take(asked[low:high] - start))
-        inverse = np.empty_like(order)
-        inverse[order] = np.arange(len(order))
+        places, pieces = zip(*self.pick(rows, columns), strict=True)
+        inverse = np.empty_like(rows)
+        inverse[np.concatenate(places)] = np.arange(len(rows))
         return pa.concat_tables(pieces).take(inverse)
+
+    def _read(self, path: Path, group: int, columns: Sequence[str]) -> Any:
+        if self._opened is None or self._opened[0] != path:
+            self._opened = (path, _open(path))
+        return _read_group(path, self._opened[1], group, columns)
 
 
 @contextmanager
@@ -131,7 +167,9 @@ def _read_group(path: Path, file: Any, group: int, columns: Sequence[str]) -> An
 
 
 def _listed(paths: Sequence[Path]) -> str:
-    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} files from {paths[0]}"
+    if len(paths) < 2:
+        return str(paths[0]) if paths else "what was drawn"
+    return f"{len(paths)} files from {paths[0]}"
 
 
 def lengths(lists: Any) -> NDArray[np.int64]:

@@ -1,9 +1,9 @@
-"""The first pass over the frames: a few numbers of each row, from the light columns only."""
+"""The first pass over the frames: calculations, from the light columns only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from benchmarks.data.calculations import (
+    FAULT_BITS,
+    LAST_STEP,
+    NONE,
+    Calculations,
+    concatenated,
+    duplicated_steps,
+    join,
+    metric,
+    none,
+)
+from benchmarks.data.ids import FRAME_ID, ids_agree
 from benchmarks.data.quarantine import Quarantined, Reason
-from benchmarks.data.reader import FrameFiles, array, lengths, numpy, row_sums
+from benchmarks.data.reader import FrameFiles, array, lengths, numpy, row_sums, vectors
 from benchmarks.data.species import Memo, atomic_number, is_ordered, site_hashes
 
 _LIGHT = (
@@ -20,11 +32,15 @@ _LIGHT = (
     "immutable_id",
     "functional",
     "relaxation_step",
+    "relaxation_number",
     "nsites",
     "nperiodic_dimensions",
     "dimension_types",
     "species",
     "species_at_sites",
+    "energy",
+    "stress_tensor",
+    "lattice_vectors",
 )
 ROW_FAULTS = (
     Reason.NO_STEP,
@@ -33,42 +49,25 @@ ROW_FAULTS = (
     Reason.DISORDERED,
     Reason.UNKNOWN_ELEMENT,
     Reason.LENGTHS,
+    Reason.ID_MISMATCH,
 )
 """What can be wrong with a frame alone, in order of precedence."""
 
 
 @dataclass(frozen=True, slots=True)
-class Light:
-    """What the first pass keeps of every row that has a well-formed id, (n_rows,) each."""
-
-    row: NDArray[np.int64]
-    key: NDArray[np.int64]
-    """Index into `Scan.keys`; likewise `material` and `functional`."""
-    material: NDArray[np.int64]
-    functional: NDArray[np.int64]
-    step: NDArray[np.int64]
-    step_in_id: NDArray[np.int64]
-    composition: NDArray[np.uint64]
-    sites: NDArray[np.uint64]
-    fault: NDArray[np.int64]
-    """0, or 1 + index into `ROW_FAULTS`."""
-
-    def take(self, rows: NDArray[Any]) -> Light:
-        """These rows, in this order."""
-        return Light(*(getattr(self, name)[rows] for name in self.__slots__))
-
-
-@dataclass(frozen=True, slots=True)
 class Scan:
-    """All rows of a data set, and the texts that their codes stand for."""
+    """The calculations of a data set, and the texts that their codes stand for."""
 
-    light: Light
+    calculations: Calculations
+    """Sorted by key and number."""
     keys: list[str]
     """Ids without the step, in order of first appearance."""
     materials: list[str | None]
     functionals: list[str | None]
-    notes: dict[int, str]
-    """Row number -> what is wrong with it, where there is more to say than the reason."""
+    duplicates: dict[int, list[int]]
+    """Key -> steps that stand in more than one row."""
+    notes: dict[tuple[str, int], str]
+    """Key and step -> what is wrong there, where there is more to say than the reason."""
     malformed: list[Quarantined]
     """Rows whose id does not end in a step."""
 
@@ -83,36 +82,39 @@ def scan(files: FrameFiles) -> Scan:
 
 class _Scanner:
     def __init__(self) -> None:
-        self._columns: dict[str, list[Any]] = {name: [] for name in Light.__slots__}
-        self._notes: dict[int, str] = {}
+        self._parts: list[Calculations] = []
+        self._steps: list[NDArray[np.int32]] = []
+        self._texts: dict[str, list[Any]] = {"key": [], "material": [], "functional": []}
+        self._notes: dict[tuple[str, int], str] = {}
         self._malformed: list[Quarantined] = []
         self._numbers = Memo(atomic_number)
         self._ordered = Memo(is_ordered)
 
     def add(self, start: int, table: Any) -> None:
         table = self._well_formed(start, table)
-        species = array(table["species_at_sites"])
-        count = lengths(species)
-        z = self._numbers.of(pc.list_flatten(species))
-        composition, sites = site_hashes(z, count)
-        new = {
-            "row": numpy(array(table["row"])),
+        if not len(table):
+            return
+        texts = {
             "key": _encoded(table["key"]),
             "material": _encoded(table["immutable_id"]),
             "functional": _encoded(table["functional"]),
-            "step": numpy(pc.fill_null(array(table["relaxation_step"]), -1)),
-            "step_in_id": numpy(array(table["step"])),
-            "composition": composition,
-            "sites": sites,
-            "fault": self._faults(table, z, count),
         }
-        for name, values in new.items():
-            self._columns[name].append(values)
+        species = array(table["species_at_sites"])
+        count = lengths(species)
+        z = self._numbers.of(pc.list_flatten(species))
+        fault = self._faults(table, z, count, ids_agree(texts))
+        rows = _frames(table, texts, site_hashes(z, count), count, fault)
+        part, order = join(rows)
+        self._parts.append(part)
+        self._steps.append(rows.first_step[order])
+        for name, codes in texts.items():
+            of_parts = pa.array(getattr(part, name))
+            self._texts[name].append(pa.DictionaryArray.from_arrays(of_parts, codes.dictionary))
 
     def _well_formed(self, start: int, table: Any) -> Any:
         """Split off the rows whose id has no step at its end; add key, step and row number."""
         ids = array(table["id"])
-        parts = pc.extract_regex(ids, r"^(?P<key>.+)-(?P<step>[0-9]{1,9})$")
+        parts = pc.extract_regex(ids, FRAME_ID)
         good = parts.is_valid()
         for i in np.flatnonzero(~numpy(good).astype(bool)):
             text = ids[int(i)].as_py()
@@ -126,10 +128,15 @@ class _Scanner:
         return table.append_column("step", pc.struct_field(parts, "step").cast(pa.int64()))
 
     def _faults(
-        self, table: Any, z: NDArray[np.int64], count: NDArray[np.int64]
+        self,
+        table: Any,
+        z: NDArray[np.int64],
+        count: NDArray[np.int64],
+        ids_agree: NDArray[np.bool_],
     ) -> NDArray[np.int64]:
-        """The first fault of each row: 0, or 1 + index into `ROW_FAULTS`."""
+        """The first fault of each row with its step, or `NONE`."""
         n_sites = numpy(pc.fill_null(array(table["nsites"]), -1))
+        step = numpy(array(table["step"]))
         faults = {
             Reason.NO_STEP: numpy(array(table["relaxation_step"]).is_null()),
             Reason.NOT_PERIODIC: ~_periodic(table),
@@ -137,28 +144,71 @@ class _Scanner:
             Reason.DISORDERED: self._ordered.of(array(table["species"])) == 0,
             Reason.UNKNOWN_ELEMENT: row_sums((z == 0).astype(np.int64), count) > 0,
             Reason.LENGTHS: n_sites != count,
+            Reason.ID_MISMATCH: ~ids_agree | (_filled(table["relaxation_step"]) != step),
         }
-        fault = first_true([faults[reason] for reason in ROW_FAULTS])
-        for i in np.flatnonzero(fault == 1 + ROW_FAULTS.index(Reason.UNKNOWN_ELEMENT)):
+        code = first_true([faults[reason] for reason in ROW_FAULTS])
+        for i in np.flatnonzero(code == 1 + ROW_FAULTS.index(Reason.UNKNOWN_ELEMENT)):
             symbols = table["species_at_sites"][int(i)].as_py()
             strange = {str(symbol) for symbol in symbols if not atomic_number(symbol)}
-            self._notes[table["row"][int(i)].as_py()] = ", ".join(sorted(strange))
-        return fault
+            at = (table["key"][int(i)].as_py(), int(step[i]))
+            self._notes[at] = ", ".join(sorted(strange))
+        return np.where(code > 0, (code << FAULT_BITS) + step, NONE)
 
     def result(self) -> Scan:
-        texts = {name: _codes(self._columns[name]) for name in ("key", "material", "functional")}
-        columns: dict[str, Any] = {
-            name: texts[name][0] if name in texts else np.concatenate(chunks)
-            for name, chunks in self._columns.items()
-        }
+        if not self._parts:
+            return Scan(none(), [], [], [], {}, self._notes, self._malformed)
+        texts = {name: _codes(self._texts.pop(name)) for name in tuple(self._texts)}
+        codes: dict[str, Any] = {name: found[0] for name, found in texts.items()}
+        parts = replace(concatenated(self._parts), **codes)
+        self._parts.clear()
+        duplicates = duplicated_steps(parts, np.concatenate(self._steps))
+        self._steps.clear()
         return Scan(
-            light=Light(**columns),
+            calculations=join(parts)[0],
             keys=texts["key"][1],
             materials=texts["material"][1],
             functionals=texts["functional"][1],
+            duplicates=duplicates,
             notes=self._notes,
             malformed=self._malformed,
         )
+
+
+def _frames(
+    table: Any,
+    texts: dict[str, Any],
+    hashes: tuple[NDArray[np.uint64], NDArray[np.uint64]],
+    count: NDArray[np.int64],
+    fault: NDArray[np.int64],
+) -> Calculations:
+    """Each row as a part of a calculation."""
+    three = np.full(len(table), 3)
+    cell = metric(vectors(table["lattice_vectors"], three)[0].reshape(-1, 3, 3))
+    components = vectors(table["stress_tensor"], three)[0].reshape(-1, 9)
+    with np.errstate(over="ignore"):
+        stress = np.abs(components).max(axis=1).astype(np.float32)
+    energy = numpy(array(table["energy"])).astype(np.float64)
+    step = np.clip(_filled(table["relaxation_step"]), -1, LAST_STEP).astype(np.int32)
+    columns: dict[str, Any] = {
+        **{name: numpy(codes.indices).astype(np.int64) for name, codes in texts.items()},
+        "number": _filled(table["relaxation_number"]).astype(np.int32),
+        "n_frames": np.ones(len(table), np.int32),
+        "n_sites": count.astype(np.int32),
+        **dict.fromkeys(("first_step", "last_step"), step),
+        **dict.fromkeys(("first_row", "last_row"), numpy(array(table["row"]))),
+        **dict.fromkeys(("first_energy", "last_energy", "lowest_energy"), energy),
+        **dict.fromkeys(("first_cell", "last_cell"), cell),
+        "last_stress": stress,
+        "composition": hashes[0],
+        "sites": hashes[1],
+        **dict.fromkeys(("other_composition", "other_sites"), np.full(len(table), NONE)),
+        "fault": fault,
+    }
+    return Calculations(**columns)
+
+
+def _filled(column: Any) -> NDArray[np.int64]:
+    return numpy(pc.fill_null(array(column), -1)).astype(np.int64)
 
 
 def first_true(conditions: list[Any]) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """What `--data` and `--split` name: which files, under which name, at which revision.
 
-A source is `embedded`, a parquet file, or a folder: with a `manifest.json` (files verified), with
-files named by split (`train-00000.parquet`, the convention of the Hub), or any folder of parquet.
+A source is `embedded`, a parquet file, a folder: with a `manifest.json` (files verified), with
+files named by split (`train-00000.parquet`, the convention of the Hub), or any folder of parquet;
+or a data set of the Hub, of which a `--limit` draws row groups (`draw.py`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.core import UserError
+
+if TYPE_CHECKING:
+    from benchmarks.data.draw import Draw
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The embedded set: parquet files, manifest and data card."""
@@ -29,25 +36,66 @@ class Source:
     split: str | None
     paths: tuple[Path, ...]
     revision: str
-    """`sha256:…` of the content."""
+    """`sha256:…` of the content; of a data set of the Hub its commit."""
     redistributable: bool = False
+    draw: Draw | None = None
+    """Of a part of a data set of the Hub: which part."""
+    parts: tuple[Source, ...] = ()
+    """The sources that are read as this one; none where it is one."""
+
+    @property
+    def each(self) -> tuple[Source, ...]:
+        """The parts, or itself alone; their paths in turn are its paths."""
+        return self.parts or (self,)
+
+    @property
+    def sets(self) -> tuple[int, ...]:
+        """For each path a number, the same for the files of one source.
+
+        Of a draw each path has its own, so that what is read in it does not depend on how much is
+        drawn.
+        """
+        firsts = accumulate((len(part.paths) for part in self.each), initial=0)
+        return tuple(
+            first + (i if part.draw else 0)
+            for first, part in zip(firsts, self.each, strict=False)
+            for i in range(len(part.paths))
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether no larger limit would read more."""
+        return all(part.draw is None or part.draw.complete for part in self.each)
 
 
-def resolve(source: str, split: str | None = None) -> Source:
-    """Find the files that `source` and `split` name.
+def resolve(
+    source: str,
+    split: str | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    offline: bool = False,
+) -> Source:
+    """Find the files that `source` and `split` name; fetch them where the source is remote.
 
     Args:
-        source: `embedded`, or the path of a parquet file or of a folder.
+        source: `embedded`, the path of a parquet file or of a folder, or
+            `hf://OWNER/NAME[@REVISION][:CONFIG]`.
         split: Name of a split; without one `test` is taken where the folder has splits.
+        limit: How many trajectories are wanted: a remote source is read no further than that.
+        seed: Of the draw from a remote source.
+        offline: Use of a remote source only what is in the cache.
 
     Raises:
         UserError: The path or the split does not exist, a file is not what the manifest says, or
-            the source is remote.
+            a remote source cannot be read.
     """
     if source == "embedded":
         return _from_manifest(EMBEDDED, split)
+    if source.startswith("hf://"):
+        return _from_hub(source, split, limit, seed, offline)
     if "://" in source:
-        raise UserError(_remote(source))
+        raise UserError(f"{source}: only hf://, local files and folders are read")
     path = Path(source)
     if path.is_dir():
         return _from_folder(path, split)
@@ -57,6 +105,47 @@ def resolve(source: str, split: str | None = None) -> Source:
         raise UserError(f"{source} is a single file without splits: leave out --split {split}")
     full = path.resolve()
     return Source(f"{full.parent.name}/{full.stem}", None, (path,), _revision([path]))
+
+
+def resolve_all(
+    sources: Sequence[str],
+    split: str | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    offline: bool = False,
+) -> Source:
+    """Several sources as one; one as it is.
+
+    The name is `a+b`, in the order given, and the revision that of all revisions. Where the
+    sources are not of one split, each name carries its own (`a/test+b`).
+
+    Args:
+        sources: At least one of what `resolve` takes.
+        split: Name of a split, which all of them must then have.
+        limit: As for `resolve`, of each of them; likewise `seed` and `offline`.
+        seed: See there.
+        offline: See there.
+
+    Raises:
+        UserError: As for `resolve`, or a file is named twice.
+    """
+    found = [resolve(source, split, limit=limit, seed=seed, offline=offline) for source in sources]
+    if len(found) == 1:
+        return found[0]
+    for path, times in Counter(path.resolve() for each in found for path in each.paths).items():
+        if times > 1:
+            raise UserError(f"{path}: named twice by --data")
+    same = len({each.split for each in found}) == 1
+    names = [each.name if same or not each.split else f"{each.name}/{each.split}" for each in found]
+    return Source(
+        name="+".join(names),
+        split=found[0].split if same else None,
+        paths=tuple(path for each in found for path in each.paths),
+        revision=_digest(each.revision for each in found),
+        redistributable=all(each.redistributable for each in found),
+        parts=tuple(found),
+    )
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:
@@ -133,6 +222,21 @@ def _from_manifest(folder: Path, split: str | None) -> Source:
     )
 
 
+def _from_hub(
+    source: str, split: str | None, limit: int | None, seed: int, offline: bool
+) -> Source:
+    from benchmarks.data import hub
+    from benchmarks.data.download import download
+    from benchmarks.data.draw import draw
+
+    if split not in (None, hub.SPLIT):
+        raise UserError(f"{source} has one split, {hub.SPLIT}: leave out --split {split}")
+    pin = hub.pin(source, offline=offline)
+    drawn = None if limit is None else draw(pin, limit, seed)
+    paths = download(pin) if drawn is None else drawn.paths
+    return Source(pin.name, hub.SPLIT, paths, pin.commit, draw=drawn)
+
+
 def _choose(name: str, split: str | None, splits: list[str]) -> str:
     chosen = DEFAULT_SPLIT if split is None else split
     if chosen in splits:
@@ -150,14 +254,3 @@ def _revision(paths: list[Path]) -> str:
 
 def _digest(hashes: Any) -> str:
     return "sha256:" + hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
-
-
-def _remote(source: str) -> str:
-    if not source.startswith("hf://"):
-        return f"{source}: only local files and folders are read; download it and pass the path"
-    repo = source.removeprefix("hf://").split("@")[0].split(":")[0]
-    return (
-        f"{source}: reading from the Hub is not built in yet; run `hf download {repo} --repo-type "
-        "dataset --include 'compatible_pbe/*' --local-dir FOLDER` and pass "
-        "--data FOLDER/compatible_pbe"
-    )

@@ -1,45 +1,77 @@
-"""Frames -> trajectories: group, order, choose the first and the relaxed frame, quarantine.
+"""Calculations -> trajectories: order, first and relaxed frame, quarantine.
 
-Order is by `relaxation_step`, as a number, and the last frame counts as the relaxed one. The
-public LeMat-Traj numbers the calculations of one trajectory in reverse (`relaxation_number`);
-that is not undone here.
+The relaxed frame is the last of the calculation that was run last (see `order`), the first that of
+the calculation that was run first; within a calculation `relaxation_step` counts, as a number.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data.calculations import FAULT_BITS, NONE, Calculations, join
+from benchmarks.data.ids import source_of
+from benchmarks.data.order import Order, decide
 from benchmarks.data.quarantine import Quarantined, Reason
 from benchmarks.data.reader import FrameFiles
-from benchmarks.data.scan import ROW_FAULTS, Light, Scan, first_true, scan
+from benchmarks.data.scan import ROW_FAULTS, Scan, first_true, scan
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectories:
-    """Usable trajectories after the first pass, in file order, as columns."""
+    """Trajectories after the first pass, in file order, as columns of (n,)."""
 
     ids: list[str]
     materials: list[str]
     functionals: list[str]
     first: NDArray[np.int64]
-    """(n,) row number of the initial frame."""
+    """Row number of the initial frame."""
     last: NDArray[np.int64]
-    """(n,) row number of the relaxed frame."""
-    n_frames: NDArray[np.int64]
+    """Row number of the relaxed frame."""
+    first_step: NDArray[np.int32]
+    last_step: NDArray[np.int32]
+    n_frames: NDArray[np.int32]
+    n_calculations: NDArray[np.int64]
+    n_sites: NDArray[np.int32]
+    energies: NDArray[np.float64]
+    """(n, 3) [eV/atom]: initial, relaxed, and the lowest of the calculation that was run last."""
+    stress: NDArray[np.float32]
+    """Largest component of the relaxed frame's [kB]."""
+    missing_steps: NDArray[np.int64]
+    """How many of the steps 0 … the highest are not there."""
+    start_missing: NDArray[np.bool_]
+    """Whether the step before the initial frame is one of them."""
+    duplicated_steps: NDArray[np.int64]
+    """How many steps stand in more than one row."""
+    order: Order
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def take(self, indices: NDArray[np.int64]) -> Trajectories:
         """These trajectories, in this order."""
-        return Trajectories(
-            ids=[self.ids[i] for i in indices],
-            materials=[self.materials[i] for i in indices],
-            functionals=[self.functionals[i] for i in indices],
-            first=self.first[indices],
-            last=self.last[indices],
-            n_frames=self.n_frames[indices],
-        )
+        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        order = columns.pop("order").take(indices)
+        taken: dict[str, Any] = {
+            name: [values[i] for i in indices] if isinstance(values, list) else values[indices]
+            for name, values in columns.items()
+        }
+        return Trajectories(**taken, order=order)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All that the first pass met."""
+
+    trajectories: Trajectories
+    """The unusable ones too."""
+    faults: dict[int, Quarantined]
+    """Place in `trajectories` -> why it cannot be used."""
+    malformed: list[Quarantined]
+    """Rows that belong to no trajectory."""
 
 
 def find(files: FrameFiles) -> tuple[Trajectories, list[Quarantined]]:
@@ -51,94 +83,114 @@ def find(files: FrameFiles) -> tuple[Trajectories, list[Quarantined]]:
     Returns:
         The usable trajectories, in the order in which they first appear, and those that are not.
     """
+    found = survey(files)
+    good = np.ones(len(found.trajectories), dtype=bool)
+    good[list(found.faults)] = False
+    return (
+        found.trajectories.take(np.flatnonzero(good)),
+        found.malformed + list(found.faults.values()),
+    )
+
+
+def survey(files: FrameFiles) -> Survey:
+    """The same, with the unusable trajectories among the others."""
     found = scan(files)
-    light = found.light.take(np.lexsort((found.light.row, found.light.step, found.light.key)))
-    starts = np.flatnonzero(np.diff(light.key, prepend=-1))
-    count = np.diff(starts, append=len(light.key))
-    bad = _frame_faults(light, starts, count)
-    bad[Reason.ID_MISMATCH] |= np.repeat(~_ids_agree(found, light, starts), count)
-    verdict = _first_per_group(bad, starts)
-    good = verdict == 0
-    quarantined = [
-        _explain(found, light, starts[g], count[g], tuple(bad.items())[verdict[g] - 1])
-        for g in np.flatnonzero(~good)
-    ]
-    trajectories = _chosen(found, light, starts[good], count[good])
-    return trajectories, found.malformed + quarantined
+    calculations = found.calculations
+    starts = np.flatnonzero(np.diff(calculations.key, prepend=-1))
+    whole = join(replace(calculations, number=np.zeros_like(calculations.number)))[0]
+    order = decide(files, calculations, starts, _sources(files, found, whole))
+    return Survey(
+        trajectories=_trajectories(found, whole, starts, order),
+        faults=_faults(found, whole, starts),
+        malformed=found.malformed,
+    )
 
 
-def _chosen(
-    found: Scan, light: Light, begin: NDArray[np.int64], count: NDArray[np.int64]
+def _sources(files: FrameFiles, found: Scan, whole: Calculations) -> NDArray[np.int64]:
+    """(n,) a code of each trajectory's source, by its material and its set of files."""
+    names = [source_of(material or "") for material in found.materials]
+    code = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    of_material = np.array([code[name] for name in names], dtype=np.int64)[whole.material]
+    of_file = files.sets[files.file_of(whole.first_row)]
+    return np.asarray(np.unique(of_file * len(code) + of_material, return_inverse=True)[1])
+
+
+def _trajectories(
+    found: Scan, whole: Calculations, starts: NDArray[np.int64], order: Order
 ) -> Trajectories:
+    count = np.diff(starts, append=len(found.calculations))
+    ends = starts + count - 1
+    c = found.calculations
+    initial = np.where(order.backwards, ends, starts)
+    final = np.where(order.backwards, starts, ends)
+    energies = [c.first_energy[initial], c.last_energy[final], c.lowest_energy[final]]
+    missing = whole.last_step.astype(np.int64) + 1 - whole.n_frames
+    before = _highest_step_before(c.first_step[initial], c, count)
     return Trajectories(
-        ids=[found.keys[i] for i in light.key[begin]],
-        materials=[found.materials[i] or "" for i in light.material[begin]],
-        functionals=[found.functionals[i] or "" for i in light.functional[begin]],
-        first=light.row[begin],
-        last=light.row[begin + count - 1],
-        n_frames=count,
+        ids=[found.keys[i] for i in whole.key],
+        materials=[found.materials[i] or "" for i in whole.material],
+        functionals=[found.functionals[i] or "" for i in whole.functional],
+        first=c.first_row[initial],
+        last=c.last_row[final],
+        first_step=c.first_step[initial],
+        last_step=c.last_step[final],
+        n_frames=whole.n_frames,
+        n_calculations=count,
+        n_sites=whole.n_sites,
+        energies=np.stack(energies, axis=1) / np.maximum(whole.n_sites, 1)[:, None],
+        stress=c.last_stress[final],
+        missing_steps=np.maximum(missing, 0),
+        start_missing=c.first_step[initial] > before + 1,
+        duplicated_steps=np.array([len(found.duplicates.get(k, ())) for k in whole.key], np.int64),
+        order=order,
     )
 
 
-def _explain(
-    found: Scan,
-    light: Light,
-    start: int,
-    count: int,
-    fault: tuple[Reason, NDArray[np.bool_]],
-) -> Quarantined:
-    reason, frames = fault
-    at = start + int(np.argmax(frames[start : start + count]))
-    note = found.notes.get(int(light.row[at]))
-    detail = f"step {light.step_in_id[at]}" + (f": {note}" if note else "")
-    return Quarantined(found.keys[light.key[start]], reason, detail)
-
-
-def _frame_faults(
-    light: Light, starts: NDArray[np.int64], count: NDArray[np.int64]
-) -> dict[Reason, NDArray[np.bool_]]:
-    """For each reason, in order of precedence, which frames (sorted into groups) have it."""
-    head = np.repeat(starts, count)
-    step = light.step
-    repeated = np.zeros(len(step), dtype=bool)
-    repeated[1:] = (step[1:] == step[:-1]) & (light.key[1:] == light.key[:-1])
-    bad = {reason: light.fault == 1 + i for i, reason in enumerate(ROW_FAULTS)}
-    bad[Reason.ID_MISMATCH] = (
-        (light.material != light.material[head])
-        | (light.functional != light.functional[head])
-        | (light.step_in_id != step)
-    )
-    bad[Reason.SINGLE_FRAME] = np.repeat(count == 1, count)
-    bad[Reason.DUPLICATED_STEP] = repeated
-    bad[Reason.COMPOSITION] = light.composition != light.composition[head]
-    bad[Reason.SITE_ORDER] = light.sites != light.sites[head]
-    return bad
-
-
-def _ids_agree(found: Scan, light: Light, starts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether key = `{material}-{trajectory}-{functional}`, for each group.
-
-    The trajectory's index stands in ids of the Materials Project only.
-    """
-
-    def agree(key: str, material: str | None, functional: str | None) -> bool:
-        if not material or not functional:
-            return False
-        index = key.removeprefix(f"{material}-").removesuffix(functional).removesuffix("-")
-        known = (f"{material}-{functional}", f"{material}-{index}-{functional}")
-        return key in known and (index == "" or index.isdecimal())
-
-    groups = zip(light.key[starts], light.material[starts], light.functional[starts], strict=True)
-    return np.array(
-        [agree(found.keys[k], found.materials[m], found.functionals[f]) for k, m, f in groups],
-        dtype=bool,
-    )
-
-
-def _first_per_group(
-    bad: dict[Reason, NDArray[np.bool_]], starts: NDArray[np.int64]
+def _highest_step_before(
+    step: NDArray[np.int32], calculations: Calculations, count: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """For each group, 0 or 1 + the index of the first reason that one of its frames has."""
-    if not len(starts):
-        return np.zeros(0, dtype=np.int64)
-    return first_true([np.logical_or.reduceat(frames, starts) for frames in bad.values()])
+    """For each trajectory the last step of a calculation that ends before `step`, or -1."""
+    last = calculations.last_step
+    before = np.where(last < np.repeat(step, count), last, -1).astype(np.int64)
+    return np.maximum.reduceat(before, np.cumsum(count) - count) if len(step) else before
+
+
+def _faults(found: Scan, whole: Calculations, starts: NDArray[np.int64]) -> dict[int, Quarantined]:
+    """Place -> reason, for each trajectory that has one; the first of these counts."""
+    duplicated = np.array([found.duplicates.get(k, [NONE])[0] for k in whole.key], dtype=np.int64)
+    single = np.where(whole.n_frames == 1, whole.first_step.astype(np.int64), NONE)
+    where = {
+        **{reason: _at(whole.fault, 1 + i) for i, reason in enumerate(ROW_FAULTS)},
+        Reason.SINGLE_FRAME: single,
+        Reason.DUPLICATED_STEP: duplicated,
+        Reason.ORDER: _entangled(found.calculations, starts),
+        Reason.COMPOSITION: whole.other_composition,
+        Reason.SITE_ORDER: whole.other_sites,
+    }
+    verdict = first_true([step != NONE for step in where.values()])
+    reasons = tuple(where.items())
+    faults = {}
+    for i in np.flatnonzero(verdict):
+        reason, steps = reasons[verdict[i] - 1]
+        key = found.keys[whole.key[i]]
+        note = found.notes.get((key, int(steps[i])))
+        detail = f"step {steps[i]}" + (f": {note}" if note else "")
+        faults[int(i)] = Quarantined(key, reason, detail)
+    return faults
+
+
+def _at(fault: NDArray[np.int64], code: int) -> NDArray[np.int64]:
+    """The step of the fault where it is the one of this code, or `NONE`."""
+    return np.where(fault >> FAULT_BITS == code, fault % (1 << FAULT_BITS), NONE)
+
+
+def _entangled(c: Calculations, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first step of a calculation that another reaches into or that has no number."""
+    order = np.lexsort((c.first_step, c.key))
+    key, first, last = c.key[order], c.first_step[order], c.last_step[order]
+    inside = np.zeros(len(c), dtype=bool)
+    inside[1:] = (key[1:] == key[:-1]) & (first[1:] <= last[:-1])
+    inside |= (c.number[order] < 0) & np.repeat(
+        np.diff(starts, append=len(c)) > 1, np.diff(starts, append=len(c))
+    )
+    return np.minimum.reduceat(np.where(inside, first.astype(np.int64), NONE), starts)

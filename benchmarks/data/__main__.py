@@ -1,0 +1,49 @@
+"""Commands on data sets.
+
+    python -m benchmarks.data audit SOURCE
+    python -m benchmarks.data convert INPUT… --out FILE.parquet
+
+Each command is a function of its arguments that returns the exit status; 2 with one line on stderr
+is a mistake of the user's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from benchmarks.core import UserError
+
+COMMANDS = {
+    "audit": "benchmarks.data.audit:main",
+    "convert": "benchmarks.data.convert:main",
+}
+"""Name -> "module:function", loaded when it is asked for."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+    if name in ("-h", "--help"):
+        print(f"usage: python -m benchmarks.data {{{','.join(COMMANDS)}}} …")
+        return 0
+    try:
+        return _command(name)(rest)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _command(name: str) -> Callable[[Sequence[str]], int]:
+    if name not in COMMANDS:
+        raise UserError(f"no command {name!r}: use one of {', '.join(COMMANDS)}")
+    module, function = COMMANDS[name].split(":")
+    command: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Which frames were chosen, why, and what is wrong: one row a trajectory, and the sums.
+
+    python -m benchmarks.data audit embedded
+    python -m benchmarks.data audit FILE_OR_FOLDER… --out DIR    # audit.parquet and audit.md
+    python -m benchmarks.data audit hf://LeMaterial/LeMat-Traj --limit 1000
+
+Every trajectory and every stray row is in it, the quarantined ones with their reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from benchmarks.core import EndMissing, UserError
+from benchmarks.data import choice
+from benchmarks.data.audit_report import report
+from benchmarks.data.ids import source_of
+from benchmarks.data.order import BASES, ENDS
+from benchmarks.data.pairs import fetch
+from benchmarks.data.quarantine import Quarantined
+from benchmarks.data.reader import FrameFiles
+from benchmarks.data.residual import is_relaxed, residual_forces
+from benchmarks.data.sources import Source, resolve_all
+from benchmarks.data.trajectories import Survey, survey
+from benchmarks.data.whole import whole
+
+CHUNK = 20_000
+"""Trajectories whose coordinates are checked at a time: some hundred megabytes."""
+COLUMNS = {
+    "sample_id": "key of the trajectory; id of the row where there is none",
+    "source": "prefix of the material id",
+    "functional": "",
+    "status": "paired or quarantined",
+    "reason": "of the quarantine",
+    "detail": "of the quarantine",
+    "n_frames": "",
+    "n_calculations": "",
+    "n_sites": "",
+    "initial_id": "frame that was taken as the initial one",
+    "relaxed_id": "frame that was taken as the relaxed one",
+    "order": "single, forwards or backwards: relaxation_number against time",
+    "basis": "what the order rests on",
+    "evidence_cell": "log ratio, positive for backwards; see benchmarks.data.order",
+    "evidence_energy": "",
+    "evidence_stress": "",
+    "evidence_force": "0 where it was not needed",
+    "cell_jump": "between calculations, about twice the strain, summed",
+    "end": "present, missing or unknown",
+    "energy_change": "eV/atom, relaxed minus initial",
+    "energy_above_lowest": "eV/atom, relaxed minus lowest of its calculation",
+    "residual_force": "eV/Å, largest norm in the relaxed frame",
+    "residual_stress": "kB, largest component in the relaxed frame",
+    "relaxed": "both within the bounds",
+    "used": "whether the default policy lets it into a board",
+    "missing_steps": "gaps: steps that are not there",
+    "start_missing": "whether the step before the initial frame is one of them",
+    "duplicated_steps": "steps that stand in more than one row",
+}
+"""Columns of audit.parquet."""
+
+
+def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFrame:
+    """Look at every trajectory of a source, or at some.
+
+    Args:
+        source: Which files.
+        limit: Only the N trajectories that a limit takes first, usable or not; stray rows are
+            listed in any case.
+        seed: Of that choice.
+
+    Returns:
+        A row for each, in file order, with `COLUMNS`.
+    """
+    files = FrameFiles(source.paths, source.sets)
+    found = survey(files)
+    chosen = np.arange(len(found.trajectories))
+    if limit is not None:
+        chosen = np.sort(choice.order(source, files, found.trajectories, seed)[:limit])
+    faults = _checked(files, found, chosen)
+    table = _facts(found, chosen)
+    force = residual_forces(files, found.trajectories.last[chosen])
+    table["residual_force"] = force
+    reasons = pd.Series({i: str(fault.reason) for i, fault in faults.items()}, dtype="str")
+    details = pd.Series({i: fault.detail for i, fault in faults.items()}, dtype="str")
+    table["reason"], table["detail"] = reasons.reindex(chosen).array, details.reindex(chosen).array
+    table["status"] = np.where(table["reason"].isna(), "paired", "quarantined")
+    table["relaxed"] = is_relaxed(force, found.trajectories.stress[chosen])
+    table["used"] = (table["status"] == "paired") & (table["relaxed"] | (table["end"] != "missing"))
+    return pd.concat([table, _stray(found.malformed)], ignore_index=True)[list(COLUMNS)]
+
+
+def _checked(files: FrameFiles, found: Survey, chosen: NDArray[np.int64]) -> dict[int, Quarantined]:
+    """Place -> fault, those of the coordinates included."""
+    faults = dict(found.faults)
+    place = {key: i for i, key in enumerate(found.trajectories.ids)}
+    sound = np.setdiff1d(chosen, np.fromiter(faults, np.int64, len(faults)))
+    for start in range(0, len(sound), CHUNK):
+        part = sound[start : start + CHUNK]
+        for fault in fetch(files, found.trajectories, part, None, EndMissing.KEEP)[1]:
+            faults[place[fault.sample_id]] = fault
+    return faults
+
+
+def _facts(found: Survey, chosen: NDArray[np.int64]) -> pd.DataFrame:
+    """The columns that the first pass gives."""
+    t = found.trajectories.take(chosen)
+    order = np.where(t.order.backwards, "backwards", "forwards")
+    evidence = ("evidence_cell", "evidence_energy", "evidence_stress", "evidence_force")
+    return pd.DataFrame(
+        {
+            "sample_id": t.ids,
+            "source": [source_of(material) for material in t.materials],
+            "functional": t.functionals,
+            "n_frames": t.n_frames,
+            "n_calculations": t.n_calculations,
+            "n_sites": t.n_sites,
+            "initial_id": [f"{k}-{step}" for k, step in zip(t.ids, t.first_step, strict=True)],
+            "relaxed_id": [f"{k}-{step}" for k, step in zip(t.ids, t.last_step, strict=True)],
+            "order": np.where(t.n_calculations == 1, "single", order),
+            "basis": np.array(BASES)[t.order.basis],
+            **dict(zip(evidence, t.order.evidence.T, strict=True)),
+            "cell_jump": t.order.cell_jump,
+            "end": np.array(ENDS)[t.order.end],
+            "energy_change": t.energies[:, 1] - t.energies[:, 0],
+            "energy_above_lowest": t.energies[:, 1] - t.energies[:, 2],
+            "residual_stress": t.stress,
+            "missing_steps": t.missing_steps,
+            "start_missing": t.start_missing,
+            "duplicated_steps": t.duplicated_steps,
+        }
+    )
+
+
+def _stray(malformed: Sequence[Quarantined]) -> pd.DataFrame:
+    rows = [(q.sample_id, "quarantined", str(q.reason), q.detail, False, False) for q in malformed]
+    return pd.DataFrame(
+        rows, columns=["sample_id", "status", "reason", "detail", "relaxed", "used"]
+    ).astype({"relaxed": bool, "used": bool})
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.data audit", description="Audit the trajectories of a source."
+    )
+    add = parser.add_argument
+    add("source", nargs="+", help="as --data of benchmarks.run; several are read as one set")
+    add("--split", help="where the source has splits")
+    add("--limit", type=int, help="only N trajectories, chosen as benchmarks.run does")
+    add("--seed", type=int, default=0, help="of that choice; default: 0")
+    add("--offline", action="store_true", help="of hf:// data use the cache only")
+    add("--out", type=Path, help="folder for audit.parquet and audit.md")
+    args = parser.parse_args(argv)
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit {args.limit}: must be at least 1")
+    source = resolve_all(
+        args.source, args.split, limit=args.limit, seed=args.seed, offline=args.offline
+    )
+    table = audit(source, args.limit, args.seed)
+    text = report(table, source)
+    if args.out is None:
+        sys.stdout.write(text)
+        return 0
+    _write(args.out, table, text, source)
+    sys.stdout.write(f"wrote {args.out / 'audit.parquet'} and {args.out / 'audit.md'}\n")
+    return 0
+
+
+def _write(folder: Path, table: pd.DataFrame, text: str, source: Source) -> None:
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    facts = {"name": source.name, "revision": source.revision, "split": source.split or ""}
+    arrow = arrow.replace_schema_metadata({**arrow.schema.metadata, **facts})
+    with whole(folder / "audit.parquet") as parquet, whole(folder / "audit.md") as markdown:
+        pq.write_table(arrow, parquet)
+        markdown.write_text(text, encoding="utf-8")

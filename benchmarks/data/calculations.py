@@ -1,0 +1,160 @@
+"""What pass one keeps of a trajectory's calculations, and how parts of them are joined.
+
+A frame is the smallest part of a calculation, the frames of one row group a larger one. Because
+parts join into parts of the same form, memory follows the number of calculations and not that of
+frames, and rows may come in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NONE = np.int64(np.iinfo(np.int64).max)
+"""Stands for "no such step" and "no fault", so that the minimum finds the first."""
+LAST_STEP = np.iinfo(np.int32).max
+FAULT_BITS = 32
+"""A fault is its code, shifted by this, plus the step of the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calculations:
+    """Frames of a trajectory that share a `relaxation_number`, or some of them; (n,) each."""
+
+    key: NDArray[np.int64]
+    """Which trajectory."""
+    number: NDArray[np.int32]
+    """`relaxation_number`; -1 where it is null."""
+    material: NDArray[np.int64]
+    functional: NDArray[np.int64]
+    n_frames: NDArray[np.int32]
+    n_sites: NDArray[np.int32]
+    first_step: NDArray[np.int32]
+    """The lowest `relaxation_step`; -1 where it is null."""
+    last_step: NDArray[np.int32]
+    first_row: NDArray[np.int64]
+    last_row: NDArray[np.int64]
+    first_energy: NDArray[np.float64]
+    """Total [eV], NaN where it is null; likewise below."""
+    last_energy: NDArray[np.float64]
+    lowest_energy: NDArray[np.float64]
+    first_cell: NDArray[np.float32]
+    """(n, 6) [Å^2], the metric tensor of the lattice, which does not change when it is turned."""
+    last_cell: NDArray[np.float32]
+    last_stress: NDArray[np.float32]
+    """Largest component [kB], of the last frame."""
+    composition: NDArray[np.uint64]
+    """Hash of the first frame's sites, blind to their order; `sites` is not."""
+    sites: NDArray[np.uint64]
+    other_composition: NDArray[np.int64]
+    """First step whose hash differs from that of the first frame, or `NONE`."""
+    other_sites: NDArray[np.int64]
+    fault: NDArray[np.int64]
+    """The gravest fault of a frame alone, see `FAULT_BITS`, or `NONE`."""
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def take(self, rows: NDArray[Any]) -> Calculations:
+        """These rows, in this order."""
+        return Calculations(*(getattr(self, name)[rows] for name in self.__slots__))
+
+
+_OF_LAST = ("last_step", "last_row", "last_energy", "last_cell", "last_stress")
+
+
+def join(parts: Calculations) -> tuple[Calculations, NDArray[np.int64]]:
+    """Join the parts that have the same key and number.
+
+    Args:
+        parts: In any order.
+
+    Returns:
+        One part for each key and number, sorted by both, and the order in which the given parts
+        went into it (by key, number and first step).
+    """
+    order = np.lexsort((parts.first_step, parts.number, parts.key))
+    key, number = parts.key[order], parts.number[order]
+    starts = np.flatnonzero((np.diff(key, prepend=-1) != 0) | (np.diff(number, prepend=-2) != 0))
+    if len(starts) == len(order):
+        return parts.take(order), order
+    by_last = np.lexsort((parts.last_step, parts.number, parts.key))
+    first, last = order[starts], by_last[np.append(starts[1:], len(order)) - 1]
+    columns: dict[str, Any] = {  # one at a time, for memory
+        name: getattr(parts, name)[last if name in _OF_LAST else first] for name in parts.__slots__
+    }
+    columns["n_frames"] = np.add.reduceat(parts.n_frames[order], starts)
+    columns["lowest_energy"] = np.fmin.reduceat(parts.lowest_energy[order], starts)
+    columns["fault"] = np.minimum.reduceat(parts.fault[order], starts)
+    head = np.repeat(first, np.diff(starts, append=len(order)))
+    for name, hashes in (("other_composition", parts.composition), ("other_sites", parts.sites)):
+        same = hashes[order] == hashes[head]
+        other = np.where(same, getattr(parts, name)[order], parts.first_step[order])
+        columns[name] = np.minimum.reduceat(other, starts)
+    return Calculations(**columns), order
+
+
+def duplicated_steps(parts: Calculations, steps: NDArray[np.int32]) -> dict[int, list[int]]:
+    """Key -> steps that were met more than once, for the keys that have some.
+
+    Args:
+        parts: (n,) as they came from the row groups.
+        steps: (sum(parts.n_frames),) the steps of each part in turn, ascending within it.
+    """
+    steps = np.maximum(steps, 0)  # null is -1; such a trajectory has a fault anyway
+    of = np.repeat(np.arange(len(parts), dtype=np.int32), parts.n_frames)
+    again = np.flatnonzero((steps[1:] == steps[:-1]) & (of[1:] == of[:-1]))
+    order = np.lexsort((parts.first_step, parts.key))
+    key, first = parts.key[order], parts.first_step[order].astype(np.int64)
+    reached = np.maximum.accumulate((key << FAULT_BITS) + parts.last_step[order])
+    overlap = ((key[1:] << FAULT_BITS) + first[1:] <= reached[:-1]) & (key[1:] == key[:-1])
+    suspects = np.union1d(key[1:][overlap], parts.key[of[again]])
+    frames = np.flatnonzero(np.isin(parts.key, suspects)[of])
+    at = np.sort((parts.key[of[frames]] << FAULT_BITS) + steps[frames])
+    found: dict[int, list[int]] = {}
+    for twice in np.unique(at[1:][at[1:] == at[:-1]]):
+        found.setdefault(int(twice >> FAULT_BITS), []).append(int(twice % (1 << FAULT_BITS)))
+    return found
+
+
+def none() -> Calculations:
+    """No calculation."""
+    cells = ("first_cell", "last_cell")
+    names = Calculations.__slots__
+    columns: list[Any] = [np.zeros((0, 6) if name in cells else 0, np.int64) for name in names]
+    return Calculations(*columns)
+
+
+def concatenated(pieces: Sequence[Calculations]) -> Calculations:
+    """All of `pieces`, one after another; at least one."""
+    columns = (
+        np.concatenate([getattr(piece, name) for piece in pieces])
+        for name in Calculations.__slots__
+    )
+    return Calculations(*columns)
+
+
+def metric(lattices: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Metric tensors of lattices: (n, 3, 3) [Å] -> (n, 6) [Å^2], aa, bb, cc, bc, ac, ab."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        full = np.einsum("nik,njk->nij", lattices, lattices)
+        return np.asarray(full[:, (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)], dtype=np.float32)
+
+
+def cell_jump(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How much cells differ, about twice the strain; NaN where one is missing.
+
+    The norm of the difference of their metric tensors, relative to the norm of the first.
+
+    Args:
+        one: (n, 6) [Å^2], as `metric` gives them.
+        other: (n, 6) [Å^2]
+    """
+    weight = np.array([1, 1, 1, 2, 2, 2])
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        a, b = one.astype(np.float64), other.astype(np.float64)
+        return np.asarray(np.sqrt(((b - a) ** 2) @ weight / (a**2 @ weight)))

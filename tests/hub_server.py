@@ -1,0 +1,171 @@
+"""A server on this machine that speaks as much of the Hub's protocol as reading a data set needs.
+
+Revisions, tree listing in pages, `resolve` that redirects to a store on another host (with commit,
+size and sha256 in its headers), byte ranges; and faults, put into `faults` by the tests.
+"""
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OTHER = "f" * 40
+REPO = "LeMaterial/LeMat-Traj"
+_PAGE = 3
+
+
+class Hub(ThreadingHTTPServer):
+    """Files of one data set at one commit, which `main` names.
+
+    Attributes:
+        files: Path -> content.
+        faults: (part, fault) in the order in which they befall: part `api`, `resolve` or `store`;
+            fault a status (`429`, `503`, `404`), `slow`, `cut`, `short`, `whole`, `bits`, `hash`,
+            `commit`.
+        served: Bytes of file content sent.
+        asked: Requests by part.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, files):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files = files
+        self.faults = []
+        self.served = 0
+        self.asked = Counter()
+        self.lock = threading.Lock()
+
+    @property
+    def size(self):
+        return sum(map(len, self.files.values()))
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def fault(self, part):
+        """The next fault of a part, which it uses up."""
+        with self.lock:
+            self.asked[part] += 1
+            for i, (where, fault) in enumerate(self.faults):
+                if where == part:
+                    del self.faults[i]
+                    return fault
+        return None
+
+
+@contextmanager
+def serving(files):
+    """A `Hub` with these files, answering until the end of the block."""
+    with Hub(files) as hub:
+        thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield hub
+        finally:
+            hub.shutdown()
+            thread.join()
+
+
+@lru_cache
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        path = unquote(urlsplit(self.path).path)
+        part = {"api": "api", "datasets": "resolve"}.get(path.split("/")[1], "store")
+        fault = self.server.fault(part)
+        if fault == "slow":
+            time.sleep(2)
+        if isinstance(fault, int):
+            return self._refuse(fault, "RevisionNotFound" if fault == 404 else None)
+        return {"api": self._api, "resolve": self._resolve, "store": self._store}[part](path, fault)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+    def _api(self, path, _):
+        if not path.startswith(f"/api/datasets/{REPO}/"):
+            return self._refuse(404, "RepoNotFound")
+        what, revision = path.removeprefix(f"/api/datasets/{REPO}/").split("/", 1)
+        if revision not in ("main", COMMIT):
+            return self._refuse(404, "RevisionNotFound")
+        if what == "revision":
+            return self._json({"id": REPO, "sha": COMMIT})
+        start = int(parse_qs(urlsplit(self.path).query).get("cursor", ["0"])[0])
+        entries = [self._entry(*item) for item in sorted(self.server.files.items())]
+        more = f"{self.server.url}{path}?recursive=True&cursor={start + _PAGE}"
+        last = start + _PAGE >= len(entries)
+        link = {} if last else {"Link": f'<{more}>; rel="next"'}
+        return self._json(entries[start : start + _PAGE], link)
+
+    def _entry(self, path, content):
+        digest = _sha256(content)
+        lfs = {"oid": digest, "size": len(content), "pointerSize": 130}
+        return {"type": "file", "path": path, "size": len(content), "oid": "0" * 40, "lfs": lfs}
+
+    def _resolve(self, path, fault):
+        start = f"/datasets/{REPO}/resolve/{COMMIT}/"
+        content = self.server.files.get(path.removeprefix(start))
+        if content is None:
+            return self._refuse(404, "EntryNotFound")
+        digest = _sha256(b"?" if fault == "hash" else content)
+        headers = {
+            "Location": f"http://localhost:{self.server.server_port}/{path.removeprefix(start)}",
+            "X-Repo-Commit": OTHER if fault == "commit" else COMMIT,
+            "X-Linked-Size": str(len(content)),
+            "X-Linked-ETag": f'"{digest}"',
+        }
+        return self._send(302, b"", headers)
+
+    def _store(self, path, fault):
+        content = self.server.files[path[1:]]
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if wanted is None or fault == "whole":
+            return self._send(200, content, {}, fault)
+        start, stop = int(wanted[1]), int(wanted[2] or len(content) - 1) + 1
+        stop = min(stop, len(content)) - (fault == "short")
+        place = f"bytes {start}-{stop - 1}/{len(content)}"
+        return self._send(206, content[start:stop], {"Content-Range": place}, fault)
+
+    def _refuse(self, status, code):
+        headers = {"X-Error-Code": code} if code else {}
+        self._send(status, b"", headers | ({"Retry-After": "0"} if status == 429 else {}))
+
+    def _json(self, value, headers=()):
+        self._send(200, json.dumps(value).encode(), dict(headers), counts=False)
+
+    def _send(self, status, body, headers, fault=None, *, counts=True):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault == "bits":
+            half = len(body) // 2
+            body = body[:half] + bytes([body[half] ^ 1]) + body[half + 1 :]
+        if fault == "cut":
+            body, self.close_connection = body[: len(body) // 2], True
+        if counts:
+            with self.server.lock:
+                self.server.served += len(body)
+        try:
+            self.wfile.write(body)
+        except OSError:
+            self.close_connection = True  # who asked has lost patience
