@@ -128,12 +128,10 @@ def encode_pair(pair: Pair, tokenizer: Tokenizer) -> tuple[list[int], list[int]]
     """Token ids of source and target, each with `</s>`.
 
     Raises:
-        CodecError: the pair cannot be written at the stated decimals, or has more than 99 sites.
+        CodecError: the pair cannot be written at the stated decimals.
     """
     source = tokenizer.encode(write_cif(pair.initial))
-    target = tokenizer.encode(write_delta(pair.delta, pair.initial))
-    if max(target) >= TARGET_SIZE:
-        raise CodecError(f"{len(pair.initial.numbers)} sites: labels beyond 99 are no target's")
+    target = tokenizer.encode(write_delta(pair.delta, pair.initial), TARGET_SIZE)
     return [*source, EOS_ID], [*target, EOS_ID]
 
 

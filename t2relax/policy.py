@@ -29,6 +29,8 @@ FREE: Final = Objective(forced=1.0, number=1.0)
 """The token loss of free texts: what a grammar would give, the model has to write itself."""
 SPARE: Final = 8
 """Tokens that a sample may be longer than the longest target of its batch."""
+POOL: Final = 32
+"""Batches of similar length are cut from this many batches drawn at random."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +87,16 @@ def example(pair: Pair, tokenizer: Tokenizer, rng: np.random.Generator | None = 
 
 
 def batches(pairs: Sequence[Pair], size: int, seed: int) -> Iterator[list[Pair]]:
-    """Endless batches of as many sites each, all numbers of sites as often, the same for a seed.
-
-    Large crystals are rare, and a model that has seen few of them ends their texts too early.
-    """
+    """Endless batches of similar length, the same for the same seed."""
     rng = np.random.default_rng(seed)
-    n_sites = np.array([len(pair.initial.numbers) for pair in pairs])
-    equal = [np.flatnonzero(n_sites == n) for n in np.unique(n_sites)]
+    lengths = np.array([len(pair.initial.numbers) for pair in pairs])
     while True:
-        alike = equal[rng.integers(len(equal))]
-        yield [pairs[i] for i in rng.choice(alike, min(size, len(alike)), replace=False)]
+        order = rng.permutation(len(pairs))
+        for start in range(0, len(order), POOL * size):
+            pool = order[start : start + POOL * size]
+            pool = pool[np.argsort(lengths[pool], kind="stable")]
+            for first in rng.permutation(range(0, len(pool), size)):
+                yield [pairs[i] for i in pool[first : first + size]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,20 +100,21 @@ class Tokenizer:
         """Hash of the vocabulary, stored with a checkpoint and compared when it is loaded."""
         return hashlib.sha256("\0".join(self.vocabulary).encode()).hexdigest()
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without `</s>`.
+    def encode(self, text: str, size: int | None = None) -> list[int]:
+        """Token ids of a text, without `</s>`, of the first `size` tokens alone if that is given.
 
         A symbol ends where no small letter follows: `N Ne` is not nitrogen twice and an `e`.
 
         Raises:
             CodecError: a piece of the text is not in the vocabulary.
         """
-        ids, at = [], 0
+        ids, at, size = [], 0, size or len(self)
         while at < len(text):
             for length in self._lengths.get(text[at], ()):
                 token = self._ids.get(text[at : at + length])
                 behind = text[at + length : at + length + 1]
-                if token is not None and not (behind.islower() and text[at + length - 1].isalpha()):
+                cut = behind.islower() and text[at + length - 1].isalpha()
+                if token is not None and token < size and not cut:
                     ids.append(token)
                     at += length
                     break
@@ -154,7 +155,7 @@ def template(numbers: NDArray[np.int16], tokenizer: Tokenizer) -> Template:
     pieces.append((f"\n{SITE_LOOP}", FORCED))
     for label in site_labels(numbers):
         symbol = label.rstrip("0123456789")
-        index = tokenizer.encode(label[len(symbol) :])
+        index = tokenizer.encode(label[len(symbol) :], TARGET_SIZE)
         name = [f"\n{symbol} {symbol}", *(tokenizer.vocabulary[i] for i in index)]
         pieces += [*((token, FORCED) for token in name), *number * 3]
     pieces.append((EOS, FORCED))

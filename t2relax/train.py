@@ -15,12 +15,13 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
     T5ForConditionalGeneration,
@@ -31,7 +32,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import get_last_checkpoint
 
 from benchmarks.core import Geometry, UserError
@@ -144,9 +145,35 @@ class MuonAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
+class EvenSampler(Sampler[int]):
+    """Draws with replacement, in batches of similar length.
+
+    Args:
+        batch_size: pairs in a batch.
+        n_sites: of each pair.
+        share: of the draws that take every number of sites as often; the others take every pair.
+    """
+
+    def __init__(self, batch_size: int, n_sites: Sequence[int], share: float) -> None:
+        self.batch_size, self.n_sites = batch_size, torch.tensor(n_sites)
+        counts = torch.bincount(self.n_sites)
+        even = 1 / (counts[self.n_sites] * (counts > 0).sum())
+        self.weights = share * even + (1 - share) / len(n_sites)
+
+    def __len__(self) -> int:
+        return len(self.n_sites)
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = torch.multinomial(self.weights, len(self), replacement=True)
+        order = get_length_grouped_indices(self.n_sites[drawn].tolist(), self.batch_size)
+        yield from drawn[order].tolist()
+
+
 class RelaxationTrainer(Trainer):
     """Validates by decoding instead of by the loss."""
 
+    even_sizes = 0.0
+    """See `EvenSampler`."""
     control: TrainerControl
     optimizer: torch.optim.Optimizer | None
 
@@ -157,9 +184,11 @@ class RelaxationTrainer(Trainer):
             self.optimizer = MuonAdamW(named, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
 
-    def _get_train_sampler(self, train_dataset: PairDataset) -> LengthGroupedSampler:
+    def _get_train_sampler(self, train_dataset: PairDataset) -> Sampler[int]:
         """Batches of similar length; the number of sites tells the length."""
         lengths = [len(pair.initial.numbers) for pair in train_dataset.pairs]
+        if self.even_sizes:
+            return EvenSampler(self.args.train_batch_size, lengths, self.even_sizes)
         return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
@@ -190,6 +219,17 @@ class StopAfter(TrainerCallback):
             control.should_evaluate = control.should_save = control.should_training_stop = True
 
 
+EVEN_HELP = (
+    "of the draws, 0 to 1, that take every number of sites as often: large crystals are rare"
+)
+
+
+def _share(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return float(text)
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m t2relax.train", description=__doc__)
@@ -200,6 +240,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--init", help="pretrained T5: a folder, or a name on the hub; default: from scratch")
     add("--limit", type=int, help="relaxations of each --data that is not an archive, at most")
     add("--every-frame", action="store_true", help="start from each frame of a trajectory")
+    add("--even-sizes", type=_share, default=0.0, metavar="SHARE", help=EVEN_HELP)
     add("--steps", type=int, default=20_000)
     add("--batch-size", type=int, default=64)
     add("--learning-rate", type=float, default=3e-3)
@@ -275,6 +316,7 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
         eval_dataset=PairDataset(val_pairs, NO_AUGMENTATION, objective.weights),
         callbacks=[StopAfter(args.minutes), EarlyStoppingCallback(args.patience)],
     )
+    trainer.even_sizes = args.even_sizes
     began = time.monotonic()
     state = args.out / "state"
     trainer.train(resume_from_checkpoint=get_last_checkpoint(state) if state.is_dir() else None)

@@ -334,7 +334,7 @@ def test_the_grammar_gives_everything_but_numbers(species, seed):
     zs = np.array(species, dtype=np.int16)
     delta = Delta(rng.normal(0, 1, 6), rng.uniform(-0.5, 0.5, (len(species), 3)))
     crystal = Crystal(np.array([9.0, 8, 7, 80, 90, 100]), np.zeros((len(species), 3)), zs)
-    ids = np.array([*TOKENIZER.encode(write_delta(delta, crystal)), EOS_ID])
+    ids = np.array([*TOKENIZER.encode(write_delta(delta, crystal), TARGET_SIZE), EOS_ID])
     grammar = template(zs, TOKENIZER)
     assert len(ids) == len(grammar.ids)
     given_ids = grammar.kinds == FORCED
@@ -343,6 +343,17 @@ def test_the_grammar_gives_everything_but_numbers(species, seed):
     assert mask[grammar.kinds[~given_ids], ids[~given_ids]].all()
     assert (~given_ids).sum() == 2 * 7 + 6 * len(species)
     assert ids.max() < TARGET_SIZE
+
+
+def test_a_target_of_any_size_is_spelt_by_the_tokens_of_targets():
+    numbers = np.full(1200, 11, dtype=np.int16)
+    crystal = Crystal(np.array([90.0, 80, 70, 80, 90, 100]), np.zeros((1200, 3)), numbers)
+    pair = Pair(crystal, Delta(np.zeros(6), np.zeros((1200, 3))))
+    _, ids = encode_pair(pair, TOKENIZER)
+    assert max(ids) < TARGET_SIZE
+    assert TOKENIZER.decode(ids) == write_delta(pair.delta, crystal)
+    grammar = template(numbers, TOKENIZER)
+    assert (grammar.ids[grammar.kinds == FORCED] == np.array(ids)[grammar.kinds == FORCED]).all()
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -736,6 +747,23 @@ def test_training_on_nothing_is_the_users_mistake(tmp_path, capsys):
     command = ["--data", str(tmp_path / "no.npz"), "--val", "x", "--out", str(tmp_path)]
     assert train.main(command) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 1 / 3), (0.4, 0.4 / 3 + 0.6 / 100)])
+def test_sizes_are_drawn_as_evenly_as_asked(share, expected):
+    torch.manual_seed(0)
+    sizes = [2] * 90 + [3] * 9 + [16]
+    sampler = train.EvenSampler(4, sizes, share)
+    drawn = [i for _ in range(100) for i in sampler]
+    assert len(drawn) == 100 * len(sampler) == 10_000
+    assert np.mean([sizes[i] == 16 for i in drawn]) == pytest.approx(expected, abs=0.02)
+    assert set(drawn) == set(range(100))
+
+
+def test_a_share_beyond_one_is_a_mistake_of_the_command_line():
+    with pytest.raises(SystemExit) as mistake:
+        train.parse(["--data", "a", "--val", "b", "--out", "c", "--even-sizes", "1.5"])
+    assert mistake.value.code == 2
 
 
 def test_a_record_says_what_the_training_began_with(tiny_folder):
