@@ -189,7 +189,8 @@ class RelaxationTrainer(Trainer):
         lengths = [len(pair.initial.numbers) for pair in train_dataset.pairs]
         if self.even_sizes:
             return EvenSampler(self.args.train_batch_size, lengths, self.even_sizes)
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
+        sampler: Sampler[int] = LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
+        return sampler
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Decode the validation pairs and log their metrics."""

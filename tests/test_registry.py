@@ -21,6 +21,7 @@ def test_the_models_of_the_first_board_are_there():
         "t5-free",
         "t5-sym",
         "t5-best8",
+        "t5-equal",
         "chgnet",
         "mace",
         "mace-mp-0",

@@ -1,6 +1,7 @@
 """Codec, tokenizer, grammar, decoding, checkpoints and the T5 relaxer."""
 
 import json
+from copy import deepcopy
 from itertools import accumulate
 from pathlib import Path
 from typing import get_args
@@ -479,6 +480,19 @@ def test_that_a_number_is_due_counts_beside_which_one():
     assert (losses[1] - losses[0]).item() == pytest.approx(0.5 * cost / 3, rel=1e-4)
 
 
+def test_each_token_of_a_target_weighs_what_it_says():
+    objective = Objective(cell=8, angle=7, position=6, rest=5, forced=4)
+    grammar = template(ROCKSALT.numbers, TOKENIZER)
+    weights = objective.weights(grammar).tolist()
+    words = [TOKENIZER.vocabulary[i] for i in grammar.ids]
+    header, sites = words.index("\nNa Na"), words.index("\nCl Cl")
+    assert weights[:12] == [4, 8, 5] * 4
+    assert weights[12:21] == [4, 7, 5] * 3
+    assert weights[21:header] == [4]  # the loop's head
+    assert weights[header:] == [4, 4, *[6, 5] * 3, 4, 4, *[6, 5] * 3, 4]
+    assert sites == header + 8
+
+
 # --- decoding ------------------------------------------------------------------------------------
 
 
@@ -508,6 +522,7 @@ def decode_slowly(model, structures):
 @pytest.mark.parametrize("encoded_tokens", [1, 150, 10**6])
 def test_cache_batch_and_skipped_tokens_change_nothing(tiny, monkeypatch, encoded_tokens):
     monkeypatch.setattr(generate, "ENCODED_TOKENS", encoded_tokens)
+    tiny = deepcopy(tiny).double()  # random weights: rounding decides between two numbers
     structures = sample_structures()
     geometries = [Geometry.of(structure) for structure in structures]
     fast = decode_constrained(
