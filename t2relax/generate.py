@@ -10,7 +10,7 @@ the numbers only. The same ids come out of `model.generate` with the same constr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -175,7 +175,7 @@ class StaticDecoder:
         hidden = self.stack.embed_tokens(tokens)
         for block, cache, cross in zip(self.stack.block, self.cache, self.cross, strict=True):
             own, other, feed = block.layer
-            attention, normed = own.SelfAttention, own.layer_norm(hidden)
+            attention, normed = own.SelfAttention, _norm(own, hidden)
             cache[0, :, first:last] = self._split(attention.k(normed))
             cache[1, :, first:last] = self._split(attention.v(normed))
             key, value = cache[:, :, :last]
@@ -184,9 +184,9 @@ class StaticDecoder:
             mixed = self._attend(query, key.transpose(1, 2), value, bias)
             hidden = hidden + attention.o(mixed)
             attention = other.EncDecAttention
-            query = self._split(attention.q(other.layer_norm(hidden)))
+            query = self._split(attention.q(_norm(other, hidden)))
             hidden = hidden + attention.o(self._attend(query, *cross, self.hidden_mask))
-            hidden = hidden + feed.DenseReluDense(feed.layer_norm(hidden))
+            hidden = hidden + feed.DenseReluDense(_norm(feed, hidden))
         self.length = last
         final: Tensor = self.stack.final_layer_norm(hidden[:, -1]) * self.scale
         return final
@@ -196,6 +196,15 @@ class StaticDecoder:
         span = ORDINAL if kind == COARSE else REST
         logits = functional.linear(hidden, self.model.lm_head.weight[span]).float()
         return span.start + (quantile(logits, level) if kind == COARSE else logits.argmax(dim=-1))
+
+
+def _norm(layer: Any, hidden: Tensor) -> Tensor:
+    """A T5 layer's norm, in one operation."""
+    norm = layer.layer_norm
+    normed: Tensor = functional.rms_norm(
+        hidden, norm.weight.shape, norm.weight, norm.variance_epsilon
+    )
+    return normed
 
 
 def quantile(logits: Tensor, level: Tensor) -> Tensor:
