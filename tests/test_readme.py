@@ -44,7 +44,11 @@ def test_the_tree_lists_every_top_level_folder():
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http|#)([^)]+)\)", README))
 def test_links_lead_somewhere(target):
-    assert (ROOT / target).exists()
+    path, _, heading = target.partition("#")
+    assert (ROOT / path).exists()
+    if heading:
+        headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
+        assert heading in {title.lower().replace(" ", "-") for title in headings}
 
 
 def test_the_make_targets_of_the_readme_exist():
