@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.core import UserError
+from benchmarks.data.sources import file_sha256
 from t2relax.codec import CODEC_VERSION
 from t2relax.tokens import EOS_ID, PAD_ID, Tokenizer
 
@@ -131,6 +131,6 @@ def weights(path: str | Path = CHECKPOINT, **_: object) -> Path:
 
 def origin(folder: Path) -> dict[str, Any]:
     """What a checkpoint is, for the record of what is made from it: hash and training record."""
-    digest = hashlib.sha256(weights(folder).read_bytes()).hexdigest()
+    digest = file_sha256(weights(folder))  # refuses a folder that is no checkpoint
     card = json.loads((folder / CODEC_FILE).read_text())["training"]
     return {"weights": f"sha256:{digest}", "training": card}

@@ -346,8 +346,9 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
 
 def start_of(init: str | None) -> str | dict[str, Any]:
     """Where the training began, for the record: one of our checkpoints with its own record."""
-    ours = init and (Path(init) / t5.CODEC_FILE).is_file()
-    return t5.origin(Path(init)) if init and ours else init or "scratch"
+    if init is None:
+        return "scratch"
+    return t5.origin(Path(init)) if (Path(init) / t5.CODEC_FILE).is_file() else init
 
 
 def _fields(settings: Sequence[str], flag: str) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.core import UserError
+
 _VECTORS = pa.list_(pa.list_(pa.float64()))
 LEMAT_SCHEMA = pa.schema(
     [
@@ -39,6 +41,17 @@ LEMAT_SCHEMA = pa.schema(
     ]
 )
 """The columns and types of LeMaterial/LeMat-Traj."""
+
+
+def one_line(call, *words):
+    """The call is the user's mistake, told in one line that has all the words; returns it."""
+    with pytest.raises(UserError) as info:
+        call()
+    text = str(info.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+    return text
 
 
 @pytest.fixture(scope="session")

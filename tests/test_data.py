@@ -17,6 +17,7 @@ from benchmarks.data.ids import source_of
 from benchmarks.data.sources import EMBEDDED
 from benchmarks.data.splits import main as splits_main
 from benchmarks.data.splits import make_manifest, split_of
+from tests.conftest import one_line
 
 
 def rock_salt(a=5.6, symbols=("Na", "Cl"), shift=0.0):
@@ -413,16 +414,6 @@ def test_source_is_the_prefix_of_the_material_id(material, source):
 
 
 # --- bad input: one line, never a traceback -------------------------------------------------------
-
-
-def one_line(call, *words):
-    with pytest.raises(UserError) as info:
-        call()
-    text = str(info.value)
-    assert "\n" not in text
-    for word in words:
-        assert word in text
-    return text
 
 
 def test_missing_path(tmp_path):

@@ -17,13 +17,13 @@ import pytest
 from huggingface_hub import constants
 from pymatgen.core import Lattice, Structure
 
-from benchmarks.core import EndMissing, UserError
+from benchmarks.core import EndMissing
 from benchmarks.data import load
 from benchmarks.data.__main__ import main as data_main
 from benchmarks.store import read_run
 from t2relax import train
 from t2relax.dataset import read_pairs
-from tests.conftest import LEMAT_SCHEMA
+from tests.conftest import LEMAT_SCHEMA, one_line
 from tests.hub_files import LONG, lemat_files
 from tests.hub_server import COMMIT, REPO, serving
 
@@ -73,15 +73,6 @@ def hub(files, cache, ask, monkeypatch):
         ask(server)
         monkeypatch.setattr("time.sleep", lambda _: None)
         yield server
-
-
-def one_line(call, *words):
-    with pytest.raises(UserError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert word in text
 
 
 def cached(cache, pattern):
