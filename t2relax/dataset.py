@@ -27,6 +27,8 @@ from t2relax.tokens import EOS_ID, PAD_ID, TARGET_SIZE, Template, Tokenizer, tem
 if TYPE_CHECKING:
     from benchmarks.data import Frame
 
+LARGEST = 16
+"""Sites of a supercell, at most: as many as the largest crystals of substitution/train have."""
 IGNORE = -100
 """Label of padding, skipped by the loss."""
 
@@ -56,10 +58,13 @@ class Augmentation:
     """A start between the initial (0) and the relaxed structure (1)."""
     dilation: float = 0.35
     """Uniform dilation of the start, 3 % standard deviation of the length."""
+    supercell: float = 0.1
+    """Repeated along one axis, to at most `LARGEST` sites: large crystals are rare in the data."""
 
     def __call__(self, pair: Pair, rng: np.random.Generator) -> Pair:
         """A changed copy."""
         steps = (
+            (self.supercell, _repeat),
             (self.along, _along),
             (self.dilation, _dilate),
             (self.inversion, _invert),
@@ -73,7 +78,26 @@ class Augmentation:
         return pair
 
 
-NO_AUGMENTATION = Augmentation(sites=0, axes=0, origin=0, inversion=0, along=0, dilation=0)
+NO_AUGMENTATION = Augmentation(
+    sites=0, axes=0, origin=0, inversion=0, along=0, dilation=0, supercell=0
+)
+
+
+def _repeat(pair: Pair, rng: np.random.Generator) -> Pair:
+    """A supercell relaxes as its cell does: lengths and their change grow, fractions shrink."""
+    n_sites = len(pair.initial.numbers)
+    if 2 * n_sites > LARGEST:
+        return pair
+    axis, times = rng.integers(3), rng.integers(2, LARGEST // n_sites + 1)
+    factor, share = np.ones(6), np.ones(3)
+    factor[axis], share[axis] = times, 1 / times
+    cells = np.zeros((times, 1, 3))
+    cells[:, 0, axis] = np.arange(times)
+    frac_coords = ((pair.initial.frac_coords + cells) * share).reshape(-1, 3)
+    moved = np.tile(pair.delta.frac_coords * share, (times, 1))
+    numbers = np.tile(pair.initial.numbers, times)
+    initial = Crystal(pair.initial.cellpar * factor, frac_coords, numbers)
+    return Pair(initial, Delta(pair.delta.cellpar * factor, moved))
 
 
 def _along(pair: Pair, rng: np.random.Generator) -> Pair:

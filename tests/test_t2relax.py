@@ -493,6 +493,25 @@ def test_each_token_of_a_target_weighs_what_it_says():
     assert sites == header + 8
 
 
+def test_a_supercell_relaxes_as_its_cell_does():
+    only = Augmentation(sites=0, axes=0, origin=0, inversion=0, along=0, dilation=0, supercell=1)
+    rng = np.random.default_rng(0)
+    final = Geometry(ROCKSALT.lattice * 1.05, ROCKSALT.frac_coords + 0.01, ROCKSALT.numbers)
+    pair = Pair(Crystal.of(ROCKSALT), delta_between(ROCKSALT, final))
+    for _ in range(20):
+        large = only(pair, rng)
+        times = len(large.initial.numbers) // 2
+        assert 2 <= times <= 8
+        starts = [geometry_of(x.initial) for x in (pair, large)]
+        ends = [
+            apply_delta(start, x.delta, start.numbers)
+            for start, x in zip(starts, (pair, large), strict=True)
+        ]
+        for small, big in (starts, ends):
+            assert big.structure().volume == pytest.approx(times * small.structure().volume)
+            assert len(big.structure().get_primitive_structure()) == 2
+
+
 # --- decoding ------------------------------------------------------------------------------------
 
 
