@@ -58,7 +58,7 @@ class Augmentation:
     """A start between the initial (0) and the relaxed structure (1)."""
     dilation: float = 0.35
     """Uniform dilation of the start, 3 % standard deviation of the length."""
-    supercell: float = 0.1
+    supercell: float = 0.2
     """Repeated along one axis, to at most `LARGEST` sites: large crystals are rare in the data."""
 
     def __call__(self, pair: Pair, rng: np.random.Generator) -> Pair:
