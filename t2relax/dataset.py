@@ -88,7 +88,7 @@ def _repeat(pair: Pair, rng: np.random.Generator) -> Pair:
     n_sites = len(pair.initial.numbers)
     if 2 * n_sites > LARGEST:
         return pair
-    axis, times = rng.integers(3), rng.integers(2, LARGEST // n_sites + 1)
+    axis, times = rng.integers(3), int(rng.integers(2, LARGEST // n_sites + 1))
     factor, share = np.ones(6), np.ones(3)
     factor[axis], share[axis] = times, 1 / times
     cells = np.zeros((times, 1, 3))

@@ -62,6 +62,22 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> Student:
     return model
 
 
+def average(models: Sequence[Student]) -> Student:
+    """The first model with the mean of all their weights (model soup: Wortsman et al., ICML 2022).
+
+    Raises:
+        UserError: they are not of one shape.
+    """
+    first, *others = models
+    states = [model.state_dict() for model in models]
+    shapes = [{name: w.shape for name, w in state.items()} for state in states]
+    if any(shape != shapes[0] for shape in shapes):
+        raise UserError("--init: the weights of models of different shapes have no mean")
+    if others:
+        first.load_state_dict({k: sum(s[k] for s in states) / len(states) for k in states[0]})
+    return first
+
+
 def _read(name: str, local: bool) -> Student:
     found = Student.from_pretrained(name, dtype=torch.float32, local_files_only=local)
     return cast("Student", found)

@@ -51,7 +51,7 @@ from t2relax.dataset import (
 )
 from t2relax.generate import decode_constrained
 from t2relax.objective import Objective
-from t2relax.pretrained import from_pretrained
+from t2relax.pretrained import average, from_pretrained
 from t2relax.tokens import Tokenizer, template
 
 
@@ -220,6 +220,10 @@ class StopAfter(TrainerCallback):
             control.should_evaluate = control.should_save = control.should_training_stop = True
 
 
+INIT_HELP = (
+    "pretrained T5: a folder, or a name on the hub; several of one shape: the mean of their "
+    "weights (default: from scratch)"
+)
 EVEN_HELP = (
     "of the draws, 0 to 1, that take every number of sites as often: large crystals are rare"
 )
@@ -238,7 +242,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", action="append", required=True, help="training data; may be repeated")
     add("--val", action="append", required=True, help="validation data; may be repeated")
     add("--out", type=Path, required=True)
-    add("--init", help="pretrained T5: a folder, or a name on the hub; default: from scratch")
+    add("--init", action="append", default=[], metavar="T5", help=INIT_HELP)
     add("--limit", type=int, help="relaxations of each --data that is not an archive, at most")
     add("--every-frame", action="store_true", help="start from each frame of a trajectory")
     add("--even-sizes", type=_share, default=0.0, metavar="SHARE", help=EVEN_HELP)
@@ -304,7 +308,7 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     if args.init and args.set:
         raise UserError("--set shapes a new model; that of --init has its shape")
     if args.init:
-        model = from_pretrained(args.init, tokenizer)
+        model = average([from_pretrained(name, tokenizer) for name in args.init])
     else:
         model = t5.new_model(tokenizer, args.seed, **_fields(args.set, "--set"))
     model.set_objective(objective)
@@ -323,7 +327,7 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     trainer.train(resume_from_checkpoint=get_last_checkpoint(state) if state.is_dir() else None)
     model.config.use_cache = True
     record = {
-        "from": start_of(args.init),
+        "from": [start_of(name) for name in args.init] or "scratch",
         "data": origin,
         "validation_data": val_origin,
         "n_pairs": len(pairs),
@@ -344,10 +348,8 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     return record
 
 
-def start_of(init: str | None) -> str | dict[str, Any]:
-    """Where the training began, for the record: one of our checkpoints with its own record."""
-    if init is None:
-        return "scratch"
+def start_of(init: str) -> str | dict[str, Any]:
+    """What a training began with, for the record: one of our checkpoints with its own record."""
     return t5.origin(Path(init)) if (Path(init) / t5.CODEC_FILE).is_file() else init
 
 

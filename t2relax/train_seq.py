@@ -156,7 +156,7 @@ class Run:
         """Write the best checkpoint and the history; returns the checkpoint's record."""
         self.model.load_state_dict(self.best.pop("weights"))
         record = card | {
-            "from": self.start,
+            "from": [self.start],
             "max_sites": self.start["training"]["max_sites"],
             "n_pairs": len(self.pairs),
             "n_validation_pairs": len(self.examples),

@@ -51,7 +51,7 @@ from t2relax.dataset import (
 )
 from t2relax.generate import decode_constrained
 from t2relax.objective import Objective
-from t2relax.pretrained import from_pretrained
+from t2relax.pretrained import average, from_pretrained
 from t2relax.relaxer import Mode, T5Relaxer, source_ids
 from t2relax.symmetry import project, space_group
 from t2relax.tokens import (
@@ -777,6 +777,16 @@ def test_an_init_that_is_not_there_is_the_users_mistake(tmp_path):
         from_pretrained(str(tmp_path), TOKENIZER)
 
 
+def test_several_inits_start_from_the_mean_of_their_weights():
+    models = [t5.new_model(TOKENIZER, seed, **TINY) for seed in (0, 1)]
+    vectors = [model.shared.weight.detach().clone() for model in models]
+    mixed = average(models)
+    assert torch.allclose(mixed.shared.weight, (vectors[0] + vectors[1]) / 2)
+    assert mixed.lm_head.weight is mixed.shared.weight
+    with pytest.raises(UserError, match="shapes"):
+        average([mixed, t5.new_model(TOKENIZER, num_decoder_layers=2, **TINY)])
+
+
 def test_training_on_nothing_is_the_users_mistake(tmp_path, capsys):
     command = ["--data", str(tmp_path / "no.npz"), "--val", "x", "--out", str(tmp_path)]
     assert train.main(command) == 2
@@ -801,7 +811,6 @@ def test_a_share_beyond_one_is_a_mistake_of_the_command_line():
 
 
 def test_a_record_says_what_the_training_began_with(tiny_folder):
-    assert train.start_of(None) == "scratch"
     assert train.start_of("google/flan-t5-small") == "google/flan-t5-small"
     found = train.start_of(str(tiny_folder))
     assert found["training"] == {"from": "scratch", "max_sites": 8}
@@ -816,14 +825,19 @@ def test_the_packaged_checkpoint_keeps_the_contract(mode):
         assert {outcome.status for outcome in outcomes} == {Status.OK}
 
 
+def stages(training):
+    """The record of a training and those of all that it began with."""
+    yield training
+    starts = training["from"]
+    for start in [] if starts == "scratch" else starts if isinstance(starts, list) else [starts]:
+        yield from stages(start["training"])
+
+
 def test_the_packaged_checkpoint_says_what_it_was_trained_on():
-    stage = json.loads((t5.CHECKPOINT / "t2relax.json").read_text())["training"]
-    while True:
+    content = json.loads((t5.CHECKPOINT / "t2relax.json").read_text())
+    for stage in stages(content["training"]):
         assert set(stage["data"]) == {"embedded-v1/train", "substitution/train"}
         assert set(stage["validation_data"]) <= {"embedded-v1/val", "substitution/val"}
-        if stage["from"] == "scratch":
-            break
-        stage = stage["from"]["training"]
     assert t5.weights().stat().st_size < 30_000_000
     assert "trained from scratch" in (t5.CHECKPOINT / "README.md").read_text()
 
