@@ -28,6 +28,7 @@ from t2relax.tokens import (
     ORDINAL,
     REST,
     TARGET_SIZE,
+    UNCHANGED,
     Template,
     ordinal_values,
 )
@@ -143,6 +144,5 @@ def _soft(values: Tensor, smoothing: float) -> Tensor:
         return torch.eye(len(values))
     width = (smoothing * values.abs()).clamp(0.05, 0.5)[:, None]
     soft = torch.softmax(-(((values[:, None] - values) / width) ** 2) / 2, dim=-1)
-    zero = int((values > 0).int().argmax())
-    soft[zero] = torch.eye(len(values))[zero]
+    soft[UNCHANGED] = torch.eye(len(values))[UNCHANGED]
     return soft

@@ -145,6 +145,13 @@ class Template:
     kinds: NDArray[np.int8]
     """(length,) FORCED, COARSE or FINE."""
 
+    @property
+    def moves(self) -> NDArray[np.bool_]:
+        """(length,) whether it is the leading digits of a coordinate's change."""
+        coarse = self.kinds == COARSE
+        moves: NDArray[np.bool_] = coarse & (coarse.cumsum() > len(DELTA_TAGS))
+        return moves
+
 
 def template(numbers: NDArray[np.int16], tokenizer: Tokenizer) -> Template:
     """The grammar of the target for sites of these atomic numbers, in order."""
@@ -165,6 +172,8 @@ def template(numbers: NDArray[np.int16], tokenizer: Tokenizer) -> Template:
 
 ORDINAL = slice(2, 2 + len(COARSE_TOKENS))
 """Where the vocabulary has the COARSE tokens, ascending."""
+UNCHANGED = len(COARSE_TOKENS) // 2
+"""Which of them is ` +00.0`."""
 REST = slice(ORDINAL.stop, ORDINAL.stop + len(FINE_TOKENS))
 """Where it has the FINE tokens."""
 

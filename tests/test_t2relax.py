@@ -56,6 +56,7 @@ from t2relax.relaxer import Mode, T5Relaxer, source_ids
 from t2relax.symmetry import project, space_group
 from t2relax.tokens import (
     COARSE,
+    COARSE_TOKENS,
     EOS_ID,
     FINE_TOKENS,
     FORCED,
@@ -524,7 +525,8 @@ def decode_slowly(model, structures):
         grammar = template(geometry.numbers, TOKENIZER)
         mask = torch.from_numpy(allowed(TOKENIZER, model.lm_head.out_features))
         ids = [PAD_ID]
-        for token, kind in zip(grammar.ids.tolist(), grammar.kinds.tolist(), strict=True):
+        tokens = zip(grammar.ids.tolist(), grammar.kinds.tolist(), grammar.moves, strict=True)
+        for token, kind, moves in tokens:
             with torch.no_grad():
                 logits = model(
                     input_ids=source, decoder_input_ids=torch.tensor([ids]), use_cache=False
@@ -532,7 +534,12 @@ def decode_slowly(model, structures):
             free = int(logits.masked_fill(~mask[kind], -torch.inf).argmax())
             if kind == COARSE:
                 shares = torch.softmax(logits[ORDINAL].float(), dim=-1).tolist()
-                free = ORDINAL.start + next(k for k, s in enumerate(accumulate(shares)) if s >= 0.5)
+                doubt = generate.DOUBT if moves else 0.0
+                low, high = (
+                    next(k for k, s in enumerate(accumulate(shares)) if s >= level)
+                    for level in (0.5 - doubt, 0.5 + doubt)
+                )
+                free = ORDINAL.start + sorted([low, COARSE_TOKENS.index(" +00.0"), high])[1]
             ids.append(token if kind == FORCED else free)
         rows.append(ids[1:])
     return rows
@@ -550,6 +557,31 @@ def test_cache_batch_and_skipped_tokens_change_nothing(tiny, monkeypatch, encode
         [template(geometry.numbers, TOKENIZER) for geometry in geometries],
     )
     assert [row[0].tolist() for row in fast] == decode_slowly(tiny, structures)
+
+
+@pytest.mark.parametrize(
+    ("shares", "doubt", "expected"),
+    [
+        ({1002: 0.95, 1000: 0.05}, 0.4, 1002),  # sure that it grows
+        ({1002: 0.85, 990: 0.15}, 0.4, 1000),  # not sure which way
+        ({1002: 0.85, 990: 0.15}, 0.0, 1002),
+        ({997: 0.5, 998: 0.45, 1000: 0.05}, 0.4, 998),  # sure that it shrinks, by how much is not
+    ],
+)
+def test_a_coordinate_stays_unless_the_direction_is_sure(shares, doubt, expected):
+    logits = torch.full((1, len(COARSE_TOKENS)), -torch.inf)
+    for place, share in shares.items():
+        logits[0, place] = np.log(share)
+    levels = torch.tensor([[0.5 - doubt, 0.5 + doubt]])
+    assert generate.nearest(logits, levels).item() == expected
+
+
+def test_only_the_leading_digits_of_coordinates_can_be_doubted():
+    grammar = template(ROCKSALT.numbers, TOKENIZER)
+    assert grammar.moves.sum() == 2 * 3
+    assert (grammar.kinds[grammar.moves] == COARSE).all()
+    head = TOKENIZER.decode(grammar.ids[: grammar.moves.argmax()].tolist())
+    assert head.endswith("Na Na1")
 
 
 def test_free_texts_are_those_of_generate(tiny):

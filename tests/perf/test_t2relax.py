@@ -17,7 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from benchmarks.core import Geometry
 from benchmarks.data import load
 from t2relax.dataset import pad
-from t2relax.generate import decode_constrained, quantile
+from t2relax.generate import DOUBT, decode_constrained, nearest
 from t2relax.relaxer import T5Relaxer, source_ids
 from t2relax.tokens import COARSE, FORCED, ORDINAL, PAD_ID, allowed, template
 
@@ -32,13 +32,16 @@ class Grammar(LogitsProcessor):
     def __init__(self, templates, tokenizer, size):
         self.kinds = torch.from_numpy(pad([t.kinds.tolist() for t in templates], FORCED))
         self.ids = torch.from_numpy(pad([t.ids.tolist() for t in templates], PAD_ID))
+        doubt = DOUBT * torch.from_numpy(pad([t.moves.tolist() for t in templates], 0))
+        self.levels = torch.stack([0.5 - doubt, 0.5 + doubt], dim=-1)
         self.mask = torch.from_numpy(allowed(tokenizer, size))
 
     def __call__(self, input_ids, scores):
-        kinds, ids = (table[:, input_ids.shape[1] - 1] for table in (self.kinds, self.ids))
+        place = input_ids.shape[1] - 1
+        kinds, ids, levels = (table[:, place] for table in (self.kinds, self.ids, self.levels))
         likeliest = scores.masked_fill(~self.mask[kinds], -torch.inf).argmax(dim=-1)
-        median = ORDINAL.start + quantile(scores[:, ORDINAL], torch.full((len(scores),), 0.5))
-        chosen = torch.where(kinds == COARSE, median, likeliest)
+        digits = ORDINAL.start + nearest(scores[:, ORDINAL], levels)
+        chosen = torch.where(kinds == COARSE, digits, likeliest)
         chosen = torch.where(kinds == FORCED, ids, chosen)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
