@@ -31,9 +31,11 @@ from t2relax import model as t5
 from t2relax.dataset import Pair, read_pairs
 from t2relax.generate import decode_free
 from t2relax.policy import Example, Policy, Settings, example, load_free, optimizer_of, updates
+from t2relax.pretrained import average
 from t2relax.reward import ESTIMATORS, Floats, Parts, Reward, judge, means
 from t2relax.tokens import Tokenizer
 
+INIT_HELP: Final = "start: the packaged checkpoint by default, of several the mean of their weights"
 ROOM: Final = 32
 """Tokens that a greedy decode may be longer than its target, as in `t2relax.relaxer`."""
 
@@ -80,9 +82,10 @@ class Run:
         examples: Sequence[Example],
     ) -> None:
         self.args, self.settings, self.pairs, self.examples = args, settings, pairs, examples
-        self.start = t5.origin(args.init)
+        inits = args.init or [t5.CHECKPOINT]
+        self.start = [t5.origin(folder) for folder in inits]
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load_free(args.init, device)
+        self.model = average([load_free(folder, device) for folder in inits])
         self.policy = Policy(self.model, settings, Reward(settings.failure))
         self.optimizer = optimizer_of(self.policy)
         self.step, self.seconds = 0, 0.0
@@ -126,7 +129,7 @@ class Run:
         self._save()
 
     def _identity(self) -> dict[str, Any]:
-        return asdict(self.settings) | {"start": self.start["weights"]}
+        return asdict(self.settings) | {"start": [start["weights"] for start in self.start]}
 
     def _save(self) -> None:
         """Where the run stands, replaced in one go."""
@@ -156,8 +159,8 @@ class Run:
         """Write the best checkpoint and the history; returns the checkpoint's record."""
         self.model.load_state_dict(self.best.pop("weights"))
         record = card | {
-            "from": [self.start],
-            "max_sites": self.start["training"]["max_sites"],
+            "from": self.start,
+            "max_sites": max(start["training"]["max_sites"] for start in self.start),
             "n_pairs": len(self.pairs),
             "n_validation_pairs": len(self.examples),
             "n_parameters": self.model.num_parameters(),
@@ -179,7 +182,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", action="append", required=True, help="training data; may be repeated")
     add("--val", action="append", required=True, help="validation data; may be repeated")
     add("--out", type=Path, required=True)
-    add("--init", type=Path, default=t5.CHECKPOINT, help="checkpoint to start from")
+    add("--init", action="append", type=Path, default=[], metavar="DIR", help=INIT_HELP)
     add("--steps", type=int, default=Settings().steps)
     add("--minutes", type=float, default=float("inf"), help="stop after this long")
     add("--eval-steps", type=int, default=50)

@@ -313,7 +313,7 @@ def test_a_checkpoint_says_where_it_came_from_and_relaxes_freely(start, archive,
     out = tmp_path / "out"
     assert train_seq.main(command(start, archive, out, "--steps", "1")) == 0
     card = json.loads((out / "t2relax.json").read_text())["training"]
-    assert card["from"]["training"] == {"from": "scratch", "max_sites": 8}
+    assert card["from"][0]["training"] == {"from": "scratch", "max_sites": 8}
     assert card["max_sites"] == 8
     assert card["settings"]["physical"] == 1.0
     assert card["command"].startswith("python -m t2relax.train_seq")
