@@ -237,7 +237,7 @@ def nearest(logits: Tensor, levels: Tensor) -> Tensor:
         levels: (n, 2), the lower one first; two equal ones give the quantile itself.
     """
     shares = torch.softmax(logits, dim=-1).cumsum(dim=-1)
-    low, high = (shares[:, None] < levels[..., None]).sum(dim=-1).unbind(dim=-1)
+    low, high = torch.searchsorted(shares, levels.to(shares).contiguous()).unbind(dim=-1)
     none = torch.full_like(low, UNCHANGED)
     return torch.minimum(torch.maximum(none, low), high).clamp(max=logits.shape[1] - 1)
 
