@@ -55,6 +55,13 @@ def test_every_training_set_of_the_registry_is_known():
     assert {name for spec in MODELS.values() for name in spec.training_data} <= TRAINING_SETS.keys()
 
 
+def test_published_models_stand_with_what_they_were_trained_on():
+    for spec in MODELS.values():
+        if spec.track == "foundation":
+            for name in spec.training_data:
+                assert spec.label in TRAINING_SETS[name].models
+
+
 def test_a_training_set_is_drawn_from_its_sources():
     assert drawn_from(("OMat24", "substitution/train"), "oqmd")
     assert not drawn_from(("OMat24", "not stated"), "mp")

@@ -33,26 +33,29 @@ class TrainingSet:
 
     sources: frozenset[str]
     """Prefixes of the material ids of the databases that it was drawn from."""
+    models: tuple[str, ...] = ()
+    """Labels of published models that were trained on it."""
     ours: bool = False
     """Made by the rule of `benchmarks.data.splits`: only its chemical systems are in it."""
 
 
 _MP: Final = frozenset({"mp", "mvc"})
-DATABASES: Final = _MP | {"agm", "oqmd", "wbm", "gpaw"}
+_AGM: Final = frozenset({"agm"})
+DATABASES: Final = _MP | _AGM | {"oqmd", "wbm", "gpaw"}
 """Prefixes of ids that tell where a relaxation is from: Materials Project, Alexandria, OQMD, WBM
 and this project's own."""
 TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
-    "MPtrj (Materials Project)": TrainingSet(_MP),
-    "MPF.2021.2.8 (Materials Project)": TrainingSet(_MP),
-    "MatPES (Materials Project)": TrainingSet(_MP),
-    "sAlex (Alexandria)": TrainingSet(frozenset({"agm"})),
-    "OMat24": TrainingSet(frozenset({"agm"})),
+    "MPtrj (Materials Project)": TrainingSet(_MP, ("CHGNet 0.3.0", "MACE-MP-0", "MACE-MPA-0")),
+    "sAlex (Alexandria)": TrainingSet(_AGM, ("MACE-MPA-0",)),
+    "OMat24": TrainingSet(_AGM, ("MACE-OMAT-0",)),
+    "MPF.2021.2.8 (Materials Project)": TrainingSet(_MP, ("M3GNet",)),
+    "MatPES (Materials Project)": TrainingSet(_MP, ("M3GNet MatPES", "TensorNet MatPES")),
     "Materials Project bond lengths": TrainingSet(_MP),
-    "substitution/train": TrainingSet(frozenset({"mp", "agm", "oqmd", "wbm"}), ours=True),
+    "substitution/train": TrainingSet(_MP | _AGM | {"oqmd", "wbm"}, ours=True),
     "embedded/train": TrainingSet(frozenset({"gpaw"}), ours=True),
 }
-"""By the names that `training_data` of `benchmarks.registry` uses. MACE-MP-0 and CHGNet 0.3.0 were
-trained on MPtrj, M3GNet on MPF.2021.2.8 or MatPES; OMat24 starts from Alexandria's structures."""
+"""By the names that `training_data` of `benchmarks.registry` uses. The structures of OMat24 are
+Alexandria's, rattled or heated."""
 
 
 def seen(training_data: Iterable[str], source: str, composition: str) -> Seen:
