@@ -384,6 +384,13 @@ def test_the_t5_trains_on_its_train_part(folder):
     assert origin == {f"{load(str(folder)).name}/train": load(str(folder)).revision}
 
 
+def test_baselines_train_on_its_train_part_too(folder, data):
+    from baselines.train import training_sets
+
+    sets = training_sets([str(folder), "embedded", data])
+    assert [(each.split, len(each)) for each in sets] == [("train", 90), ("train", 47), (None, 120)]
+
+
 def test_a_run_on_it_goes_on_where_it_stopped_and_another_split_is_refused(
     folder, data, tmp_path, capsys
 ):

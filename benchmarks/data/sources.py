@@ -157,6 +157,18 @@ def resolve_all(
     )
 
 
+def split_names(source: str) -> tuple[str, ...]:
+    """The splits that a local source has; none of a single file or of the Hub.
+
+    Raises:
+        UserError: Its manifest is not usable.
+    """
+    folder = EMBEDDED if source == "embedded" else Path(source)
+    if (folder / MANIFEST).is_file():
+        return tuple(read_manifest(folder)["splits"])
+    return tuple(split_files(folder))
+
+
 def split_files(folder: Path) -> dict[str, list[Path]]:
     """Parquet files of `folder` by the split that their name begins with; others are left out."""
     found: dict[str, list[Path]] = {}

@@ -56,8 +56,8 @@ def split(dataset: Dataset, by: str, sizes: Mapping[str, int], seed: int) -> pd.
     asked = sum(sizes.values())
     if len(dataset) <= asked:
         raise UserError(
-            f"{dataset.name} has {len(dataset)} samples, which do not give a test and a val part "
-            f"of {asked} together and a rest: --test-size, --val-size"
+            f"{dataset.name} has {len(dataset)} samples, too few for test and val of {asked}: "
+            "choose a smaller --test-size"
         )
     table = describe(dataset, by)
     table["split"] = assign(table, sizes, seed)
