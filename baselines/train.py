@@ -5,8 +5,9 @@
     python -m baselines.train gbr --data $PAIRS --data embedded
     OMP_NUM_THREADS=1 python -m baselines.train mace
 
-`--data embedded` means its training split; the others are read whole. Each writes its file and a
-JSON card beside it. Progress goes to stderr; an interrupted run leaves the old files as they were.
+Of data with splits (`embedded` is such) the training split is read, others whole. Each writes its
+file and a JSON card beside it. Progress goes to stderr; an interrupted run leaves the old files as
+they were.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from tqdm import tqdm
 from baselines import trivial
 from benchmarks.core import UserError
 from benchmarks.data import Dataset, load
+from benchmarks.data.sources import split_names
 
 log = logging.getLogger("baselines.train")  # also when run with -m
 
 
 def training_sets(names: Sequence[str]) -> list[Dataset]:
-    """The data sets named on the command line; of the embedded one the training split only."""
-    return [load(name, split="train" if name == "embedded" else None) for name in names]
+    """The data sets named on the command line; of one that has splits the training split only."""
+    return [load(name, split="train" if split_names(name) else None) for name in names]
 
 
 def described(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ import numpy as np
 from baselines import mace
 from benchmarks.core import UserError
 from benchmarks.data import Frame, frames
+from benchmarks.data.sources import split_names
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def train(
     Raises:
         UserError: If there is nothing to train on.
     """
-    split = "train" if source == "embedded" else None
+    splits = split_names(source)
+    split = "train" if splits else None
     examples = [frame for frame in frames(source, split) if _complete(frame)]
     if not examples:
         message = f"{source}: no frame has energy, forces and stress"
@@ -98,12 +100,12 @@ def train(
         mace.calculator(trained)  # a file that cannot be loaded must not replace one that can
         shutil.copyfile(trained, out)
     seconds = round(time.perf_counter() - started)
-    validation = [frame for frame in frames(source, "val") if _complete(frame)] if split else []
+    held_out = frames(source, "val") if "val" in splits else ()
     return {
         "n_frames": len(examples),
         "seconds": seconds,
         "rmse_train": errors(out, examples),
-        "rmse_val": errors(out, validation),
+        "rmse_val": errors(out, [frame for frame in held_out if _complete(frame)]),
         "settings": settings,
     }
 

@@ -51,6 +51,11 @@ def _score(row: Row) -> str:
     return f"{_number(RANKED_BY, row)} [{score.ci_low:.3f}, {score.ci_high:.3f}]"
 
 
+def _clean(row: Row) -> str:
+    part = row.metrics["score_clean"]
+    return f"{_number('score_clean', row)} ({part.n})" if part.n else NOTHING
+
+
 def _scored(row: Row) -> str:
     return f"{row.coverage['ok'] + row.coverage['unconverged']}/{sum(row.coverage.values())}"
 
@@ -59,6 +64,7 @@ COLUMNS: Final = (
     Column("Rank", "Rank", _rank),
     Column("Model", "Model", lambda row: row.model),
     Column("Score ↑", "Score ↑", _score),
+    Column("Clean part ↑ (n)", "Clean ↑ (n)", _clean),
     Column("Scored", "Scored", _scored),
     Column("Lattice MAE (Å) ↓", "Latt. Å ↓", partial(_number, "lattice_mae")),
     Column("Volume MAPE (%) ↓", "Vol. % ↓", partial(_number, "volume_mape", digits=2)),
@@ -76,6 +82,9 @@ NOTES: Final = (
     below 0.01 to 0.50 Å and the share whose strain is below 0.001 to 0.100; a failure earns 0. In
     brackets its 95 % interval (paired bootstrap over compositions), in parentheses the ranks
     that the bootstrap allows. Time does not enter.""",
+    f"""Clean part: the score over the n samples that the model cannot have seen in training, told
+    by the source and the chemical system of a sample, and {NOTHING} where there are none. That the
+    relaxation was not seen does not say that no compound like it was.""",
     f"""Lattice, volume, strain and position errors are over the scored samples (ok or unconverged,
     and valid), whose number stands beside them. Elements kept and Valid are rates over the samples
     that the model answered, not those that it refused or failed on. Skill is 1 - error / error of

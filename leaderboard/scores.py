@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from benchmarks.core import SCORED, Geometry, Status, UserError
 from benchmarks.data import Dataset
+from benchmarks.data.composition import reduced_composition
 from benchmarks.metrics import EVALUATOR, SLOW_COLUMNS, score, score_slow
 from benchmarks.metrics.geometry import symmetry
 from benchmarks.store import Record, Run
@@ -203,18 +203,6 @@ SYSTEMS: Final = (
     "hexagonal",
     "cubic",
 )
-
-
-def reduced_composition(numbers: Iterable[int]) -> str:
-    """Symbols in alphabetical order with reduced counts: `O3SrTi`."""
-    from ase.data import chemical_symbols
-
-    symbols = [chemical_symbols[z] for z in numbers]
-    counts = {symbol: symbols.count(symbol) for symbol in sorted(set(symbols))}
-    shared = gcd(*counts.values())
-    return "".join(
-        f"{symbol}{count // shared if count > shared else ''}" for symbol, count in counts.items()
-    )
 
 
 def _number(value: int | None) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data.exposure import drawn_from
 from benchmarks.store import Run
 from leaderboard.bootstrap import Resampling, interval
 
@@ -49,16 +50,6 @@ SLICES: Final[Mapping[str, Callable[[pd.DataFrame], pd.Series]]] = {
 """Title of each table, and what it slices by."""
 
 
-SEEN_IN: Final[Mapping[str, tuple[str, ...]]] = {
-    "mp": ("Materials Project", "substitution/train"),
-    "agm": ("Alexandria", "substitution/train"),
-    "oqmd": ("OQMD", "substitution/train"),
-    "wbm": ("WBM", "substitution/train"),
-    "gpaw": ("embedded/train",),
-}
-"""Source of a sample -> words in a run's `training_data` that say that it was trained on that."""
-
-
 def markdown(runs: Sequence[Run], tables: Sequence[pd.DataFrame], heading: str) -> str:
     """Tables of the score of every model in every slice, over the samples that all share.
 
@@ -89,8 +80,8 @@ def _by_training(
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for k, run in enumerate(runs):
-        words = "; ".join(run.provenance.get("training_data") or ())
-        seen = [any(word in words for word in SEEN_IN.get(source, ())) for source in sources]
+        trained_on = run.provenance.get("training_data") or ()
+        seen = [drawn_from(trained_on, source) for source in sources]
         cells = []
         for answer in (True, False):
             inside = [i for i, each in enumerate(seen) if each is answer]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.core import UserError
 from benchmarks.data import Dataset
+from benchmarks.data.composition import reduced_composition
 from benchmarks.store import Run
-from leaderboard.scores import reduced_composition
 
 if TYPE_CHECKING:
     import pandas as pd

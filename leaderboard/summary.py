@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.core import Status, UserError
 from benchmarks.data import ids_sha256
+from benchmarks.data.exposure import Seen, seen
 from benchmarks.metrics import METRICS, Metric, Reduce
 from benchmarks.store import Run
 from leaderboard import differences, slices
@@ -165,7 +166,8 @@ def _rows(
     common: Sequence[str],
     resampling: Resampling,
 ) -> tuple[tuple[Row, ...], tuple[tuple[str, str], ...]]:
-    found = [_model(table, common, resampling) for table in tables]
+    marked = [_with_clean_part(run, table) for run, table in zip(runs, tables, strict=True)]
+    found = [_model(table, common, resampling) for table in marked]
     scores = np.stack([numbers[:, _POSITION[RANKED_BY]] for _, numbers in found], axis=1)
     placed = ranks(scores)
     spread = np.percentile(placed[1:], (2.5, 97.5), axis=0, method="nearest").astype(int)
@@ -185,6 +187,16 @@ def _rows(
     ]
     order = sorted(range(len(rows)), key=lambda k: (rows[k].rank, rows[k].model))
     return tuple(rows[k] for k in order), _ties([rows[k].model for k in order], scores[:, order])
+
+
+def _with_clean_part(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    """With the column `clean`: 1 where the model cannot have seen the sample in training."""
+    trained_on = run.provenance.get("training_data") or ()
+    answers = [
+        seen(trained_on, source, composition)
+        for source, composition in zip(table["source"], table["group"], strict=True)
+    ]
+    return table.assign(clean=[float(answer is Seen.NO) for answer in answers])
 
 
 def _model(

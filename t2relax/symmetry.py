@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
-from benchmarks.metrics.geometry import cell_parameters, invariant, symmetry_dataset
+from benchmarks.metrics.geometry import cell_parameters, invariant
+from benchmarks.symmetry import symmetry_dataset
 from t2relax.codec import Delta, standard_lattice
 
 Floats = NDArray[np.float64]

@@ -1,6 +1,7 @@
 """Reading a data set of the Hub by parts, against a server on this machine."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ase.data import chemical_symbols
 from huggingface_hub import constants
 from pymatgen.core import Lattice, Structure
 
@@ -24,7 +26,7 @@ from benchmarks.store import read_run
 from t2relax import train
 from t2relax.dataset import read_pairs
 from tests.conftest import LEMAT_SCHEMA, one_line
-from tests.hub_files import LONG, lemat_files
+from tests.hub_files import LONG, N_SITES, lemat_files
 from tests.hub_server import COMMIT, REPO, serving
 
 ADDRESS = f"hf://{REPO}"
@@ -100,6 +102,32 @@ def test_name_revision_and_rule_are_those_of_the_commit(hub):
     assert drawn.revision == COMMIT
     assert drawn.rule.startswith("row groups by hash, max(32, n // 32) trajectories of each")
     assert not drawn.redistributable
+
+
+def of_many_elements(content):
+    """A file of the server's with another element for every trajectory, 90 in all."""
+    table = pq.read_table(io.BytesIO(content))
+    numbers = [1 + int(name.removeprefix("agm")) % 90 for name in table["immutable_id"].to_pylist()]
+    species = pa.array([[chemical_symbols[number]] * N_SITES for number in numbers])
+    place = LEMAT_SCHEMA.get_field_index("species_at_sites")
+    sink = io.BytesIO()
+    pq.write_table(table.set_column(place, "species_at_sites", species), sink, row_group_size=280)
+    return sink.getvalue()
+
+
+def test_a_held_out_split_of_a_draw_names_the_commit_and_finds_its_samples_again(hub, tmp_path):
+    hub.files.update({path: of_many_elements(content) for path, content in hub.files.items()})
+    out = tmp_path / "held-out"
+    sizes = ["--limit", "60", "--test-size", "10", "--val-size", "5"]
+    assert data_main(["split", ADDRESS, *sizes, "--out", str(out)]) == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["sources"] == [f"hf://{REPO}@{COMMIT}:compatible_pbe"]
+    parts = {name: set(load(str(out), split=name).ids) for name in manifest["splits"]}
+    assert {name: len(ids) for name, ids in parts.items()} == {
+        name: part["n_samples"] for name, part in manifest["splits"].items()
+    }
+    assert set.union(*parts.values()) == set(load(ADDRESS, limit=60).ids)
+    assert set(load(str(out), split="test", offline=True).ids) == parts["test"]
 
 
 def test_a_smaller_limit_is_contained_in_a_larger_one(hub, local):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.core import ANSWERED, SCORED, EndMissing, Geometry, Sample, Status, UserError
+from benchmarks.data.composition import reduced_composition
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import differences, publish, slices
@@ -15,7 +16,7 @@ from leaderboard.__main__ import main
 from leaderboard.bootstrap import Resampling, estimates, ranks, wilson
 from leaderboard.files import make_boards, stale
 from leaderboard.render import markdown, table, to_csv, to_json
-from leaderboard.scores import FILE, crystal_system, reduced_composition, scores
+from leaderboard.scores import FILE, crystal_system, scores
 from leaderboard.subset import Subset
 from leaderboard.summary import board
 
@@ -310,6 +311,23 @@ def test_refusing_a_structure_does_not_make_a_model_fast(tmp_path, toy):
     assert row.metrics["latency_median"].n == 4
     hung = compare(tmp_path, toy, hung=failing(Status.RESOURCE))["hung"]
     assert hung.metrics["wall_time_median"].n == 8
+
+
+@pytest.mark.parametrize(
+    ("training_data", "clean"),
+    [([], 8), (["MPtrj (Materials Project)"], 5), (["OMat24"], 3), (["not stated"], 0)],
+)
+def test_the_clean_part_is_what_the_model_cannot_have_seen(tmp_path, toy, training_data, clean):
+    folder = write(tmp_path, "halfway", failing(Status.ERROR), toy, training_data=training_data)
+    run = read_run(folder)
+    scored = scores(run, toy).assign(source=["mp"] * 3 + ["agm"] * 5)
+    found = board([run], [scored], replicates=50)
+    part, whole = (found.rows[0].metrics[name] for name in ("score_clean", "score"))
+    failed = {8: 4, 5: 2, 3: 2}
+    assert part.n == clean
+    assert part.value == (pytest.approx(1 - failed[clean] / clean, abs=1e-6) if clean else None)
+    assert (part == whole) == (clean == 8)
+    assert (f"  {part.value:.3f} ({clean})  " if clean else "  —  ") in table(found)
 
 
 def test_slices_show_where_a_model_fails():

@@ -416,7 +416,7 @@ def test_symmetry_lost_and_gained():
 
 def test_every_metric_reads_a_column_that_exists():
     costs = {"latency", "seconds_per_structure", "n_force_evals", "n_tokens"}
-    known = {*COLUMNS, *SLOW_COLUMNS, *costs}
+    known = {*COLUMNS, *SLOW_COLUMNS, *costs, "clean"}
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.column in known or metric.reduce is Reduce.PER_RUN, name
@@ -427,7 +427,8 @@ def test_every_metric_reads_a_column_that_exists():
 def test_the_names_of_the_definitions_are_all_there():
     lattice = [f"{x}_{y}" for x in ("a", "b", "c", "alpha", "beta", "gamma")
                for y in ("mae", "mse", "rmse")]  # fmt: skip
-    named = """score adwt strain_awt element_preservation_rate validity_rate validity_rate_strict
+    named = """score score_clean adwt strain_awt element_preservation_rate validity_rate
+        validity_rate_strict
         alpha_mae_free gamma_rmse_free lattice_mae volume_mape strain position_mae position_mse
         position_rmse position_max position_mae_pooled position_rmse_pooled position_component_mae
         position_component_rmse position_assigned_rmse swap_gap swap_rate rmsd_normalized match_rate

@@ -2,6 +2,7 @@
 
     python -m benchmarks.data audit SOURCE
     python -m benchmarks.data convert INPUT… --out FILE.parquet
+    python -m benchmarks.data split SOURCE… --out DIR
 
 Each command is a function of its arguments that returns the exit status; 2 with one line on stderr
 is a mistake of the user's.
@@ -18,6 +19,7 @@ from benchmarks.core import UserError
 COMMANDS = {
     "audit": "benchmarks.data.audit:main",
     "convert": "benchmarks.data.convert:main",
+    "split": "benchmarks.data.heldout.command:main",
 }
 """Name -> "module:function", loaded when it is asked for."""
 

@@ -85,6 +85,8 @@ def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFra
     chosen = np.arange(len(found.trajectories))
     if limit is not None:
         chosen = np.sort(choice.order(source, files, found.trajectories, seed)[:limit])
+    if source.ids is not None:
+        chosen = chosen[[found.trajectories.ids[i] in source.ids for i in chosen]]
     faults = _checked(files, found, chosen)
     table = _facts(found, chosen)
     force = residual_forces(files, found.trajectories.last[chosen])

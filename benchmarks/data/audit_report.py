@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pandas as pd
 
+from benchmarks.data.markdown import markdown_table
 from benchmarks.data.residual import MAX_FORCE, MAX_STRESS
 from benchmarks.data.sources import Source
 
@@ -69,12 +68,14 @@ def _sums(table: pd.DataFrame, paired: pd.DataFrame) -> str:
         "— of them just before the initial frame": int((paired["start_missing"] == True).sum()),  # noqa: E712
         "with steps in more than one row": int((table["duplicated_steps"] > 0).sum()),
     }
-    return _table(("", "n"), rows.items())
+    return markdown_table(("", "n"), rows.items())
 
 
 def _counts(table: pd.DataFrame, columns: list[str]) -> str:
     counts = table.groupby(columns).size().reset_index(name="n")
-    return _table((*columns, "n"), counts.itertuples(index=False)) if len(counts) else "None."
+    return (
+        markdown_table((*columns, "n"), counts.itertuples(index=False)) if len(counts) else "None."
+    )
 
 
 def _quantities(paired: pd.DataFrame) -> str:
@@ -83,7 +84,7 @@ def _quantities(paired: pd.DataFrame) -> str:
         values = paired[name].astype(float).dropna()
         marks = values.quantile([0.5, 0.9, 0.99, 1.0] if len(values) else [])
         rows.append((words, len(values), *(f"{mark:.3g}" for mark in marks)))
-    return _table(("", "n", "median", "90 %", "99 %", "largest"), rows)
+    return markdown_table(("", "n", "median", "90 %", "99 %", "largest"), rows)
 
 
 def _quarantined(table: pd.DataFrame) -> str:
@@ -91,12 +92,5 @@ def _quarantined(table: pd.DataFrame) -> str:
         return "None."
     named = table[["sample_id", "reason", "detail"]].head(LISTED)
     more = f"\n\nand {len(table) - LISTED} more" if len(table) > LISTED else ""
-    listed = _table(("id", "reason", "detail"), named.itertuples(index=False))
+    listed = markdown_table(("id", "reason", "detail"), named.itertuples(index=False))
     return _counts(table, ["reason"]) + "\n\n" + listed + more
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    cells = [tuple(head)]
-    cells += [tuple(str(cell).replace("|", "\\|") for cell in row) for row in rows]
-    lines = ["| " + " | ".join(row) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])

@@ -74,6 +74,16 @@ class Dataset(Sequence[Sample]):
         self.ids: tuple[str, ...] = tuple(trajectories.ids[i] for i in rows)
 
     @property
+    def materials(self) -> tuple[str, ...]:
+        """Material id of each sample."""
+        return tuple(self._trajectories.materials[i] for i in self._rows)
+
+    @property
+    def functionals(self) -> tuple[str, ...]:
+        """Functional of each sample."""
+        return tuple(self._trajectories.functionals[i] for i in self._rows)
+
+    @property
     def ids_sha256(self) -> str:
         """sha256 of the sorted ids, one a line: names the set of samples."""
         return ids_sha256(self.ids)
@@ -177,8 +187,8 @@ def load(
 
     Args:
         source: `embedded`, a parquet file, a folder, or `hf://OWNER/NAME[@REVISION][:CONFIG]`, in
-            the column layout of LeMat-Traj; or several, which are read as one. A trajectory that
-            is in two of them is quarantined.
+            the column layout of LeMat-Traj, or a folder of `benchmarks.data split`; or several,
+            which are read as one. A trajectory that is in two of them is quarantined.
         split: Name of a split; `test` where the source has splits and none is named.
         limit: Keep the N usable samples with the smallest sha256(seed + id), so that a smaller
             run is contained in a larger one; of a data set of the Hub the N that the rule of
@@ -217,6 +227,9 @@ def load(
 def _read(found: Source, limit: int | None, seed: int, end_missing: EndMissing) -> Dataset:
     files = FrameFiles(found.paths, found.sets)
     trajectories, quarantined = find(files)
+    if found.ids is not None:
+        trajectories = trajectories.take(np.flatnonzero([x in found.ids for x in trajectories.ids]))
+        quarantined = [entry for entry in quarantined if entry.sample_id in found.ids]
     order = np.arange(len(trajectories))
     if limit is not None:
         order = choice.order(found, files, trajectories, seed)

@@ -59,7 +59,10 @@ def frames(source: str, split: str | None = None) -> Iterator[Frame]:
     Raises:
         UserError: The source cannot be read.
     """
-    yield from frames_in(resolve(source, split).paths)
+    found = resolve(source, split)
+    for frame in frames_in(found.paths):
+        if found.ids is None or frame.sample_id in found.ids:
+            yield frame
 
 
 def frames_in(paths: Sequence[Path]) -> Iterator[Frame]:

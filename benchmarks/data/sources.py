@@ -2,7 +2,8 @@
 
 A source is `embedded`, a parquet file, a folder: with a `manifest.json` (files verified), with
 files named by split (`train-00000.parquet`, the convention of the Hub), or any folder of parquet;
-or a data set of the Hub, of which a `--limit` draws row groups (`draw.py`).
+a held-out split of other sources (`heldout`); or a data set of the Hub, of which a `--limit` draws
+row groups (`draw.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The embedded set: parquet files, manifest and data card."""
+MANIFEST = "manifest.json"
 DEFAULT_SPLIT = "test"
 _SPLIT_NAME = re.compile(r"(train|val|validation|test)(?![a-z]).*\.parquet", re.IGNORECASE)
 
@@ -42,6 +44,8 @@ class Source:
     """Of a part of a data set of the Hub: which part."""
     parts: tuple[Source, ...] = ()
     """The sources that are read as this one; none where it is one."""
+    ids: frozenset[str] | None = None
+    """Of a held-out split the samples of its part; None for all that the files hold."""
 
     @property
     def each(self) -> tuple[Source, ...]:
@@ -65,6 +69,8 @@ class Source:
     @property
     def complete(self) -> bool:
         """Whether no larger limit would read more."""
+        if self.ids is not None:
+            return True
         return all(part.draw is None or part.draw.complete for part in self.each)
 
 
@@ -91,14 +97,14 @@ def resolve(
             a remote source cannot be read.
     """
     if source == "embedded":
-        return _from_manifest(EMBEDDED, split)
+        return _from_manifest(EMBEDDED, split, offline)
     if source.startswith("hf://"):
         return _from_hub(source, split, limit, seed, offline)
     if "://" in source:
         raise UserError(f"{source}: only hf://, local files and folders are read")
     path = Path(source)
     if path.is_dir():
-        return _from_folder(path, split)
+        return _from_folder(path, split, offline)
     if not path.exists():
         raise UserError(f"{source}: no such file or folder (or use --data embedded)")
     if split is not None:
@@ -133,6 +139,9 @@ def resolve_all(
     found = [resolve(source, split, limit=limit, seed=seed, offline=offline) for source in sources]
     if len(found) == 1:
         return found[0]
+    for source, each in zip(sources, found, strict=True):
+        if each.ids is not None:
+            raise UserError(f"{source} is a held-out split: it cannot be read together with others")
     for path, times in Counter(path.resolve() for each in found for path in each.paths).items():
         if times > 1:
             raise UserError(f"{path}: named twice by --data")
@@ -146,6 +155,18 @@ def resolve_all(
         redistributable=all(each.redistributable for each in found),
         parts=tuple(found),
     )
+
+
+def split_names(source: str) -> tuple[str, ...]:
+    """The splits that a local source has; none of a single file or of the Hub.
+
+    Raises:
+        UserError: Its manifest is not usable.
+    """
+    folder = EMBEDDED if source == "embedded" else Path(source)
+    if (folder / MANIFEST).is_file():
+        return tuple(read_manifest(folder)["splits"])
+    return tuple(split_files(folder))
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:
@@ -171,7 +192,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: It is not JSON or lacks a key.
     """
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for entry in manifest["splits"].values():
@@ -184,9 +205,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _from_folder(folder: Path, split: str | None) -> Source:
-    if (folder / "manifest.json").is_file():
-        return _from_manifest(folder, split)
+def _from_folder(folder: Path, split: str | None, offline: bool) -> Source:
+    if (folder / MANIFEST).is_file():
+        return _from_manifest(folder, split, offline)
     name = folder.resolve().name
     splits = split_files(folder)
     if splits:
@@ -204,7 +225,7 @@ def _from_folder(folder: Path, split: str | None) -> Source:
     return Source(name, None, tuple(paths), _revision(paths))
 
 
-def _from_manifest(folder: Path, split: str | None) -> Source:
+def _from_manifest(folder: Path, split: str | None, offline: bool) -> Source:
     manifest = read_manifest(folder)
     chosen = _choose(manifest["name"], split, list(manifest["splits"]))
     entry = manifest["splits"][chosen]
@@ -213,6 +234,10 @@ def _from_manifest(folder: Path, split: str | None) -> Source:
         raise UserError(f"{path}: named in the manifest but missing")
     if file_sha256(path) != entry["sha256"]:
         raise UserError(f"{path}: its sha256 differs from the manifest's: restore the file")
+    if "sources" in manifest:
+        from benchmarks.data.heldout.part import part
+
+        return part(folder, manifest, chosen, offline=offline)
     return Source(
         name=f"{manifest['name']}-v{manifest['version']}",
         split=chosen,

@@ -6,15 +6,15 @@ the lattice reduction and the symmetry search (moyopy) and neighbour lists (pyma
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from itertools import combinations_with_replacement, product
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
+from benchmarks.symmetry import symmetry_dataset
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.intp]
@@ -201,25 +201,6 @@ def symmetry(geometry: Geometry, symprec: float) -> tuple[int, Floats]:
     if dataset is None:
         return 0, np.empty((0, 3, 3))
     return int(dataset.number), np.array(dataset.operations.rotations, dtype=np.float64)
-
-
-def symmetry_dataset(geometry: Geometry, symprec: float) -> Any:
-    """What moyopy finds, a `MoyoDataset` in the basis of the cell itself; None for no group.
-
-    Args:
-        geometry: A valid structure.
-        symprec: Tolerance [Å].
-    """
-    from moyopy import Cell, MoyoDataset
-
-    remarks = logging.getLogger("moyo")
-    if not remarks.handlers:  # heard where logging is configured, and not printed otherwise
-        remarks.addHandler(logging.NullHandler())
-    cell = Cell(geometry.lattice.tolist(), geometry.frac_coords.tolist(), geometry.numbers.tolist())
-    try:
-        return MoyoDataset(cell, symprec=symprec)
-    except ValueError:  # "primitive symmetry search failed": distorted beyond the tolerance's sense
-        return None
 
 
 def free_angles(lattice: Floats, rotations: Floats) -> NDArray[np.bool_]:

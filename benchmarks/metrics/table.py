@@ -38,7 +38,8 @@ class Metric:
     """Of `COLUMNS`, `SLOW_COLUMNS`, the costs of the record, or the key in the provenance."""
     reduce: Reduce = Reduce.MEAN
     weight: str | None = None
-    """Column of the weights; None weighs every sample alike."""
+    """Column of the weights; None weighs every sample alike, and `clean` is 1 where the model
+    cannot have seen the sample in training, else 0."""
     failure: float | str | None = None
     """Value of a sample that was not scored: a number, the column that holds it, or None where
     the metric is over the samples that could be scored (always shown beside the coverage)."""
@@ -64,6 +65,10 @@ def _ranking() -> Iterator[Metric]:
         yield Metric(
             name=name, unit="", higher_is_better=True, column=name, failure=0.0, description=text
         )
+    yield Metric(
+        name="score_clean", unit="", higher_is_better=True, column="score", weight="clean",
+        failure=0.0, description="the score over samples that were not seen in training",
+    )  # fmt: skip
 
 
 def _error(
