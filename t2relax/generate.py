@@ -136,10 +136,54 @@ def encode(
     for first in range(0, len(sources), count):
         ids = torch.from_numpy(pad(sources[first : first + count], PAD_ID)).to(model.device)
         rows, mask = slice(first, first + count), ids != PAD_ID
-        hidden = model.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        hidden = _encoder(model.encoder, ids, mask)
         encoded[rows, : ids.shape[1]] = hidden
         present[rows, : ids.shape[1]] = mask
     return encoded, present
+
+
+def _encoder(stack: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """The final hidden states, as `stack` gives them, in fewer and larger operations."""
+    n, length = ids.shape
+    hidden = stack.embed_tokens(ids)
+    bias = stack.block[0].layer[0].SelfAttention.compute_bias(length, length)
+    bias = bias.masked_fill(~mask[:, None, None], -torch.inf)
+    for block in stack.block:
+        own, feed = block.layer
+        attention = own.SelfAttention
+        parts = functional.linear(
+            _norm(own, hidden), _joined(attention.q, attention.k, attention.v)
+        )
+        query, key, value = parts.view(n, length, 3, attention.n_heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias.to(query), scale=1.0
+        )
+        hidden = hidden + attention.o(mixed.transpose(1, 2).flatten(start_dim=2))
+        hidden = hidden + _feed(feed, hidden, _gates(feed))
+    final: Tensor = stack.final_layer_norm(hidden)
+    return final
+
+
+def _joined(*layers: Any) -> Tensor:
+    """(sum of outputs, inputs) weights of linear layers, as of one."""
+    return torch.cat([layer.weight for layer in layers])
+
+
+def _gates(feed: Any) -> Tensor | None:
+    """Weights of gate and value of a feed-forward layer as of one; None where it has no gate."""
+    dense = feed.DenseReluDense
+    return _joined(dense.wi_0, dense.wi_1) if hasattr(dense, "wi_0") else None
+
+
+def _feed(feed: Any, hidden: Tensor, gates: Tensor | None) -> Tensor:
+    """A feed-forward layer behind its norm, with its `_gates`."""
+    dense, normed = feed.DenseReluDense, _norm(feed, hidden)
+    if gates is None:
+        plain: Tensor = dense(normed)
+        return plain
+    gate, value = functional.linear(normed, gates).chunk(2, dim=-1)
+    gated: Tensor = dense.wo(dense.act(gate) * value)
+    return gated
 
 
 class StaticDecoder:
@@ -164,8 +208,10 @@ class StaticDecoder:
         self.bias = self._bias(length, encoded)
         shape = (2, len(encoded) * self.heads, length, self.width)  # keys and values
         self.cache = [encoded.new_zeros(shape) for _ in self.stack.block]
-        self.cross = []
+        self.cross, self.joined = [], []
         for block in self.stack.block:
+            own = block.layer[0].SelfAttention
+            self.joined.append((_joined(own.q, own.k, own.v), _gates(block.layer[2])))
             attend = block.layer[1].EncDecAttention
             key, value = self._split(attend.k(encoded)), self._split(attend.v(encoded))
             self.cross.append((key.transpose(1, 2).contiguous(), value))
@@ -193,20 +239,21 @@ class StaticDecoder:
         """Append tokens (n, k); the last one's final hidden state (n, width), as logits need it."""
         first, last = self.length, self.length + tokens.shape[1]
         hidden = self.stack.embed_tokens(tokens)
-        for block, cache, cross in zip(self.stack.block, self.cache, self.cross, strict=True):
+        layers = zip(self.stack.block, self.cache, self.cross, self.joined, strict=True)
+        for block, cache, cross, (weights, gates) in layers:
             own, other, feed = block.layer
-            attention, normed = own.SelfAttention, _norm(own, hidden)
-            cache[0, :, first:last] = self._split(attention.k(normed))
-            cache[1, :, first:last] = self._split(attention.v(normed))
+            parts = functional.linear(_norm(own, hidden), weights)
+            parts = parts.view(*tokens.shape, 3, self.heads, self.width).permute(2, 0, 3, 1, 4)
+            parts = parts.reshape(3, -1, tokens.shape[1], self.width)
+            cache[:, :, first:last] = parts[1:]
             key, value = cache[:, :, :last]
             bias = self.bias[:, first:last, :last].repeat(len(tokens), 1, 1)
-            query = self._split(attention.q(normed))
-            mixed = self._attend(query, key.transpose(1, 2), value, bias)
-            hidden = hidden + attention.o(mixed)
+            mixed = self._attend(parts[0], key.transpose(1, 2), value, bias)
+            hidden = hidden + own.SelfAttention.o(mixed)
             attention = other.EncDecAttention
             query = self._split(attention.q(_norm(other, hidden)))
             hidden = hidden + attention.o(self._attend(query, *cross, self.hidden_mask))
-            hidden = hidden + feed.DenseReluDense(_norm(feed, hidden))
+            hidden = hidden + _feed(feed, hidden, gates)
         self.length = last
         final: Tensor = self.stack.final_layer_norm(hidden[:, -1]) * self.scale
         return final
