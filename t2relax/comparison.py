@@ -20,6 +20,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -123,7 +124,6 @@ class Comparison:
     def _run(self, name: str, args: argparse.Namespace) -> dict[str, Any]:
         """Train and decode."""
         arm = ARMS[name]
-        sys.stderr.write(f"{name}, seed {args.seed}\n")
         set_seed(args.seed)
         tokenizer, objective = arm.tokenizer(), Objective(**train.fields_of(args.loss, "--loss"))
         shape = train.fields_of(args.set, "--set")
@@ -137,8 +137,10 @@ class Comparison:
             train_dataset=PairDataset(self.pairs, Augmentation(), weights, args.seed, tokenizer),
             callbacks=[train.StopAfter(args.minutes)],
         )
+        sys.stderr.write(f"{name}, seed {args.seed}\n")
         began = time.monotonic()
-        trainer.train()
+        with redirect_stdout(sys.stderr):  # the trainer prints its log
+            trainer.train()
         minutes = (time.monotonic() - began) / 60
         columns = train.validate(model.eval(), self.val_pairs, tokenizer, arm.decode)
         return {
