@@ -210,6 +210,32 @@ def test_an_interrupted_comparison_goes_on_with_the_unfinished_run(archive, tmp_
     assert ran == ["digits"]
 
 
+@pytest.mark.slow
+def test_arms_of_a_seed_see_the_same_starts_in_the_same_order(archive, tmp_path, monkeypatch):
+    seen, proper = [], comparison.Augmentation.__call__
+
+    def logging(self, pair, rng):
+        changed = proper(self, pair, rng)
+        seen.append(write_cif(changed.initial))
+        return changed
+
+    monkeypatch.setattr(comparison.Augmentation, "__call__", logging)
+    more = ["--arms", f"{BASE},shallow-encoder,digits", "--seeds", "0", "--steps", "3"]
+    assert comparison.main(command(archive, tmp_path, *more)) == 0
+    count = len(seen) // 3
+    assert count >= 5
+    assert seen == seen[:count] * 3
+
+
+@pytest.mark.slow
+def test_a_run_out_of_time_says_how_far_it_came(archive, tmp_path):
+    more = ["--arms", "digits", "--seeds", "0", "--steps", "3", "--minutes", "0"]
+    assert comparison.main(command(archive, tmp_path, *more)) == 0
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert content["arms"]["digits"]["steps"] == [1]
+    assert content["arms"]["digits"]["difference"] == {}
+
+
 @pytest.mark.parametrize("more", [["--arms", "letters"], ["--data", "no.npz"], ["--set", "d_ff"]])
 def test_a_mistake_is_one_line_and_exit_2(archive, tmp_path, capsys, more):
     assert comparison.main(command(archive, tmp_path, *more)) == 2
