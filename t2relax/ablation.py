@@ -16,7 +16,6 @@ comparison have decided nothing. A finished run is DIR/runs/ARM-SEED.json and is
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -33,9 +32,10 @@ from benchmarks.core import UserError
 from t2relax import model as t5
 from t2relax import train_seq
 from t2relax.ablation_report import START, Outcome, write_report
-from t2relax.dataset import Pair, read_pairs
+from t2relax.dataset import read_pairs
 from t2relax.policy import Example, Policy, Settings, load_free, optimizer_of, updates
 from t2relax.reward import ESTIMATORS, Reward
+from t2relax.runs import composition, recorded, seeds
 
 ARMS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -108,15 +108,7 @@ class Ablation:
     def _outcome(self, arm: str, seed: int, settings: Settings) -> Outcome:
         path = self.folder / f"{arm}-{seed}.json"
         identity = {"settings": asdict(settings), **self.origin}
-        if path.is_file():
-            record = json.loads(path.read_text())
-            if record["identity"] != identity:
-                raise UserError(f"{path} is of other settings or data: give another --out")
-        else:
-            record = {"identity": identity, **self._run(f"{arm}, seed {seed}", settings)}
-            part = path.with_suffix(".new")
-            part.write_text(json.dumps(record) + "\n")
-            part.replace(path)
+        record = recorded(path, identity, lambda: self._run(f"{arm}, seed {seed}", settings))
         columns = {k: np.array(v, dtype=np.float64) for k, v in record["columns"].items()}
         return Outcome(arm, seed, record["steps"], columns)
 
@@ -139,14 +131,7 @@ class Ablation:
 
     def groups(self) -> list[str]:
         """The reduced composition of each example."""
-        return [_composition(example.pair) for example in self.examples]
-
-
-def _composition(pair: Pair) -> str:
-    numbers, counts = np.unique(pair.initial.numbers, return_counts=True)
-    return " ".join(
-        f"{z}:{n}" for z, n in zip(numbers, counts // np.gcd.reduce(counts), strict=True)
-    )
+        return [composition(example.pair) for example in self.examples]
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -162,7 +147,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("runs/ablation"))
     add("--init", type=Path, default=t5.CHECKPOINT, help="checkpoint")
     add("--start-steps", type=int, default=0, help="of token loss before the arms")
-    add("--seeds", type=_seeds, default=(0, 1, 2), help="of the runs of each arm, as 0,1,2")
+    add("--seeds", type=seeds, default=(0, 1, 2), help="of the runs of each arm, as 0,1,2")
     add("--steps", type=int, default=default.steps, help="of each run")
     add("--minutes", type=float, default=20.0, help="most time for the training of a run")
     add("--eval-size", type=int, default=256, help="validation pairs that are decoded")
@@ -174,10 +159,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.data, args.val = args.data or ["embedded"], args.val or ["embedded"]
     return args
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(sorted({int(seed) for seed in text.split(",")}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

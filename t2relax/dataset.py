@@ -180,6 +180,7 @@ class PairDataset:
         augmentation: how to change them; `NO_AUGMENTATION` for validation.
         weights: of each token of a target in the loss.
         seed: of the augmentation; every worker process of a loader draws its own stream.
+        tokenizer: of both texts; by default that of the checkpoints.
     """
 
     def __init__(
@@ -188,11 +189,12 @@ class PairDataset:
         augmentation: Augmentation,
         weights: Callable[[Template], NDArray[np.float32]],
         seed: int = 0,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self.pairs = pairs
         self.augmentation = augmentation
         self.weights = weights
-        self.tokenizer = Tokenizer()
+        self.tokenizer = tokenizer or Tokenizer()
         self.seed = seed
         self._rng: np.random.Generator | None = None
 

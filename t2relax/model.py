@@ -23,12 +23,15 @@ WEIGHTS = "model.safetensors"
 CODEC_FILE = "t2relax.json"
 
 
-def new_model(tokenizer: Tokenizer, seed: int = 0, **changes: Any) -> Student:
+def new_model(
+    tokenizer: Tokenizer, seed: int = 0, kind: type[Student] | None = None, **changes: Any
+) -> Student:
     """A T5 1.1 from scratch: a deep encoder, a shallow decoder, tokens as alike as what they mean.
 
     Args:
         tokenizer: gives the vocabulary.
         seed: of the tokens' initial vectors; the other weights follow torch's generator.
+        kind: a subclass with another loss.
         changes: fields of `T5Config` that differ, e.g. `num_layers=2`.
     """
     import torch
@@ -52,7 +55,7 @@ def new_model(tokenizer: Tokenizer, seed: int = 0, **changes: Any) -> Student:
         "eos_token_id": EOS_ID,
         "decoder_start_token_id": PAD_ID,
     }
-    model = Student(T5Config(**(settings | changes)))
+    model = (kind or Student)(T5Config(**(settings | changes)))
     vectors = initial_vectors(tokenizer, model.config.d_model, seed)
     with torch.no_grad():
         model.shared.weight.copy_(torch.from_numpy(vectors))

@@ -58,9 +58,9 @@ class Objective:
         """(length,) of each token of a target."""
         by_kind = {FORCED: self.forced, COARSE: self.position, FINE: self.rest}
         weights = np.array([by_kind[kind] for kind in grammar.kinds.tolist()], dtype=np.float32)
-        coarse = np.flatnonzero(grammar.kinds == COARSE)
-        weights[coarse[:4]] = self.cell
-        weights[coarse[4 : len(DELTA_TAGS)]] = self.angle
+        leading = grammar.leading
+        weights[leading[:4]] = self.cell
+        weights[leading[4 : len(DELTA_TAGS)]] = self.angle
         return weights
 
 

@@ -79,13 +79,24 @@ VOCABULARY: tuple[str, ...] = (
 PAD_ID, EOS_ID = 0, 1
 FORCED, COARSE, FINE = 0, 1, 2
 """Kinds of positions in a target: given by the input, leading digits, the other digits."""
+NUMBER = ((" +00.0", COARSE), ("00", FINE))
+"""The tokens of an unchanged number in a target, with their kinds."""
 
 
 class Tokenizer:
-    """Exact, greedy (longest match) tokenizer over `VOCABULARY`."""
+    """Exact, greedy (longest match) tokenizer.
 
-    def __init__(self, vocabulary: tuple[str, ...] = VOCABULARY) -> None:
-        self.vocabulary = vocabulary
+    Args:
+        vocabulary: token strings by id, `<pad>` and `</s>` first.
+        number: how that vocabulary spells an unchanged number in a target, with kinds.
+    """
+
+    def __init__(
+        self,
+        vocabulary: tuple[str, ...] = VOCABULARY,
+        number: tuple[tuple[str, int], ...] = NUMBER,
+    ) -> None:
+        self.vocabulary, self.number = vocabulary, number
         self._ids = {token: i for i, token in enumerate(vocabulary)}
         lengths: dict[str, set[int]] = {}
         for token in vocabulary[2:]:
@@ -136,7 +147,7 @@ class Tokenizer:
 class Template:
     """The target text of an input, as far as the input determines it.
 
-    Every number is two tokens, so the positions of all numbers are known beforehand, and
+    Every number has as many tokens, so the positions of all numbers are known beforehand, and
     everything else (keywords, species, labels, number of sites, `</s>`) is given.
     """
 
@@ -144,6 +155,13 @@ class Template:
     """(length,) the token at each position; at a free one, that of zero."""
     kinds: NDArray[np.int8]
     """(length,) FORCED, COARSE or FINE."""
+
+    @property
+    def leading(self) -> NDArray[np.intp]:
+        """(n_numbers, tokens) where the leading digits of each number are."""
+        coarse = np.flatnonzero(self.kinds == COARSE)
+        tokens = (coarse < np.argmax(self.kinds == FINE)).sum()
+        return coarse.reshape(-1, tokens)
 
     @property
     def moves(self) -> NDArray[np.bool_]:
@@ -155,7 +173,7 @@ class Template:
 
 def template(numbers: NDArray[np.int16], tokenizer: Tokenizer) -> Template:
     """The grammar of the target for sites of these atomic numbers, in order."""
-    number = [(" +00.0", COARSE), ("00", FINE)]
+    number = tokenizer.number
     pieces: list[tuple[str, int]] = [(f"data_delta\n{DELTA_TAGS[0]}", FORCED), *number]
     for tag in CELL_TAGS:
         pieces += [(f"\n{tag}", FORCED), *number]

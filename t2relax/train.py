@@ -15,12 +15,13 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
@@ -52,29 +53,43 @@ from t2relax.dataset import (
 from t2relax.generate import decode_constrained
 from t2relax.objective import Objective
 from t2relax.pretrained import average, from_pretrained
-from t2relax.tokens import Tokenizer, template
+from t2relax.tokens import Template, Tokenizer, template
+
+Decode = Callable[
+    [T5ForConditionalGeneration, Sequence[Sequence[int]], Sequence[Template]],
+    Sequence[NDArray[np.int64]],
+]
+"""Of sources and grammars as `decode_constrained`: (1, length) ids for each."""
 
 
 def validate(
-    model: T5ForConditionalGeneration, pairs: Sequence[Pair], batch_size: int = 256
-) -> dict[str, float]:
-    """Means over freely running, constrained decodes of `pairs`, by the reported definitions.
+    model: T5ForConditionalGeneration,
+    pairs: Sequence[Pair],
+    tokenizer: Tokenizer | None = None,
+    decode: Decode = decode_constrained,
+    batch_size: int = 256,
+) -> dict[str, NDArray[np.float64]]:
+    """(n_pairs,) errors of freely running, constrained decodes, by the reported definitions.
 
     A decode that is no cell takes the errors of predicting no change, and 0 in `adwt` and
     `strain_awt`. `score` is the mean of the latter two, as on the leaderboard.
     """
-    tokenizer = Tokenizer()
+    tokenizer = tokenizer or Tokenizer()
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].initial.numbers))
-    rows = []
+    rows: dict[int, dict[str, float]] = {}
     for first in range(0, len(order), batch_size):
-        batch = [pairs[i] for i in order[first : first + batch_size]]
-        sources = [encode_pair(pair, tokenizer)[0] for pair in batch]
-        templates = [template(pair.initial.numbers, tokenizer) for pair in batch]
-        decoded = decode_constrained(model, sources, templates)
-        texts = [tokenizer.decode(ids[0].tolist()) for ids in decoded]
-        rows += [_score(pair, text) for pair, text in zip(batch, texts, strict=True)]
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    return means | {"score": (means["adwt"] + means["strain_awt"]) / 2}
+        chosen = order[first : first + batch_size]
+        sources = [encode_pair(pairs[i], tokenizer)[0] for i in chosen]
+        templates = [template(pairs[i].initial.numbers, tokenizer) for i in chosen]
+        for i, ids in zip(chosen, decode(model, sources, templates), strict=True):
+            rows[i] = _score(pairs[i], tokenizer.decode(ids[0].tolist()))
+    columns = {name: np.array([rows[i][name] for i in range(len(rows))]) for name in rows[0]}
+    return columns | {"score": (columns["adwt"] + columns["strain_awt"]) / 2}
+
+
+def means(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """The mean of each column of `validate`."""
+    return {name: float(values.mean()) for name, values in columns.items()}
 
 
 def _score(pair: Pair, text: str) -> dict[str, float]:
@@ -196,7 +211,7 @@ class RelaxationTrainer(Trainer):
         """Decode the validation pairs and log their metrics."""
         self.model.eval()
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
-            found = validate(self.model, self.eval_dataset.pairs)
+            found = means(validate(self.model, self.eval_dataset.pairs))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -207,17 +222,18 @@ class RelaxationTrainer(Trainer):
 
 
 class StopAfter(TrainerCallback):
-    """Ends the training after a stated time; what was best so far is kept."""
+    """Ends the training after a stated time, validated where it is at all."""
 
     def __init__(self, minutes: float) -> None:
         self.deadline = time.monotonic() + 60 * minutes
 
     def on_step_end(
-        self, _: TrainingArguments, __: TrainerState, control: TrainerControl, **___: Any
+        self, args: TrainingArguments, _: TrainerState, control: TrainerControl, **__: Any
     ) -> None:
         """Evaluate, save and stop once the time is over."""
         if time.monotonic() > self.deadline:
-            control.should_evaluate = control.should_save = control.should_training_stop = True
+            control.should_training_stop = True
+            control.should_evaluate = control.should_save = args.do_eval
 
 
 INIT_HELP = (
@@ -260,8 +276,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def training_arguments(args: argparse.Namespace) -> TrainingArguments:
-    """Hugging Face's arguments for ours."""
+def training_arguments(args: argparse.Namespace, select: bool = True) -> TrainingArguments:
+    """Hugging Face's arguments for ours.
+
+    Args:
+        args: the parsed command line.
+        select: validate and save on the way, and end with the best weights, not the last.
+    """
+    when = "steps" if select else "no"
     return TrainingArguments(
         output_dir=str(args.out / "state"),
         max_steps=args.steps,
@@ -273,12 +295,12 @@ def training_arguments(args: argparse.Namespace) -> TrainingArguments:
         max_grad_norm=1.0,
         bf16=torch.cuda.is_available(),
         tf32=torch.cuda.is_available() or None,
-        eval_strategy="steps",
+        eval_strategy=when,
         eval_steps=args.eval_steps,
-        save_strategy="steps",
+        save_strategy=when,
         save_steps=args.eval_steps,
         save_total_limit=2,
-        load_best_model_at_end=True,
+        load_best_model_at_end=select,
         metric_for_best_model="eval_score",
         greater_is_better=True,
         logging_steps=100,
@@ -304,13 +326,13 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     if not pairs or not val_pairs:
         raise UserError("no pairs to train or to validate on")
     tokenizer = Tokenizer()
-    objective = Objective(**_fields(args.loss, "--loss"))
+    objective = Objective(**fields_of(args.loss, "--loss"))
     if args.init and args.set:
         raise UserError("--set shapes a new model; that of --init has its shape")
     if args.init:
         model = average([from_pretrained(name, tokenizer) for name in args.init])
     else:
-        model = t5.new_model(tokenizer, args.seed, **_fields(args.set, "--set"))
+        model = t5.new_model(tokenizer, args.seed, **fields_of(args.set, "--set"))
     model.set_objective(objective)
     model.config.use_cache = False
     trainer = RelaxationTrainer(
@@ -341,7 +363,7 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
         "best_step": trainer.state.best_global_step,
         "minutes": round((time.monotonic() - began) / 60, 1),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "validation": validate(trainer.model.eval(), val_pairs),
+        "validation": means(validate(trainer.model.eval(), val_pairs)),
     }
     (args.out / "history.json").write_text(json.dumps(trainer.state.log_history) + "\n")
     t5.save(trainer.model, tokenizer, args.out, record)
@@ -353,7 +375,8 @@ def start_of(init: str) -> str | dict[str, Any]:
     return t5.origin(Path(init)) if (Path(init) / t5.CODEC_FILE).is_file() else init
 
 
-def _fields(settings: Sequence[str], flag: str) -> dict[str, Any]:
+def fields_of(settings: Sequence[str], flag: str) -> dict[str, Any]:
+    """Values by field of `FIELD=VALUE`, each given after `flag`."""
     fields = {}
     for text in settings:
         name, separator, value = text.partition("=")

@@ -1,0 +1,62 @@
+"""What the studies of several trainings share: runs kept as they finish, and what they compare on.
+
+Of `python -m t2relax.ablation` and `python -m t2relax.comparison`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.core import UserError
+from t2relax.dataset import Pair
+
+
+def recorded(
+    path: Path, identity: Mapping[str, Any], run: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The record of a run: from its file, or of `run`, which is called where there is none.
+
+    Args:
+        path: of the file, written in one go.
+        identity: settings and data that the record depends on, as plain JSON values.
+        run: gives the record, as plain JSON values.
+
+    Raises:
+        UserError: the file is of another identity.
+    """
+    if path.is_file():
+        record: dict[str, Any] = json.loads(path.read_text())
+        if record["identity"] != identity:
+            raise UserError(f"{path} is of other settings or data: give another --out")
+    else:
+        record = {"identity": identity, **run()}
+        part = path.with_suffix(".new")
+        part.write_text(json.dumps(record) + "\n")
+        part.replace(path)
+    return record
+
+
+def composition(pair: Pair) -> str:
+    """The reduced composition, `11:1 17:1` for NaCl."""
+    numbers, counts = np.unique(pair.initial.numbers, return_counts=True)
+    return " ".join(
+        f"{z}:{n}" for z, n in zip(numbers, counts // np.gcd.reduce(counts), strict=True)
+    )
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Seeds of the command line, as 0,1,2."""
+    return tuple(sorted({int(seed) for seed in text.split(",")}))
+
+
+def positive(text: str) -> int:
+    """A whole number of the command line, from 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return int(text)
