@@ -2,6 +2,7 @@
 
 python -m leaderboard RUNS... --out DIR [--data PATH] [--readme README.md] [--check]
 python -m leaderboard RUNS... --strip DIR [--data PATH] [--functional NAME] [--unseen-in DATA]
+python -m leaderboard RUNS... --settings DIR [--data PATH]
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
     target.add_argument("--strip", type=Path, metavar="DIR", help=_STRIP)
+    target.add_argument("--settings", type=Path, metavar="DIR", help=_SETTINGS)
     add("--functional", metavar="NAME", help="with --strip: keep its samples only")
     add("--unseen-in", action="append", default=[], metavar="DATA", help=_UNSEEN)
     return parser
@@ -60,15 +62,20 @@ _END_MISSING = [str(policy) for policy in EndMissing]
 _README = "also write the tables between the <!-- leaderboard:NAME --> markers of this file"
 _UNSEEN = "with --strip: leave out the compositions of this training data; may be repeated"
 _STRIP = "instead copy the runs as scores without structures, to commit where the data are not ours"
+_SETTINGS = "instead write errors by DFT settings, and how far the functional moves the target"
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.out is None and (options.check or options.readme):
+        raise UserError("--check and --readme are about what --out DIR holds: give it")
     datasets = _load(options)
     if options.strip is not None:
         _strip(options, datasets)
         return 0
     if options.functional or options.unseen_in:
         raise UserError("--functional and --unseen-in choose what --strip DIR writes: give it")
+    if options.settings is not None:
+        return _settings(options, datasets)
     if options.check:
         different = stale(options.runs, options.out, datasets, readme=options.readme)
         for path in different:
@@ -80,6 +87,14 @@ def _run(options: argparse.Namespace) -> int:
     for board in published.boards:
         print(table(board))
     print("wrote " + ", ".join(map(str, published.files)))
+    return 0
+
+
+def _settings(options: argparse.Namespace, datasets: Sequence[Dataset]) -> int:
+    from leaderboard.settings import report
+
+    written = report(options.runs, options.settings, datasets, options.data)
+    print("wrote " + ", ".join(map(str, written)))
     return 0
 
 
