@@ -19,6 +19,7 @@ from benchmarks.data import frames, load
 from benchmarks.data.__main__ import main
 from benchmarks.data.convert import convert
 from benchmarks.data.converters.inputs import Options
+from leaderboard.settings.known import settings_of
 from tests.conftest import LEMAT_SCHEMA
 
 EV = 1.602176634e-19
@@ -450,6 +451,17 @@ def test_settings_of_an_archive_are_in_electronvolt(tmp_path, converted):
     [line] = settings(tmp_path)
     assert float(line["cutoff_ev"]) == 520
     assert json.loads(line["hubbard_u_ev"]) == {"Cl": 4.0}
+
+
+def test_settings_are_what_the_leaderboard_reads(tmp_path, converted):
+    tags = {"LDAU": True, "LDAUU": [5.0, 0.0], "LDAUJ": [1.0, 0.0], "ENCUT": 520.0}
+    converted({"vasprun.xml": vasprun(incar=tags), "a.extxyz": images()}, functional="pbe")
+    source = str(tmp_path / "out.parquet")
+    known = settings_of(load(source), [source])
+    assert known.to_numpy().tolist() == [
+        ["pbe", "VASP", "+U", "520"],
+        ["pbe", "unknown", "none stated", "unknown"],
+    ]
 
 
 # --- refused ------------------------------------------------------------------------------------

@@ -29,10 +29,11 @@ _INTRODUCTION: Final = (
 )
 _MOVES: Final = (
     "How far two relaxed structures of one material are apart, by the functions that score the "
-    "models, and beside it the models' mean errors on the same samples. Of a material the median "
-    "over its pairs, or samples, counts once; n is the number of materials. What two relaxations "
-    "with one functional are apart is not the functional's doing, but that of start, +U, cutoff, "
-    "k-points and convergence: it is the scale to read the others by."
+    "models, in the setting of the larger cell, and beside it the models' mean errors on the same "
+    "samples, in the setting of the input. Of a material the median over its pairs, or samples, "
+    "counts once; n is the number of materials. What two relaxations with one functional are apart "
+    "is not the functional's doing, but that of start, +U, cutoff, k-points and convergence: it is "
+    "the scale to read the others by."
 )
 
 
