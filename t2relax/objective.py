@@ -140,9 +140,10 @@ def _soft(values: Tensor, smoothing: float) -> Tensor:
 
     The value nearest above zero is left alone: it is what symmetry gives, and no estimate.
     """
+    exact = torch.eye(len(values)).to(values)
     if smoothing == 0:
-        return torch.eye(len(values))
+        return exact
     width = (smoothing * values.abs()).clamp(0.05, 0.5)[:, None]
     soft = torch.softmax(-(((values[:, None] - values) / width) ** 2) / 2, dim=-1)
-    soft[UNCHANGED] = torch.eye(len(values))[UNCHANGED]
+    soft[UNCHANGED] = exact[UNCHANGED]
     return soft
