@@ -20,10 +20,10 @@ from t2relax import model as t5
 from t2relax.codec import CodecError
 from t2relax.dataset import IGNORE, Augmentation, Pair, collate, encode_pair, pad
 from t2relax.generate import decode_free
+from t2relax.muon import MuonAdamW
 from t2relax.objective import Objective, Student
 from t2relax.reward import ESTIMATORS, FAILURE, Floats, Parts, Reward
 from t2relax.tokens import PAD_ID, TARGET_SIZE, Tokenizer, template
-from t2relax.train import MuonAdamW
 
 FREE: Final = Objective(forced=1.0, number=1.0)
 """The token loss of free texts: what a grammar would give, the model has to write itself."""

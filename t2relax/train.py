@@ -15,7 +15,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ from t2relax.dataset import (
     read_pairs,
 )
 from t2relax.generate import decode_constrained
+from t2relax.muon import MuonAdamW
 from t2relax.objective import Objective
 from t2relax.pretrained import average, from_pretrained
 from t2relax.tokens import Template, Tokenizer, template
@@ -114,50 +115,6 @@ def _errors(reference: Geometry, prediction: Geometry) -> dict[str, float]:
         "adwt": float((moved < DISPLACEMENT_GRID).mean()),
         "strain_awt": float((stretch < STRAIN_GRID).mean()),
     }
-
-
-VECTOR_RATE = 3.0
-"""Learning rate of tokens' vectors and of norms over that of the matrices."""
-
-
-class MuonAdamW(torch.optim.Optimizer):
-    """Muon (Jordan et al., 2024) for the matrices, AdamW for the tokens' vectors and all else.
-
-    Args:
-        named: the parameters by name.
-        rate: learning rate of the matrices.
-        decay: their weight decay.
-    """
-
-    def __init__(
-        self, named: Iterable[tuple[str, torch.nn.Parameter]], rate: float, decay: float
-    ) -> None:
-        matrices: list[torch.nn.Parameter] = []
-        others: list[torch.nn.Parameter] = []
-        for name, parameter in named:
-            table = name.endswith("shared.weight") or "relative_attention_bias" in name
-            (others if table or parameter.ndim != 2 else matrices).append(parameter)
-        self.parts = (
-            torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=VECTOR_RATE * rate, weight_decay=0.0, betas=(0.9, 0.98)),
-        )
-        super().__init__([group for part in self.parts for group in part.param_groups], {})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of both."""
-        for part in self.parts:
-            part.step(closure)  # type: ignore[no-untyped-call]
-
-    def state_dict(self) -> dict[str, Any]:
-        """States of both."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """States of both; the schedule finds their groups here again."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 class EvenSampler(Sampler[int]):
