@@ -35,7 +35,7 @@ from t2relax.ablation_report import START, Outcome, write_report
 from t2relax.dataset import read_pairs
 from t2relax.policy import Example, Policy, Settings, load_free, optimizer_of, updates
 from t2relax.reward import ESTIMATORS, Reward
-from t2relax.runs import composition, recorded, seeds
+from t2relax.runs import composition, recorded, seeds, status_of
 
 ARMS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -164,17 +164,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when the report was written, 2 for a user's mistake, 130 interrupted."""
     args = parse(argv)
-    try:
-        ablation = Ablation(args)
-        sentence = write_report(args.out, ablation.outcomes(), ablation.groups(), args.failure)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the same command goes on with the unfinished run\n")
-        return 130
-    sys.stdout.write(sentence + "\n")
-    return 0
+
+    def study() -> str:
+        run = Ablation(args)
+        return write_report(args.out, run.outcomes(), run.groups(), args.failure) + "\n"
+
+    return status_of(study)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from t2relax.dataset import Augmentation, PairDataset, collate, read_pairs
 from t2relax.digits import DigitStudent, decode_digits, digit_tokenizer
 from t2relax.generate import decode_constrained
 from t2relax.objective import Objective, Student
-from t2relax.runs import composition, positive, recorded, seeds
+from t2relax.runs import composition, positive, recorded, seeds, status_of
 from t2relax.tokens import Template, Tokenizer
 from t2relax.train_seq import subset
 
@@ -192,17 +192,12 @@ def _names(text: str) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when the report was written, 2 for a user's mistake, 130 interrupted."""
     args = parse(argv)
-    try:
-        comparison = Comparison(args)
-        table = write_report(args.out, comparison.records(), comparison.groups(), comparison.origin)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the same command goes on with the unfinished run\n")
-        return 130
-    sys.stdout.write(table)
-    return 0
+
+    def study() -> str:
+        run = Comparison(args)
+        return write_report(args.out, run.records(), run.groups(), run.origin)
+
+    return status_of(study)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.data.markdown import markdown_table
 from t2relax.ablation_report import Draws, Estimate
 from t2relax.reward import Floats
 
@@ -102,7 +103,7 @@ def _markdown(
     ]
     gaps = [[arm, *(_difference(row[k]) for k in TITLES)] for arm, row in apart.items()]
     text = (
-        f"{_table(heads, rows)}\n"
+        f"{markdown_table(heads, rows)}\n\n"
         f"{content['n_structures']} validation structures ({content['n_compositions']} "
         f"compositions), {content['n_pairs']} for training, {content['n_seeds']} seeds; the last "
         "weights of each run. Means over structures and seeds; brackets: lowest and highest seed. "
@@ -110,16 +111,11 @@ def _markdown(
     )
     if gaps:
         text += (
-            f"\nDifferences to {BASE}:\n\n{_table(['arm', *TITLES.values()], gaps)}\n"
+            f"\nDifferences to {BASE}:\n\n{markdown_table(['arm', *TITLES.values()], gaps)}\n\n"
             "Brackets: 95 % intervals of a bootstrap over compositions and, independently, seeds, "
             "with the same draws for all arms.\n"
         )
     return text
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cells) + " |\n" for cells in (heads, *rows)]
-    return "".join([lines[0], "|---" * len(heads) + "|\n", *lines[1:]])
 
 
 def _training(runs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,20 @@ def recorded(
         part.write_text(json.dumps(record) + "\n")
         part.replace(path)
     return record
+
+
+def status_of(study: Callable[[], str]) -> int:
+    """Print what a study found; 0, or 2 for a user's mistake, 130 interrupted, with a line."""
+    try:
+        found = study()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the same command goes on with the unfinished run\n")
+        return 130
+    sys.stdout.write(found)
+    return 0
 
 
 def composition(pair: Pair) -> str:
