@@ -29,13 +29,14 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.core import UserError
+from benchmarks.data.composition import reduced_composition
 from t2relax import model as t5
 from t2relax import train_seq
 from t2relax.ablation_report import START, Outcome, write_report
 from t2relax.dataset import read_pairs
 from t2relax.policy import Example, Policy, Settings, load_free, optimizer_of, updates
 from t2relax.reward import ESTIMATORS, Reward
-from t2relax.runs import composition, recorded, seeds, status_of
+from t2relax.runs import recorded, seeds, status_of
 
 ARMS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -131,7 +132,7 @@ class Ablation:
 
     def groups(self) -> list[str]:
         """The reduced composition of each example."""
-        return [composition(example.pair) for example in self.examples]
+        return [reduced_composition(example.pair.initial.numbers) for example in self.examples]
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""What the studies of several trainings share: runs kept as they finish, and what they compare on.
+"""What the studies of several trainings share: runs kept as they finish, endings, flags.
 
 Of `python -m t2relax.ablation` and `python -m t2relax.comparison`.
 """
@@ -12,10 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.core import UserError
-from t2relax.dataset import Pair
 
 
 def recorded(
@@ -55,14 +52,6 @@ def status_of(study: Callable[[], str]) -> int:
         return 130
     sys.stdout.write(found)
     return 0
-
-
-def composition(pair: Pair) -> str:
-    """The reduced composition, `11:1 17:1` for NaCl."""
-    numbers, counts = np.unique(pair.initial.numbers, return_counts=True)
-    return " ".join(
-        f"{z}:{n}" for z, n in zip(numbers, counts // np.gcd.reduce(counts), strict=True)
-    )
 
 
 def seeds(text: str) -> tuple[int, ...]:

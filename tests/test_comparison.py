@@ -220,7 +220,7 @@ def test_arms_of_a_seed_see_the_same_starts_in_the_same_order(archive, tmp_path,
         return changed
 
     monkeypatch.setattr(comparison.Augmentation, "__call__", logging)
-    more = ["--arms", f"{BASE},shallow-encoder,digits", "--seeds", "0", "--steps", "3"]
+    more = ["--arms", f"{BASE},deep-encoder,digits", "--seeds", "0", "--steps", "3"]
     assert comparison.main(command(archive, tmp_path, *more)) == 0
     count = len(seen) // 3
     assert count >= 5

@@ -12,7 +12,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+)
 
 from benchmarks.core import Geometry
 from benchmarks.data import load
@@ -65,6 +70,8 @@ def plainly(model, tokenizer, sources, templates):
             max_new_tokens=max(len(t.ids) for t in templates[batch]),
             do_sample=False,
             eos_token_id=None,
+            # made by itself it has as many layers as the encoder, which here has fewer
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             logits_processor=LogitsProcessorList(
                 [Grammar(templates[batch], tokenizer, model.lm_head.out_features)]
             ),
