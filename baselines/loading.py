@@ -71,13 +71,14 @@ def check_reference_energy(potential: Any, reference: Reference, name: str) -> N
         name: Of the model, for the message.
 
     Raises:
-        UserError: The energy is another one, or not finite.
+        UserError: The energy is another one, or not finite, or there is none.
     """
     from ase.build import bulk
 
     rocksalt = bulk("NaCl", "rocksalt", a=NACL)
     rocksalt.calc = potential
-    energy = float(rocksalt.get_potential_energy()) / len(rocksalt)
+    with one_line(f"{name} has no energy for NaCl"):
+        energy = float(rocksalt.get_potential_energy()) / len(rocksalt)
     if not (math.isfinite(energy) and reference.low <= energy <= reference.high):
         message = (
             f"{name} gives NaCl {energy:.4f} eV/atom, which is not within "
@@ -104,18 +105,30 @@ def intact(path: Path) -> Path:
 
 @contextlib.contextmanager
 def loading(path: Path) -> Iterator[None]:
-    """Load in silence; whatever a library raises over the file at `path` becomes one line.
+    """Load the file at `path` in silence; see `one_line`."""
+    with one_line(f"{path} cannot be loaded"), quiet():
+        yield
+
+
+@contextlib.contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Turn whatever a library raises over wrong weights into one line that begins with `what`.
 
     Raises:
-        UserError: The file cannot be loaded.
+        UserError: It raised.
     """
     try:
-        with quiet():
-            yield
+        yield
     except UNREADABLE as error:
-        first = (str(error).strip() or "no reason given").splitlines()[0]
-        message = f"{path} cannot be loaded ({type(error).__name__}: {first[:300]}): wrong weights?"
+        message = f"{what} ({_reason(error)}): wrong weights?"
         raise UserError(message) from error
+
+
+def _reason(error: Exception) -> str:
+    if "Weights only load failed" in str(error):  # torch goes on to say how to do so all the same
+        return "it holds more than tensors and plain data, and loading that could run any code"
+    first = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"{type(error).__name__}: {first[:300]}"
 
 
 @contextlib.contextmanager
