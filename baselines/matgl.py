@@ -80,15 +80,26 @@ def calculator(folder: Path, device: str = "cpu") -> Any:
         UserError: The files hold none, one of an older matgl, or name classes of other packages.
     """
     with loading(folder):
-        # an older version loads with a mere warning, and gives wrong energies
-        warnings.filterwarnings("error", "Incompatible model version", UserWarning)
-        from matgl.apps.pes import Potential
         from matgl.ext.ase import PESCalculator
 
         _refuse_foreign(folder)
-        potential = Potential.load({name: folder / name for name in FILES}).to(device).eval()
         # its default, GPa, is not ASE's unit
-        return PESCalculator(potential, stress_unit="eV/A3", use_voigt=True)
+        return PESCalculator(_load(folder).to(device).eval(), stress_unit="eV/A3", use_voigt=True)
+
+
+def _load(folder: Path) -> Any:
+    from matgl.apps.pes import Potential
+
+    # of an older version it only warns, and the energies are wrong
+    warnings.filterwarnings("error", "Incompatible model version", UserWarning)
+    try:
+        return Potential.load({name: folder / name for name in FILES})
+    except UserWarning as error:
+        message = (
+            f"{folder} was written by an older matgl, and its weights give wrong energies in this "
+            "one: get newer ones, or train again"
+        )
+        raise UserError(message) from error
 
 
 def _refuse_foreign(folder: Path) -> None:

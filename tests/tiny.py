@@ -49,7 +49,6 @@ def chgnet(path):
 
 def mace(path, energy=ENERGY):
     """A pickled model, as mace-torch publishes them."""
-    import mace.calculators  # before e3nn, whose own constants torch would not load otherwise
     import torch
     from ase.data import atomic_numbers
     from e3nn import o3
