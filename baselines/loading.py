@@ -32,7 +32,6 @@ UNREADABLE = (
     RuntimeError,
     TypeError,
     ValueError,
-    Warning,
     pickle.UnpicklingError,
 )
 """What libraries raise over a file that is not what they take it for."""
