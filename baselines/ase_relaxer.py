@@ -19,10 +19,8 @@ from ase.optimize import FIRE
 from numpy.typing import NDArray
 from pymatgen.core import Element, Structure
 
+from baselines.explosion import contact, exploded
 from benchmarks.core import GPA, Geometry, Relaxed, Status, UserError
-
-VOLUME_RATIO = (0.25, 4.0)
-"""A cell that leaves this range against its start has exploded or collapsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +106,12 @@ class AseRelaxer:
     def _unsupported(self, structure: Structure) -> str | None:
         if not structure.is_ordered:
             return "partially occupied sites"
-        if self.elements is None:
-            return None
-        unknown = sorted({site.specie.Z for site in structure} - self.elements)
-        names = ", ".join(Element.from_Z(z).symbol for z in unknown)
-        return f"no parameters for {names}" if unknown else None
+        elements = {site.specie.Z for site in structure}
+        if self.elements is not None and not elements <= self.elements:
+            unknown = sorted(elements - self.elements)
+            return f"no parameters for {', '.join(Element.from_Z(z).symbol for z in unknown)}"
+        distance = contact(structure.lattice.matrix, structure.cart_coords)
+        return None if distance is None else f"two atoms {distance:.2f} Å apart in the input"
 
     def _descend(self, atoms: Atoms, start: Geometry) -> Relaxed:
         """Step until converged, out of steps, or exploded."""
@@ -125,10 +124,10 @@ class AseRelaxer:
             if converged or n_steps == self.max_steps:
                 break
             optimizer.step()
-            ratio = np.linalg.det(atoms.cell.array) / np.linalg.det(start.lattice)
             # before the next evaluation: neighbour lists of a collapsed cell fill the memory
-            if not VOLUME_RATIO[0] < ratio < VOLUME_RATIO[1]:
-                return _invalid(atoms, start, n_steps, f"volume changed by a factor of {ratio:.3g}")
+            reason = exploded(start.lattice, atoms.cell.array, atoms.positions)
+            if reason is not None:
+                return _invalid(atoms, start, n_steps, reason)
         return Relaxed(
             status=Status.OK if converged else Status.UNCONVERGED,
             structure=_geometry(atoms, start, n_steps).structure(),

@@ -1,79 +1,118 @@
-"""CHGNet 0.3.0, from the weights in its wheel (Deng et al., Nat. Mach. Intell. 5, 1031 (2023))."""
+"""CHGNet, from the weights in its wheel (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)), or yours.
+
+0.3.0 is the published default, 0.2.0 that of the paper, and r2scan was fine-tuned on MP-r2SCAN
+(Huang et al., npj Comput. Mater. (2025), as its card in the wheel says). All are read without
+running code from the file (`weights_only`).
+"""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from baselines.ase_relaxer import AseRelaxer
+from baselines.loading import Reference, check_reference_energy, intact, loading, measured
 from benchmarks.core import UserError
 
-VERSION = "0.3.0"
-FILE = f"pretrained/{VERSION}/chgnet_0.3.0_e29f68s314m37.pth.tar"
 ELEMENTS = frozenset(range(1, 95)) - set(range(84, 89))
 """The 89 elements of MPtrj: H to Pu without Po, At, Rn, Fr, Ra."""
-NACL_ENERGY = -3.6664
-"""Energy of rocksalt with a = 5.64 Å, measured with these weights [eV/atom]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One set of weights in the wheel."""
+
+    file: str
+    """Under `chgnet/pretrained`."""
+    version: str
+    """CHGNet's own name for it."""
+    reference: Reference
+    elements: frozenset[int] = ELEMENTS
+
+
+PUBLISHED: Mapping[str, Published] = {
+    "chgnet": Published("0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar", "0.3.0", measured(-3.6664)),
+    "chgnet-0.2.0": Published(
+        "0.2.0/chgnet_0.2.0_e30f77s348m32.pth.tar", "0.2.0", measured(-3.6866)
+    ),
+    "chgnet-r2scan": Published(
+        "r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
+        "r2scan",
+        measured(-6.8687),
+        ELEMENTS - {70},  # no atomic energy of Yb was fitted
+    ),
+}
 
 
 class CHGNet(AseRelaxer):
-    """CHGNet through ASE. Its energies are Materials Project's corrected ones, in float32.
+    """CHGNet through ASE, in float32; of 0.2.0 and 0.3.0 the energies are MP's corrected ones.
 
     Args:
+        model: A name in `PUBLISHED`, or the path of a checkpoint of CHGNet's trainer.
         device: `cpu` or `cuda`.
         fmax: Largest norm of a force [eV/Å].
         max_steps: Steps after which a structure is `unconverged`.
-    """
-
-    def __init__(self, *, device: str = "cpu", fmax: float = 0.05, max_steps: int = 500) -> None:
-        potential = calculator(device)
-        check_reference_energy(potential)
-        super().__init__(potential, elements=ELEMENTS, fmax=fmax, max_steps=max_steps)
-
-
-def weights(*, offline: bool = False) -> Path:  # noqa: ARG001  # the wheel holds them: never online
-    """The file of the weights, without importing torch.
 
     Raises:
-        UserError: If the package or the file in it is missing.
+        UserError: The checkpoint is not there, is something else, or gives wrong energies.
     """
+
+    def __init__(
+        self,
+        model: str = "chgnet",
+        *,
+        device: str = "cpu",
+        fmax: float = 0.05,
+        max_steps: int = 500,
+    ) -> None:
+        known = PUBLISHED.get(model)
+        potential = calculator(weights(model), device, version=known.version if known else None)
+        if known:
+            check_reference_energy(potential, known.reference, model)
+        elements = known.elements if known else ELEMENTS
+        super().__init__(potential, elements=elements, fmax=fmax, max_steps=max_steps)
+
+
+def weights(model: str = "chgnet") -> Path:
+    """The file of the weights, without importing torch; nothing is ever downloaded.
+
+    Raises:
+        UserError: If the package or the file is missing, or the file breaks off.
+    """
+    if model not in PUBLISHED:
+        return intact(Path(model))
     spec = importlib.util.find_spec("chgnet")
-    path = Path(spec.origin).parent / FILE if spec and spec.origin else None
+    file = f"pretrained/{PUBLISHED[model].file}"
+    path = Path(spec.origin).parent / file if spec and spec.origin else None
     if path is None or not path.is_file():
-        message = f"CHGNet's weights ({FILE}) are not there: pip install 'chgnet>=0.4.2'"
+        message = f"CHGNet's weights ({file}) are not there: pip install 'chgnet>=0.4.2'"
         raise UserError(message)
-    return path
+    return intact(path)
 
 
-def calculator(device: str = "cpu") -> Any:
-    """A CHGNet calculator: energy eV, forces eV/Å, stress eV/Å^3 (its GPa converted by itself)."""
-    from chgnet.model.dynamics import CHGNetCalculator
-    from chgnet.model.model import CHGNet as Model
+def calculator(path: Path, device: str = "cpu", *, version: str | None = None) -> Any:
+    """A CHGNet calculator: energy eV, forces eV/Å, stress eV/Å^3 (its GPa converted by itself).
 
-    # both announce themselves on stdout
-    with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
-        model = Model.load(
-            model_name=VERSION, use_device=device, check_cuda_mem=False, verbose=False
-        )
-        # an atom without neighbours within 6 Å has its atomic energy and no force; no need to say
-        # so at every step
-        return CHGNetCalculator(model, use_device=device, on_isolated_atoms="ignore")
-
-
-def check_reference_energy(potential: Any) -> None:
-    """Make sure that these weights are these weights: loaders have failed in silence elsewhere.
+    Args:
+        path: The checkpoint.
+        device: `cpu` or `cuda`.
+        version: CHGNet's name for published weights.
 
     Raises:
-        RuntimeError: If rocksalt has another energy than when the code was written.
+        UserError: The file holds no CHGNet, or more than tensors and plain data.
     """
-    from ase.build import bulk
+    with loading(path):
+        import torch
+        from chgnet.model.dynamics import CHGNetCalculator
+        from chgnet.model.model import CHGNet as Model
 
-    rocksalt = bulk("NaCl", "rocksalt", a=5.64)
-    rocksalt.calc = potential
-    energy = float(rocksalt.get_potential_energy()) / len(rocksalt)
-    if abs(energy - NACL_ENERGY) > 1e-3:
-        message = f"CHGNet gives NaCl {energy:.4f} eV/atom instead of {NACL_ENERGY}: wrong weights"
-        raise RuntimeError(message)
+        saved = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        # as CHGNet.load has it, which would read full pickles
+        told = {"mlp_out_bias": version == "0.2.0", "version": version} if version else {}
+        model = Model.from_dict(saved, **told)
+        # an atom without neighbours has its atomic energy and no force; no need to say so at every
+        # step
+        return CHGNetCalculator(model, use_device=device, on_isolated_atoms="ignore")

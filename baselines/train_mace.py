@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from baselines import mace
+from baselines.loading import quiet
 from benchmarks.core import UserError
 from benchmarks.data import Frame, frames
 from benchmarks.data.sources import split_names
@@ -128,7 +129,7 @@ def _run_trainer(
     arguments += ["--error_table", "PerAtomRMSEstressvirials", "--plot", "False"]
     for name, value in settings.items():
         arguments += [f"--{name}", value] if value else [f"--{name}"]
-    with mace.quiet():
+    with quiet():
         from mace.cli.run_train import run
         from mace.tools import build_default_arg_parser
     with contextlib.redirect_stdout(sys.stderr):  # where progress belongs

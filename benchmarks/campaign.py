@@ -81,6 +81,7 @@ class Plan:
         """What is known of the model's run before it begins."""
         return {
             "licence": self.spec.licence,
+            "functional": self.spec.functional,
             "training_data": list(self.spec.training_data),
             "threads": threads(),
             "started": now(),

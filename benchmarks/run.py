@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.core import EndMissing, UserError
-from benchmarks.registry import MODELS, ModelSpec, find_weights, require, resolve_all
+from benchmarks.own import FORMS, installed
+from benchmarks.registry import find_weights, require, resolve_all
+from benchmarks.specs import MODELS, ModelSpec
 
 if TYPE_CHECKING:
     from benchmarks.campaign import Campaign, Plan
@@ -52,8 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.run",
         description="Relax held-out structures and print the leaderboard.",
-        epilog="A model is a name of --list-models, A+B (B starts from A's structure), "
-        "LABEL=t5:PATH, LABEL=mace:PATH or LABEL=ase:package.module:factory.",
+        epilog=f"A model is a name of --list-models, A+B (B starts from A's structure), {FORMS}.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -98,9 +99,11 @@ def _positive(text: str) -> float:
 
 
 def _model_list() -> str:
-    rows = [("name", "track", "needs", "what it is")]
-    rows += [(s.name, s.track, f"[{s.extra}]" if s.extra else "", s.label) for s in MODELS.values()]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    rows = [("name", "track", "functional", "needs", "what it is")]
+    for s in (*MODELS.values(), *installed().values()):
+        needs = f"[{s.extra}]" if s.extra else ""
+        rows.append((s.name, s.track, s.functional or "", needs, s.label))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     lines = ("  ".join(c.ljust(w) for c, w in zip(row, (*widths, 0), strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 

@@ -118,10 +118,7 @@ def notes(board: Board) -> list[str]:
     about = DATASET_NOTES.get(str(board.dataset["name"]).split("/")[0])
     quarantined = board.dataset["quarantined"]
     left_out = ", ".join(f"{count} {reason}" for reason, count in quarantined.items())
-    models = "; ".join(
-        f"{row.model} ({row.label}): {', '.join(row.training_data) or 'nothing'}"
-        for row in board.rows
-    )
+    models = "; ".join(f"{row.model} ({row.label}): {_trained_on(row)}" for row in board.rows)
     listed = [
         *([about] if about else []),
         *([f"Samples left out by the audit: {left_out}."] if left_out else []),
@@ -132,6 +129,11 @@ def notes(board: Board) -> list[str]:
         *_weights(board),
     ]
     return [" ".join(note.split()) for note in listed]
+
+
+def _trained_on(row: Row) -> str:
+    data = ", ".join(row.training_data) or "nothing"
+    return f"{data} [{row.functional}]" if row.functional else data
 
 
 def _weights(board: Board) -> list[str]:
@@ -213,6 +215,7 @@ def _row(row: Row) -> dict[str, Any]:
         "weights": row.weights,
         "weights_sha256": row.weights_sha256,
         "training_data": list(row.training_data),
+        **({"functional": row.functional} if row.functional else {}),
         "n_samples": row.n_samples,
         "coverage": dict(row.coverage),
         "score": row.metrics[RANKED_BY].value,

@@ -55,6 +55,8 @@ class Row:
     weights: str | None
     weights_sha256: str | None
     training_data: tuple[str, ...]
+    functional: str | None = None
+    """Of the DFT that it learned from; None where of none, or where the run does not say."""
     n_samples: int
     coverage: Mapping[str, int]
     """Outcomes by status; with repeats each counts."""
@@ -266,6 +268,7 @@ def _about(run: Run) -> dict[str, Any]:
         "weights": run.identity.get("weights"),
         "weights_sha256": run.identity.get("weights_sha256"),
         "training_data": tuple(run.provenance.get("training_data", ())),
+        "functional": run.provenance.get("functional"),
     }
 
 

@@ -330,6 +330,18 @@ def test_the_clean_part_is_what_the_model_cannot_have_seen(tmp_path, toy, traini
     assert (f"  {part.value:.3f} ({clean})  " if clean else "  —  ") in table(found)
 
 
+def test_the_functional_of_a_model_is_told_where_its_run_knows_it(tmp_path, toy):
+    about = {"training_data": ["MatPES"], "functional": "r2SCAN"}
+    new = write(tmp_path, "new", failing(Status.ERROR), toy, **about)
+    old = write(tmp_path, "old", failing(Status.ERROR), toy)
+    runs = [read_run(new), read_run(old)]
+    found = board(runs, [scores(run, toy) for run in runs], replicates=50)
+    assert "new (NEW): MatPES [r2SCAN]" in markdown(found)
+    assert "old (OLD): nothing." in markdown(found) or "old (OLD): nothing;" in markdown(found)
+    told = {row["model"]: row.get("functional") for row in json.loads(to_json(found))["rows"]}
+    assert told == {"new": "r2SCAN", "old": None}
+
+
 def test_slices_show_where_a_model_fails():
     about = {
         "sample_id": list("abcd"), "group": list("abcd"), "functional": ["pbe"] * 4,

@@ -6,9 +6,11 @@ import sys
 import pytest
 
 from benchmarks.core import UserError
+from benchmarks.own import FORMS, installed
 from benchmarks.registry import MODELS, find_weights, import_target, require, resolve, resolve_all
+from benchmarks.run import main
 
-HEAVY = ("torch", "pymatgen", "transformers", "chgnet", "mace", "pandas", "pyarrow", "sklearn")
+HEAVY = ("torch", "pymatgen", "transformers", "chgnet", "mace", "matgl", "pandas", "pyarrow")
 
 
 def test_the_models_of_the_first_board_are_there():
@@ -23,10 +25,18 @@ def test_the_models_of_the_first_board_are_there():
         "t5-best8",
         "t5-equal",
         "chgnet",
+        "chgnet-0.2.0",
+        "chgnet-r2scan",
         "mace",
         "mace-mp-0",
+        "mace-mp-0-small",
+        "mace-mp-0-large",
         "mace-mpa-0",
         "mace-omat-0",
+        "m3gnet-matpes-pbe",
+        "tensornet-matpes-pbe",
+        "m3gnet-matpes-r2scan",
+        "tensornet-matpes-r2scan",
     ]
 
 
@@ -57,7 +67,7 @@ def test_an_entry_names_a_class_that_exists(spec):
         ("my=mace:m", "m is a pickle, which can run any code: add --trust if you trust it"),
         (
             "my=gap:x",
-            "'my=gap:x': write LABEL=t5:PATH, LABEL=mace:PATH or LABEL=ase:package.module:factory",
+            f"'my=gap:x': write {FORMS}",
         ),
     ],
 )
@@ -85,11 +95,56 @@ def test_a_hybrid_needs_what_its_parts_need():
     assert hybrid.requires == ("torch", "transformers", "safetensors", "chgnet")
     assert hybrid.extra == "chgnet,t5"
     assert hybrid.batch_size == 1
+    assert hybrid.functional == "PBE(+U)"
     assert hybrid.training_data == (
         "substitution/train",
         "embedded/train",
         "MPtrj (Materials Project)",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "functional"),
+    [
+        ("identity", None),
+        ("t5", "PBE(+U)"),
+        ("t5-equal", "PBE"),
+        ("mace-mpa-0", "PBE(+U)"),
+        ("tensornet-matpes-pbe", "PBE"),
+        ("chgnet-r2scan", "r2SCAN"),
+        ("t5+m3gnet-matpes-r2scan", "PBE(+U) + r2SCAN"),
+        ("identity+chgnet", "PBE(+U)"),
+        ("z=ase:a.b:c", "not stated"),
+    ],
+)
+def test_every_model_says_what_dft_it_learned_from(name, functional):
+    assert resolve(name).functional == functional
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """An installed package whose modules cannot be imported, with three entry points."""
+    info = tmp_path / "gap_zoo-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gap-zoo\nVersion: 1.2\n")
+    points = ("gap-si = gap_zoo:si", "t5 = gap_zoo:t5", "a/b = gap_zoo:ab")
+    (info / "entry_points.txt").write_text("\n".join(["[t2relax_bench.models]", *points]))
+    (tmp_path / "gap_zoo.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_package_brings_a_model_of_its_own(plugin, capsys):
+    assert list(installed()) == ["gap-si"]  # the registry's names stay its own
+    assert main(["--list-models"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "gap-si"
+    spec = resolve("gap-si")
+    assert (spec.kwargs, spec.label) == ({"calculator": "gap_zoo:si"}, "gap-si (gap-zoo 1.2)")
+    assert spec.requires == ("gap_zoo",)
+    assert spec.training_data == ("not stated",)
+    require(spec)
+    assert resolve("t5+gap-si").name == "t5+gap-si"
+    with pytest.raises(UserError, match=r"did you mean gap-si\?"):
+        resolve("gap-s")
 
 
 def test_own_models(tmp_path):

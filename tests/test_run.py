@@ -62,6 +62,7 @@ def test_a_run_leaves_records_and_a_board(data, tmp_path, capsys):
     assert facts["n_samples"] == N
     assert facts["aborted"] is None
     assert facts["threads"] == 1
+    assert facts["functional"] is None
     assert facts["redistributable"] is False
     assert [q["sample_id"] for q in facts["quarantined"]] == ["mp-99-0-pbe"]
     assert facts["command"].startswith("python -m benchmarks.run --models volume-scaling --data ")

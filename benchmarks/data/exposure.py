@@ -45,11 +45,31 @@ DATABASES: Final = _MP | _AGM | {"oqmd", "wbm", "gpaw"}
 """Prefixes of ids that tell where a relaxation is from: Materials Project, Alexandria, OQMD, WBM
 and this project's own."""
 TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
-    "MPtrj (Materials Project)": TrainingSet(_MP, ("CHGNet 0.3.0", "MACE-MP-0", "MACE-MPA-0")),
+    "MPtrj (Materials Project)": TrainingSet(
+        _MP,
+        (
+            "CHGNet 0.3.0",
+            "CHGNet 0.2.0",
+            "CHGNet r2SCAN",
+            "MACE-MP-0",
+            "MACE-MP-0 small",
+            "MACE-MP-0 large",
+            "MACE-MPA-0",
+        ),
+    ),
+    "MP-r2SCAN (Materials Project)": TrainingSet(_MP, ("CHGNet r2SCAN",)),
     "sAlex (Alexandria)": TrainingSet(_AGM, ("MACE-MPA-0",)),
     "OMat24": TrainingSet(_AGM, ("MACE-OMAT-0",)),
     "MPF.2021.2.8 (Materials Project)": TrainingSet(_MP, ("M3GNet",)),
-    "MatPES (Materials Project)": TrainingSet(_MP, ("M3GNet MatPES", "TensorNet MatPES")),
+    "MatPES (Materials Project)": TrainingSet(
+        _MP,
+        (
+            "M3GNet MatPES-PBE",
+            "TensorNet MatPES-PBE",
+            "M3GNet MatPES-r2SCAN",
+            "TensorNet MatPES-r2SCAN",
+        ),
+    ),
     "Materials Project bond lengths": TrainingSet(_MP),
     "substitution/train": TrainingSet(_MP | _AGM | {"oqmd", "wbm"}, ours=True),
     "embedded/train": TrainingSet(frozenset({"gpaw"}), ours=True),
