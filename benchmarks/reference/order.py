@@ -1,0 +1,70 @@
+"""Cheap structures first, and of every kind some early, so that a part of a list is of use."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
+
+import numpy as np
+
+from benchmarks.core import Geometry
+from benchmarks.reference.records import Start
+from benchmarks.reference.settings import Settings
+from benchmarks.symmetry import symmetry_dataset
+
+_SYMPREC = 1e-4
+"""Å; what a calculation of the start can make use of."""
+
+
+def useful(starts: Iterable[Start]) -> list[Start]:
+    """The starts in an order of which any beginning is a mixture.
+
+    Each kind of start (the name up to the first `-`) queues by cost, its later ones moved back;
+    structures whose atoms can move in their symmetry and others take turns.
+    """
+    ranked = _ranked(sorted(starts, key=lambda start: (cost(start), start.name)))
+    free = [start for start in ranked if internal_freedom(start.geometry)]
+    fixed = [start for start in ranked if not internal_freedom(start.geometry)]
+    turns = chain.from_iterable(zip_longest(free, fixed))
+    return [start for start in turns if start is not None]
+
+
+def _ranked(by_cost: Sequence[Start]) -> list[Start]:
+    seen: Counter[str] = Counter()
+    keys: dict[str, float] = {}
+    for start in by_cost:
+        kind = start.name.partition("-")[0]
+        seen[kind] += 1
+        keys[start.name] = cost(start) * seen[kind]
+    return sorted(by_cost, key=lambda start: (keys[start.name], start.name))
+
+
+def cost(start: Start) -> float:
+    """What one step of a relaxation costs, up to a factor.
+
+    The number of k-points falls with the volume as that of plane waves grows, so that what is left
+    is the cutoff, the square of the electrons, and the symmetry.
+    """
+    found = symmetry_dataset(start.geometry, _SYMPREC)
+    operations = len(found.operations) if found else 1
+    waves = float(Settings().cutoff(start.symbols) ** 1.5)
+    return waves * len(start.symbols) ** 2 / operations
+
+
+def internal_freedom(geometry: Geometry) -> int:
+    """How many coordinates of the sites the symmetry leaves free, translations apart.
+
+    The number of displacements that every operation maps onto themselves: the mean over the
+    operations of (sites that stay - 1) times the trace of the rotation.
+    """
+    found = symmetry_dataset(geometry, _SYMPREC)
+    if found is None:
+        return 3 * len(geometry.numbers) - 3
+    turned = np.array(found.operations.rotations)
+    moved = np.array(found.operations.translations)
+    images = np.einsum("oij,sj->osi", turned, geometry.frac_coords) + moved[:, None]
+    apart = images - geometry.frac_coords
+    distances = np.linalg.norm((apart - apart.round()) @ geometry.lattice, axis=2)
+    stay = (distances < 10 * _SYMPREC).sum(axis=1)
+    return int(np.rint(np.mean((stay - 1) * np.trace(turned, axis1=1, axis2=2))))
