@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.data import Dataset, load
+from benchmarks.core import Geometry
+from benchmarks.data import load
 from benchmarks.data.markdown import markdown_table
 from benchmarks.data.whole import whole
 from benchmarks.reference.catalogue import starts as version_2
@@ -22,6 +23,7 @@ from benchmarks.reference.settings import Settings
 TOLERANCE: Final = 0.005
 """Å; how well a, b, c of version 1 should come out again."""
 SPLITS: Final = ("train", "val", "test")
+_PREFIX: Final = "gpaw-"
 CONVERGENCE: Final = (
     "gpaw-A-fcc-Al-fcc-0-pbe",
     "gpaw-A-bcc-Na-bcc-0-pbe",
@@ -60,28 +62,21 @@ def tight(settings: Settings) -> Settings:
 
 def embedded_starts(n: int) -> list[Start]:
     """First frames of N entries of version 1, named by their ids, cheap ones and a mixture."""
-    starts = [
-        Start(name, dataset.geometries(i)[0])
-        for dataset in _version_1()
-        for i, name in enumerate(dataset.ids)
-    ]
-    return _by_kind(starts)[:n]
+    starts = [Start(name.removeprefix(_PREFIX), pair[0]) for name, pair in _version_1().items()]
+    return [start._replace(name=_PREFIX + start.name) for start in useful(starts)[:n]]
 
 
 def convergence_starts() -> list[Start]:
     """Starts of `CONVERGENCE`: of version 1, and of the list of version 2."""
-    known = {start.name: start for start in (*embedded_starts(10**6), *version_2())}
-    return [known[name] for name in CONVERGENCE]
+    first = {name: pair[0] for name, pair in _version_1().items()}
+    known = first | {start.name: start.geometry for start in version_2()}
+    return [Start(name, known[name]) for name in CONVERGENCE]
 
 
 def against_embedded(records: Sequence[Record]) -> list[Difference]:
     """Ends of the records against those of version 1, whose ids are their names."""
-    ends = {
-        name: dataset.geometries(i)[1].lattice
-        for dataset in _version_1()
-        for i, name in enumerate(dataset.ids)
-    }
-    return [_difference(record, ends[record.name]) for record in records]
+    pairs = _version_1()
+    return [_difference(record, pairs[record.name][1].lattice) for record in records]
 
 
 def against(records: Sequence[Record], better: Mapping[str, Record]) -> list[Difference]:
@@ -117,15 +112,10 @@ def write(path: Path, text: str, differences: Sequence[Difference]) -> None:
         partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def _version_1() -> list[Dataset]:
-    return [load("embedded", split=split) for split in SPLITS]
-
-
-def _by_kind(starts: Sequence[Start]) -> list[Start]:
-    """In a useful order; the ids of version 1 begin with `gpaw-`."""
-    prefix = "gpaw-"
-    plain = [start._replace(name=start.name.removeprefix(prefix)) for start in starts]
-    return [start._replace(name=prefix + start.name) for start in useful(plain)]
+def _version_1() -> dict[str, tuple[Geometry, Geometry]]:
+    """First and last geometries of all splits by id."""
+    sets = [load("embedded", split=split) for split in SPLITS]
+    return {name: each.geometries(i) for each in sets for i, name in enumerate(each.ids)}
 
 
 def _difference(record: Record, lattice: NDArray[np.float64] | None) -> Difference:

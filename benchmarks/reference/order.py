@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, zip_longest
 
 import numpy as np
@@ -17,27 +17,24 @@ _SYMPREC = 1e-4
 """Å; what a calculation of the start can make use of."""
 
 
-def useful(starts: Iterable[Start]) -> list[Start]:
+def useful(starts: Sequence[Start]) -> list[Start]:
     """The starts in an order of which any beginning is a mixture.
 
     Each kind of start (the name up to the first `-`) queues by cost, its later ones moved back;
     structures whose atoms can move in their symmetry and others take turns.
     """
-    ranked = _ranked(sorted(starts, key=lambda start: (cost(start), start.name)))
-    free = [start for start in ranked if internal_freedom(start.geometry)]
-    fixed = [start for start in ranked if not internal_freedom(start.geometry)]
-    turns = chain.from_iterable(zip_longest(free, fixed))
-    return [start for start in turns if start is not None]
-
-
-def _ranked(by_cost: Sequence[Start]) -> list[Start]:
+    costs = {start.name: cost(start) for start in starts}
+    by_cost = sorted(starts, key=lambda start: (costs[start.name], start.name))
     seen: Counter[str] = Counter()
-    keys: dict[str, float] = {}
     for start in by_cost:
         kind = start.name.partition("-")[0]
         seen[kind] += 1
-        keys[start.name] = cost(start) * seen[kind]
-    return sorted(by_cost, key=lambda start: (keys[start.name], start.name))
+        costs[start.name] *= seen[kind]
+    queues: dict[bool, list[Start]] = {True: [], False: []}
+    for start in sorted(by_cost, key=lambda start: (costs[start.name], start.name)):
+        queues[internal_freedom(start.geometry) > 0].append(start)
+    turns = chain.from_iterable(zip_longest(queues[True], queues[False]))
+    return [start for start in turns if start is not None]
 
 
 def cost(start: Start) -> float:
