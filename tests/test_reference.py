@@ -62,7 +62,7 @@ class GPAW(EMT):
         with open(os.environ["FAKE_CALLS"], "a") as calls:
             calls.write(symbol + chr(10))
         if symbol == "Pd":
-            raise RuntimeError("no self-consistency")
+            raise RuntimeError("no self-consistency" + chr(10) + "see the manual")
         if symbol == "Pt":
             os.kill(os.getpid(), 9)
         if symbol == "Au" and self.n > 1:

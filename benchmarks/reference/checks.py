@@ -16,7 +16,7 @@ from benchmarks.data import load
 from benchmarks.data.markdown import markdown_table
 from benchmarks.data.whole import whole
 from benchmarks.reference.catalogue import starts as version_2
-from benchmarks.reference.order import useful
+from benchmarks.reference.order import cheap_first
 from benchmarks.reference.records import Record, Start
 from benchmarks.reference.settings import Settings
 
@@ -61,9 +61,9 @@ def tight(settings: Settings) -> Settings:
 
 
 def embedded_starts(n: int) -> list[Start]:
-    """First frames of N entries of version 1, named by their ids, cheap ones and a mixture."""
+    """First frames of N entries of version 1, named by their ids, the cheap ones of each kind."""
     starts = [Start(name.removeprefix(_PREFIX), pair[0]) for name, pair in _version_1().items()]
-    return [start._replace(name=_PREFIX + start.name) for start in useful(starts)[:n]]
+    return [start._replace(name=_PREFIX + start.name) for start in cheap_first(starts)[:n]]
 
 
 def convergence_starts() -> list[Start]:

@@ -45,12 +45,13 @@ def versions(python: str) -> dict[str, str]:
         check=False,
     )
     if asked.returncode:
-        raise UserError(f"--python {python}: {last_line(asked.stderr)}: {_HELP}")
+        raise UserError(f"--python {python}: {complaint(asked.stderr)}: {_HELP}")
     found: dict[str, str] = json.loads(asked.stdout)
     return found
 
 
-def last_line(text: str) -> str:
-    """What a traceback ends with: the exception and its message."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "ended without a word"
+def complaint(stderr: str) -> str:
+    """The exception that a traceback ends with, without further lines of its message."""
+    _, traceback, told = stderr.rpartition("Traceback (most recent call last):\n")
+    lines = [line for line in told.splitlines() if line.strip() and not line[0].isspace()]
+    return lines[0 if traceback else -1].strip() if lines else "ended without a word"

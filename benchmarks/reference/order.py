@@ -18,23 +18,26 @@ _SYMPREC = 1e-4
 
 
 def useful(starts: Sequence[Start]) -> list[Start]:
-    """The starts in an order of which any beginning is a mixture.
+    """Cheap ones first, by turns without and with coordinates that the symmetry leaves free."""
+    queues: dict[bool, list[Start]] = {False: [], True: []}
+    for start in cheap_first(starts):
+        queues[internal_freedom(start.geometry) > 0].append(start)
+    turns = chain.from_iterable(zip_longest(*queues.values()))
+    return [start for start in turns if start is not None]
 
-    Each kind of start (the name up to the first `-`) queues by cost, its later ones moved back;
-    structures whose atoms can move in their symmetry and others take turns.
+
+def cheap_first(starts: Sequence[Start]) -> list[Start]:
+    """By cost, the later ones of a kind (the name up to the first `-`) moved back.
+
+    Of a kind the second counts as twice as expensive, the third as three times, and so on.
     """
     costs = {start.name: cost(start) for start in starts}
-    by_cost = sorted(starts, key=lambda start: (costs[start.name], start.name))
     seen: Counter[str] = Counter()
-    for start in by_cost:
-        kind = start.name.partition("-")[0]
+    for name in sorted(costs, key=lambda name: (costs[name], name)):
+        kind = name.partition("-")[0]
         seen[kind] += 1
-        costs[start.name] *= seen[kind]
-    queues: dict[bool, list[Start]] = {True: [], False: []}
-    for start in sorted(by_cost, key=lambda start: (costs[start.name], start.name)):
-        queues[internal_freedom(start.geometry) > 0].append(start)
-    turns = chain.from_iterable(zip_longest(queues[True], queues[False]))
-    return [start for start in turns if start is not None]
+        costs[name] *= seen[kind]
+    return sorted(starts, key=lambda start: (costs[start.name], start.name))
 
 
 def cost(start: Start) -> float:

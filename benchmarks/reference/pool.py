@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
-from benchmarks.reference.interpreter import command, environment, last_line
+from benchmarks.reference.interpreter import command, complaint, environment
 from benchmarks.reference.records import Record, Start
 from benchmarks.reference.settings import Settings, unsupported
 
@@ -125,7 +125,7 @@ class _Task:
             name = signal.Signals(-status).name
             return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
         if status or not end:
-            return last_line(_text(self.complaints))
+            return complaint(_text(self.complaints))
         if not end["converged"]:
             return f"unconverged after {self.settings.max_steps} steps"
         return ""
