@@ -51,8 +51,9 @@ def relax_each(starts: Iterable[Start], settings: Settings, workers: Workers) ->
                     running.append(_Task(start, settings, workers))
             ended = [task for task in running if task.ended]
             for task in ended:
+                record = task.record()
                 running.remove(task)
-                yield task.record()
+                yield record
             if not ended:
                 time.sleep(_POLL)
     finally:
