@@ -109,14 +109,16 @@ def make_boards(
 def find_dataset(run: Run, datasets: Sequence[Dataset]) -> Dataset | None:
     """The data that a run was made on: one of `datasets`, the embedded set, or None."""
     from benchmarks.data import load
+    from benchmarks.data.sources import EMBEDDED_SETS, MANIFEST
 
     policy = run.identity.get("end_missing", EndMissing.IF_RELAXED)
     for dataset in datasets:
         key = (dataset.name, dataset.revision, dataset.split or "")
         if _key(run) == key and dataset.end_policy == policy:
             return dataset
-    if run.identity["dataset"].startswith("embedded-"):
-        embedded = load("embedded", split=run.identity["split"])
+    name = run.identity["dataset"].removesuffix("-v1")
+    if name in EMBEDDED_SETS and (EMBEDDED_SETS[name] / MANIFEST).is_file():
+        embedded = load(name, split=run.identity["split"])
         if embedded.revision == run.identity["revision"]:
             return embedded
     return None

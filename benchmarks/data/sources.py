@@ -1,9 +1,9 @@
 """What `--data` and `--split` name: which files, under which name, at which revision.
 
-A source is `embedded`, a parquet file, a folder: with a `manifest.json` (files verified), with
-files named by split (`train-00000.parquet`, the convention of the Hub), or any folder of parquet;
-a held-out split of other sources (`heldout`); or a data set of the Hub, of which a `--limit` draws
-row groups (`draw.py`).
+A source is `embedded`, `embedded-v2`, a parquet file, a folder: with a `manifest.json` (files
+verified), with files named by split (`train-00000.parquet`, the convention of the Hub), or any
+folder of parquet; a held-out split of other sources (`heldout`); or a data set of the Hub, of which
+a `--limit` draws row groups (`draw.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The embedded set: parquet files, manifest and data card."""
+EMBEDDED_SETS = {"embedded": EMBEDDED, "embedded-v2": EMBEDDED.with_name("embedded_v2")}
+"""Sets of this project by the name that `--data` takes; `embedded` is version 1 and stays it."""
 MANIFEST = "manifest.json"
 DEFAULT_SPLIT = "test"
 _SPLIT_NAME = re.compile(r"(train|val|validation|test)(?![a-z]).*\.parquet", re.IGNORECASE)
@@ -85,7 +87,7 @@ def resolve(
     """Find the files that `source` and `split` name; fetch them where the source is remote.
 
     Args:
-        source: `embedded`, the path of a parquet file or of a folder, or
+        source: `embedded`, `embedded-v2`, the path of a parquet file or of a folder, or
             `hf://OWNER/NAME[@REVISION][:CONFIG]`.
         split: Name of a split; without one `test` is taken where the folder has splits.
         limit: How many trajectories are wanted: a remote source is read no further than that.
@@ -96,8 +98,8 @@ def resolve(
         UserError: The path or the split does not exist, a file is not what the manifest says, or
             a remote source cannot be read.
     """
-    if source == "embedded":
-        return _from_manifest(EMBEDDED, split, offline)
+    if source in EMBEDDED_SETS:
+        return _from_manifest(_embedded(source), split, offline)
     if source.startswith("hf://"):
         return _from_hub(source, split, limit, seed, offline)
     if "://" in source:
@@ -163,7 +165,7 @@ def split_names(source: str) -> tuple[str, ...]:
     Raises:
         UserError: Its manifest is not usable.
     """
-    folder = EMBEDDED if source == "embedded" else Path(source)
+    folder = _embedded(source) if source in EMBEDDED_SETS else Path(source)
     if (folder / MANIFEST).is_file():
         return tuple(read_manifest(folder)["splits"])
     return tuple(split_files(folder))
@@ -205,6 +207,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _embedded(name: str) -> Path:
+    folder = EMBEDDED_SETS[name]
+    if not (folder / MANIFEST).is_file():
+        raise UserError(
+            f"--data {name}: not there: compute it (python -m benchmarks.reference --list {name} "
+            f"--out DIR), then move DIR/{folder.name} to {folder}"
+        )
+    return folder
+
+
 def _from_folder(folder: Path, split: str | None, offline: bool) -> Source:
     if (folder / MANIFEST).is_file():
         return _from_manifest(folder, split, offline)
@@ -243,7 +255,7 @@ def _from_manifest(folder: Path, split: str | None, offline: bool) -> Source:
         split=chosen,
         paths=(path,),
         revision=_digest(each["sha256"] for each in manifest["splits"].values()),
-        redistributable=folder.resolve() == EMBEDDED.resolve(),
+        redistributable=folder.resolve() in {each.resolve() for each in EMBEDDED_SETS.values()},
     )
 
 

@@ -39,10 +39,14 @@ def split_of(symbols: Iterable[str]) -> str:
     return "train" if h < 70 else "val" if h < 78 else "test" if h < 88 else "reserved"
 
 
-def make_manifest(folder: Path) -> dict[str, Any]:
+def make_manifest(folder: Path, *, name: str | None = None, version: int = 1) -> dict[str, Any]:
     """Build the manifest of a folder with one parquet file per split.
 
-    Name and version are taken over from a manifest that is there already.
+    Args:
+        folder: Its files are named by split.
+        name: Of the data set; without one, name and version are taken over from a manifest that is
+            there already, or are the folder's name and 1.
+        version: Of the data set.
 
     Raises:
         UserError: There are no such files, or a sample is in a split where the rule does not
@@ -51,10 +55,11 @@ def make_manifest(folder: Path) -> dict[str, Any]:
     files = split_files(folder)
     if not files:
         raise UserError(f"{folder}: no train.parquet, val.parquet or test.parquet in it")
-    name, version = folder.resolve().name, 1
-    if (folder / "manifest.json").is_file():
-        old = read_manifest(folder)
-        name, version = old["name"], old["version"]
+    if name is None:
+        name = folder.resolve().name
+        if (folder / "manifest.json").is_file():
+            old = read_manifest(folder)
+            name, version = old["name"], old["version"]
     splits = {split: _entry(split, paths) for split, paths in sorted(files.items())}
     return {"name": name, "version": version, "rule": RULE, "splits": splits}
 

@@ -93,7 +93,7 @@ class RunWriter:
                 "provenance": dict(provenance),
             }
         )
-        lock = _locked(folder)
+        lock = locked(folder)
         try:
             for leftover in folder.glob(".*.tmp"):
                 leftover.unlink()
@@ -229,7 +229,7 @@ def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         os.close(handle)
 
 
-def _locked(folder: Path) -> int:
+def locked(folder: Path) -> int:
     """Create the folder and lock it; the system lets go of the lock when the process dies."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ FORMATS: Mapping[str, Format] = {
     "extxyz": Format(f"{_HERE}.ase_files:read_extxyz", ("*.xyz", "*.extxyz", "*.xyz.gz")),
     "traj": Format(f"{_HERE}.ase_files:read_traj", ("*.traj",)),
 }
-_UNREADABLE = (
+UNREADABLE = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -127,7 +127,7 @@ def read(path: Path, options: Options) -> Input:
     try:
         relaxation = _reader(form)(path)
         sha256 = file_sha256(path)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         said = (str(error).splitlines() or [""])[0]
         raise ConversionError(f"not readable as {form} ({type(error).__name__}: {said})") from error
     check(relaxation, options.keep)

@@ -1,0 +1,195 @@
+"""Relax structures with GPAW (PBE) and keep every frame, as a data set of your own.
+
+    python -m benchmarks.reference mine/*.cif --out runs/mine
+    python -m benchmarks.reference --list embedded-v2 --out runs/embedded-v2 --workers 2
+    python -m benchmarks.reference --verify 10 --out runs/verify
+    python -m benchmarks.reference --convergence --out runs/convergence
+
+GPAW runs under an interpreter of its own (Debian: apt install gpaw gpaw-data). Exit status: 0 when
+every structure has a record, be it a failure; 1 when a check failed; 2 for a mistake in the command
+or something missing; 130 when interrupted. The same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.core import UserError
+from benchmarks.reference import checks, starts
+from benchmarks.reference.card import Card
+from benchmarks.reference.catalogue import starts as version_2
+from benchmarks.reference.interpreter import DEFAULT, versions
+from benchmarks.reference.order import useful
+from benchmarks.reference.pool import Workers
+from benchmarks.reference.records import Record, Start
+from benchmarks.reference.relax import relax_all
+from benchmarks.reference.settings import Settings
+from benchmarks.reference.tables import sorted_out, write_set, write_table
+
+LIST = "embedded-v2"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        return _command(args)(args)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on from here\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reference",
+        description="Relax structures with GPAW (PBE) and keep every frame.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="*", type=Path, metavar="FILE", help="what ASE reads, or parquet")
+    add("--list", choices=[LIST], help="prototypes for the embedded set's version 2")
+    add("--verify", type=_count, metavar="N", help="relax N of version 1 again and compare")
+    add("--convergence", action="store_true", help="ten structures with a converged basis, too")
+    add("--limit", type=_count, metavar="N", help="the first N structures")
+    add("--out", type=Path, required=True, metavar="DIR", help="records, tables, reports")
+    add("--workers", type=_count, default=1, metavar="N", help="processes; default: 1")
+    add(
+        "--timeout", type=_positive, default=3600.0, metavar="S", help="per structure; default: 1 h"
+    )
+    add("--retry", action="store_true", help="try again what failed")
+    add("--python", default=DEFAULT, metavar="PATH", help=f"that has GPAW; default: {DEFAULT}")
+    add("--licence", default="CC-BY-4.0", help="for the data card; default: CC-BY-4.0")
+    _add_settings(parser)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    settings, add = Settings(), parser.add_argument
+    for name, unit in (("fmax", "EV/Å"), ("kpt_density", "Å"), ("cutoff_factor", "X")):
+        value = getattr(settings, name)
+        add(_flag(name), type=_positive, default=value, metavar=unit, help=f"default: {value:g}")
+    n = settings.max_steps
+    add("--max-steps", type=_count, default=n, metavar="N", help=f"default: {n}")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
+    asked = {
+        _files: bool(args.inputs),
+        _list: args.list is not None,
+        _verify: args.verify is not None,
+        _convergence: args.convergence,
+    }
+    chosen = [command for command, wanted in asked.items() if wanted]
+    if len(chosen) != 1:
+        raise UserError(f"name one of: files to relax, --list {LIST}, --verify N, --convergence")
+    return chosen[0]
+
+
+def _files(args: argparse.Namespace) -> int:
+    path: Path = args.out / "relaxations.parquet"
+    found = starts.from_files(args.inputs)[: args.limit]
+    records = _relaxed(found, args.out, _settings(args), args)
+    used = [record for record in records if not record.reason]
+    if used:
+        about = "They were given as files."
+        write_table(used, path, _card("Reference relaxations", about, records, args))
+        print(f"wrote {path}: python -m benchmarks.run --models t5,chgnet --data {path}")
+    return 0 if used else 1
+
+
+def _list(args: argparse.Namespace) -> int:
+    folder: Path = args.out / LIST.replace("-", "_")
+    listed = useful(version_2())
+    records = _relaxed(listed[: args.limit], args.out, _settings(args), args)
+    used = [record for record in records if not record.reason]
+    if used:
+        about = (
+            f"They are the first {len(records)} of the {len(listed)} prototype crystals of "
+            "`benchmarks/reference/catalogue.py`, none of which is in version 1. Splits by "
+            "chemical system, by the rule in `manifest.json`."
+        )
+        card = _card("The embedded set, version 2", about, records, args)
+        write_set(used, folder, card, "embedded", 2)
+        print(f"wrote {folder}; as benchmarks/data/{folder.name} it is --data {LIST}")
+    return 0 if used else 1
+
+
+def _verify(args: argparse.Namespace) -> int:
+    found = checks.embedded_starts(args.verify)[: args.limit]
+    records = _relaxed(found, args.out, _settings(args), args)
+    differences = checks.against_embedded(records)
+    text = checks.report("Version 1, computed again", differences, checks.TOLERANCE)
+    checks.write(args.out / "verify.md", text, differences)
+    print(text)
+    return 0 if all(d.lengths <= checks.TOLERANCE for d in differences) else 1
+
+
+def _convergence(args: argparse.Namespace) -> int:
+    found, settings = checks.convergence_starts()[: args.limit], _settings(args)
+    usual = _relaxed(found, args.out / "usual", settings, args)
+    better = _relaxed(found, args.out / "tight", checks.tight(settings), args)
+    differences = checks.against(usual, {record.name: record for record in better})
+    text = checks.report("What the basis costs", differences, None)
+    checks.write(args.out / "convergence.md", text, differences)
+    print(text)
+    return 0 if not any(d.reason for d in differences) else 1
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    names = ("fmax", "kpt_density", "cutoff_factor", "max_steps")
+    return Settings(**{name: getattr(args, name) for name in names})
+
+
+def _relaxed(
+    found: Sequence[Start], folder: Path, settings: Settings, args: argparse.Namespace
+) -> list[Record]:
+    workers = Workers(python=args.python, count=args.workers, timeout=args.timeout)
+    known = versions(args.python)
+    records = sorted_out(relax_all(found, folder, settings, workers, known, retry=args.retry))
+    failed = Counter(record.reason.partition(":")[0] for record in records if record.reason)
+    listed = "".join(f"; {n} {reason}" for reason, n in failed.most_common())
+    print(f"{folder}: {len(records) - failed.total()} of {len(records)} relaxed{listed}")
+    return records
+
+
+def _card(title: str, about: str, records: Sequence[Record], args: argparse.Namespace) -> Card:
+    return Card(
+        title=title,
+        about=about,
+        licence=args.licence,
+        settings=_settings(args),
+        versions=versions(args.python),
+        records=records,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

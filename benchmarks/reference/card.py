@@ -1,0 +1,119 @@
+"""The data card of a set of reference relaxations, written from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.data.markdown import markdown_table
+from benchmarks.reference.records import Record
+from benchmarks.reference.settings import CUTOFFS, Settings
+
+_COLUMNS = """The columns and types of LeMat-Traj, one row per frame; `id` is
+`{immutable_id}-{trajectory}-{functional}-{step}`. Lattices and positions in Å, energies (free
+energies, eV per cell) with the zero of GPAW's setups, forces in eV/Å, stress in kB with VASP's
+sign (minus ASE's). What LeMat-Traj has and was not computed is null."""
+_LIMITS = """Not spin-polarised, so magnetic elements are left out; no dispersion, so layered
+crystals are as PBE makes them. Only what converged within the limits of time and steps is in the
+tables. `python -m benchmarks.reference --convergence` measures the error of the basis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What a card says beside the counts."""
+
+    title: str
+    about: str
+    """Where the starting structures are from."""
+    licence: str
+    settings: Settings
+    versions: Mapping[str, str]
+    records: Sequence[Record]
+    """All, failures included."""
+
+    def text(self, splits: Mapping[str, Sequence[Record]]) -> str:
+        """The card as Markdown.
+
+        Args:
+            splits: The relaxed structures of each file.
+        """
+        failed = [record for record in self.records if record.reason]
+        n_used = len(self.records) - len(failed)
+        sections = [
+            f"# {self.title}",
+            f"{n_used} of {len(self.records)} structures relaxed. {self.about}",
+            f"Licence: {self.licence}.",
+            "## Sizes",
+            _sizes(splits),
+            "## How it was computed",
+            _computed(self.settings, self.versions),
+            "PAW setups (fingerprint of the file): " + _setups(self.records) + ".",
+            "## Columns",
+            _COLUMNS,
+            "## Left out",
+            _failures(failed),
+            "## Limits",
+            _LIMITS,
+        ]
+        return "\n\n".join(sections) + "\n"
+
+
+def _sizes(splits: Mapping[str, Sequence[Record]]) -> str:
+    head = ("", "relaxations", "frames", "chemical systems", "a, b, c change (Å)", "volume (%)")
+    rows = [(name, *_size(records)) for name, records in splits.items()]
+    note = "The changes are means of the absolute change from the first frame to the last."
+    return f"{markdown_table(head, rows)}\n\n{note}"
+
+
+def _size(records: Sequence[Record]) -> tuple[object, ...]:
+    ends = np.array([[r.frames[0]["lattice"], r.frames[-1]["lattice"]] for r in records])
+    lengths, volumes = np.linalg.norm(ends, axis=3), np.abs(np.linalg.det(ends))
+    return (
+        len(records),
+        sum(len(record.frames) for record in records),
+        len({frozenset(record.symbols) for record in records}),
+        f"{np.abs(lengths[:, 1] - lengths[:, 0]).mean():.3f}",
+        f"{100 * np.abs(volumes[:, 0] / volumes[:, 1] - 1).mean():.1f}",
+    )
+
+
+def _computed(settings: Settings, versions: Mapping[str, str]) -> str:
+    basis = (
+        f"plane waves, {_cutoffs(settings)}; Pulay correction of the stress (`dedecut='estimate'`)"
+    )
+    tolerances = (settings.density_tolerance, settings.eigenstates_tolerance)
+    rows = {
+        "code": f"GPAW {versions['gpaw']} through ASE {versions['ase']}",
+        "Python, NumPy": f"{versions['python']}, {versions['numpy']}",
+        "functional": f"{settings.functional}, not spin-polarised",
+        "basis": basis,
+        "k-points": f"Gamma-centred, density {settings.kpt_density:g} per Å^-1",
+        "occupations": f"Fermi-Dirac, {settings.smearing:g} eV",
+        "self-consistency": "density {:g}, eigenstates {:g}, ".format(*tolerances)
+        + f"at most {settings.max_iterations} iterations",
+        "optimiser": f"BFGS on `ExpCellFilter`, fmax {settings.fmax:g} eV/Å, "
+        f"at most {settings.max_steps} steps, maximum step {settings.max_step:g} Å",
+    }
+    return markdown_table(("setting", "value"), rows.items())
+
+
+def _cutoffs(settings: Settings) -> str:
+    parts = []
+    for light, energy in CUTOFFS:
+        where = f"with {' '.join(sorted(light))}" if light else "otherwise"
+        parts.append(f"{settings.cutoff_factor * energy:g} eV {where}")
+    return ", ".join(parts)
+
+
+def _setups(records: Sequence[Record]) -> str:
+    found = {pair for record in records for pair in record.setups.items()}
+    return ", ".join(f"{symbol} {fingerprint[:8]}" for symbol, fingerprint in sorted(found))
+
+
+def _failures(failed: Sequence[Record]) -> str:
+    if not failed:
+        return "Nothing."
+    rows = [(r.name, r.reason, len(r.frames), f"{r.seconds:.0f}") for r in failed]
+    return markdown_table(("structure", "reason", "frames", "time (s)"), rows)

@@ -1,0 +1,492 @@
+"""Reference relaxations; a `gpaw` of EMT stands in for GPAW, under this interpreter."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from benchmarks.core import UserError
+from benchmarks.data import frames, load, sources
+from benchmarks.data.composition import reduced_composition
+from benchmarks.data.heldout.prototypes import prototype
+from benchmarks.data.splits import main as splits_main
+from benchmarks.data.splits import split_of
+from benchmarks.reference import checks, starts
+from benchmarks.reference.__main__ import main
+from benchmarks.reference.card import Card
+from benchmarks.reference.catalogue import CATALOGUE, ideal
+from benchmarks.reference.catalogue import starts as version_2
+from benchmarks.reference.interpreter import DEFAULT, versions
+from benchmarks.reference.order import internal_freedom, useful
+from benchmarks.reference.records import Record, Start
+from benchmarks.reference.settings import Settings
+from benchmarks.reference.tables import sorted_out, write_set
+from tests.conftest import LEMAT_SCHEMA, one_line
+
+FAKE = """
+import os, time, types
+from ase.calculators.emt import EMT
+
+__version__ = os.environ.get("FAKE_VERSION", "1.2.3")
+
+def PW(cutoff, dedecut):
+    assert dedecut == "estimate"
+    return cutoff
+
+def FermiDirac(width):
+    return width
+
+class GPAW(EMT):
+    def __init__(self, mode, xc, kpts, **other):
+        assert os.environ["OMP_NUM_THREADS"] == "1", "threads"
+        assert (mode, xc, kpts) == (600, "PBE", {"density": 2.5, "gamma": True}), mode
+        super().__init__()
+        print("a banner on stdout")
+        self.n = 0
+
+    def calculate(self, atoms, *args):
+        self.n += 1
+        symbol = atoms.get_chemical_symbols()[0]
+        with open(os.environ["FAKE_CALLS"], "a") as calls:
+            calls.write(symbol + chr(10))
+        if symbol == "Pd":
+            raise RuntimeError("no self-consistency" + chr(10) + "see the manual")
+        if symbol == "Pt":
+            os.kill(os.getpid(), 9)
+        if symbol == "Au" and self.n > 1:
+            time.sleep(60)
+        self.wfs = types.SimpleNamespace(
+            setups=[types.SimpleNamespace(symbol=symbol, fingerprint="0123456789")])
+        super().calculate(atoms, *args)
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A folder in which `main` finds the fake; `calls()` are the elements that it was asked for."""
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python" / "gpaw.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "python"))
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    monkeypatch.chdir(tmp_path)
+
+    class Fake:
+        path = tmp_path
+        out = tmp_path / "out"
+
+        def file(self, symbol, a=None, name=None):
+            path = tmp_path / f"{name or symbol}.cif"
+            ase.io.write(path, bulk(symbol, a=a))
+            return str(path)
+
+        def run(self, *args, out="out"):
+            return main([*args, "--python", sys.executable, "--out", str(tmp_path / out)])
+
+        def calls(self):
+            path = tmp_path / "calls"
+            return Counter(path.read_text().split()) if path.exists() else Counter()
+
+        def records(self):
+            paths = (self.out / "records").glob("*.json")
+            return {path.stem: json.loads(path.read_text()) for path in paths}
+
+    return Fake()
+
+
+# --- one relaxation -----------------------------------------------------------------------------
+
+
+def test_a_relaxation_is_a_table_that_the_benchmark_reads(fake, capsys):
+    assert fake.run(fake.file("Cu", 3.5)) == 0
+    path = fake.out / "relaxations.parquet"
+    assert pq.read_schema(path).equals(LEMAT_SCHEMA)
+    dataset = load(str(path))
+    assert dataset.ids == ("gpaw-Cu-0-pbe",)
+    assert dataset.quarantined == ()
+    sample = dataset[0]
+    assert (sample.source, sample.functional) == ("gpaw", "pbe")
+    assert sample.initial.volume == pytest.approx(3.5**3 / 4, rel=1e-4)
+    assert sample.final.volume == pytest.approx(11.565, rel=2e-3)  # EMT's copper: 3.59 Å
+    assert "1 of 1 relaxed" in capsys.readouterr().out
+
+
+def test_units_and_the_sign_of_the_stress_are_those_of_the_layout(fake):
+    fake.run(fake.file("Cu", 3.5))
+    found = list(frames(str(fake.out / "relaxations.parquet")))
+    assert [frame.step for frame in found] == list(range(len(found)))
+    assert len(found) >= 3
+    for frame in found:
+        atoms = Atoms("Cu", cell=frame.geometry.lattice, pbc=True, calculator=EMT())
+        assert frame.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        assert frame.stress == pytest.approx(atoms.get_stress(voigt=False), abs=1e-9)
+        assert frame.forces == pytest.approx(np.zeros((1, 3)), abs=1e-9)
+    first = pq.read_table(fake.out / "relaxations.parquet")["stress_tensor"][0].as_py()
+    assert first[0][0] > 10  # kB: a cell that is too small wants to expand
+
+
+def test_the_card_says_how_and_what_failed(fake):
+    fake.run(fake.file("Cu", 3.5), fake.file("Pd"), "--licence", "CC0-1.0")
+    card = (fake.out / "README.md").read_text()
+    for words in (
+        "1 of 2 structures relaxed",
+        "Licence: CC0-1.0.",
+        "GPAW 1.2.3 through ASE",
+        "800 eV with F N O, 700 eV with B C H, 600 eV otherwise",
+        "Cu 01234567",
+        "| Pd | RuntimeError: no self-consistency | 0 |",
+        "fmax 0.03 eV/Å, at most 40 steps",
+    ):
+        assert words in card
+    assert str(fake.path) not in card
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+def test_a_failure_costs_its_own_structure_only_and_is_kept_with_its_reason(fake, capsys):
+    files = [fake.file(x) for x in ("Au", "Pd", "Pt", "Fe", "W", "Ag")]
+    assert fake.run(*files, "--workers", "2", "--timeout", "8") == 0
+    reasons = {name: record["reason"] for name, record in fake.records().items()}
+    assert reasons == {
+        "Ag": "",
+        "Au": "time: no end within 8 s",
+        "Pd": "RuntimeError: no self-consistency",
+        "Pt": "killed by SIGKILL (out of memory?)",
+        "Fe": "unsupported: Fe can be magnetic, spin is left out",
+        "W": "NotImplementedError: No EMT-potential for W",
+    }
+    assert len(fake.records()["Au"]["frames"]) == 1
+    assert load(str(fake.out / "relaxations.parquet")).ids == ("gpaw-Ag-0-pbe",)
+    assert "1 of 6 relaxed" in capsys.readouterr().out
+
+
+def test_what_does_not_converge_and_what_need_not_move_are_no_trajectories(fake):
+    assert fake.run(fake.file("Cu", 3.2), "--max-steps", "1") == 1
+    assert fake.records()["Cu"]["reason"] == "unconverged after 1 steps"
+    assert not (fake.out / "relaxations.parquet").exists()
+    relaxed = Record(
+        name="x", start="", symbols=["Cu"], cutoff=600.0, frames=fake.records()["Cu"]["frames"][:1]
+    )
+    assert sorted_out([relaxed])[0].reason == "not a relaxation: single frame"
+
+
+def test_the_same_command_goes_on_and_computes_nothing_twice(fake):
+    files = [fake.file("Cu", 3.5), fake.file("Ag")]
+    assert fake.run(*files) == 0
+    calls, table = fake.calls(), (fake.out / "relaxations.parquet").read_bytes()
+    assert fake.run(*files) == 0
+    assert fake.calls() == calls
+    assert (fake.out / "relaxations.parquet").read_bytes() == table
+    (fake.out / "records" / "Ag.json").unlink()
+    (fake.out / "records" / ".Ag.json.1.1.tmp").write_text("{")
+    assert fake.run(*files) == 0
+    assert (fake.calls() - calls).keys() == {"Ag"}
+    assert sorted(path.name for path in (fake.out / "records").iterdir()) == ["Ag.json", "Cu.json"]
+
+
+def test_a_failure_is_tried_again_when_asked(fake):
+    fake.run(fake.file("Pd"), fake.file("Cu", 3.5))
+    calls = fake.calls()
+    fake.run(fake.file("Pd"), fake.file("Cu", 3.5))
+    assert fake.calls() == calls
+    fake.run(fake.file("Pd"), fake.file("Cu", 3.5), "--retry")
+    assert fake.calls() - calls == {"Pd": 1}
+
+
+def test_other_settings_or_another_start_never_mix_with_what_is_there(fake, capsys, monkeypatch):
+    fake.run(fake.file("Cu", 3.5))
+    for change, field in (
+        (["--fmax", "0.01"], "fmax"),
+        (["--cutoff-factor", "2"], "cutoff_factor"),
+    ):
+        assert fake.run(fake.file("Cu", 3.5), *change) == 2
+        assert f"cannot go on: {field} differs" in capsys.readouterr().err
+    monkeypatch.setenv("FAKE_VERSION", "9.9")
+    assert fake.run(fake.file("Cu", 3.5)) == 2
+    assert "gpaw differs ('1.2.3' stored, now '9.9')" in capsys.readouterr().err
+    monkeypatch.delenv("FAKE_VERSION")
+    assert fake.run(fake.file("Cu", 3.4)) == 2
+    error = capsys.readouterr().err
+    assert "relaxed from another start of that name" in error
+    assert error.count("\n") == 1
+
+
+def test_an_interrupt_kills_the_worker_and_leaves_whole_records(fake):
+    command = [sys.executable, "-m", "benchmarks.reference", fake.file("Cu", 3.5), fake.file("Au")]
+    command += ["--python", sys.executable, "--out", str(fake.out)]
+    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join([root, os.environ["PYTHONPATH"]])
+    driver = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True
+    )
+    while fake.calls()["Au"] < 2:
+        assert driver.poll() is None
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGINT)
+    _, error = driver.communicate(timeout=30)
+    assert driver.returncode == 130
+    assert error == "interrupted; the same command goes on from here\n"
+    assert fake.records().keys() == {"Cu"}
+    assert not _children_asleep(fake.path)
+
+
+def _children_asleep(path):
+    """Workers of this test that are still there, told by their environment."""
+    needle = str(path / "calls").encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            here = needle in (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if here and int(process.name) != os.getpid():
+            found.append(process.name)
+    return found
+
+
+def test_without_gpaw_one_line_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    ase.io.write(tmp_path / "Cu.cif", bulk("Cu"))
+    for python, words in (
+        ("/no/such/python", "no such"),
+        (sys.executable, "No module named 'gpaw'"),
+    ):
+        command = [str(tmp_path / "Cu.cif"), "--out", str(tmp_path / "out"), "--python", python]
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert "apt install gpaw gpaw-data" in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_command_does_one_thing(tmp_path, capsys):
+    for args in ([], ["Cu.cif", "--convergence"]):
+        assert main([*args, "--out", str(tmp_path)]) == 2
+        assert "name one of" in capsys.readouterr().err
+
+
+# --- structures from files ----------------------------------------------------------------------
+
+
+def test_files_of_any_kind_give_starts_with_safe_names(tmp_path):
+    (tmp_path / "Mg O").mkdir()
+    ase.io.write(tmp_path / "Mg O" / "POSCAR", bulk("MgO", "rocksalt", a=4.2), format="vasp")
+    ase.io.write(tmp_path / "two.xyz", [bulk("Cu"), bulk("Ag")])
+    found = starts.from_files([tmp_path / "Mg O" / "POSCAR", tmp_path / "two.xyz"])
+    assert [start.name for start in found] == ["Mg-O-POSCAR", "two-0", "two-1"]
+    assert found[0].symbols == ["Mg", "O"]
+    table = starts.from_files([sources.EMBEDDED / "val.parquet"])
+    assert table[0].name == "A-hcp-Mg-hcp-0-pbe"
+
+
+def test_what_is_no_ordered_crystal_is_refused_by_name(tmp_path):
+    ase.io.write(tmp_path / "molecule.xyz", Atoms("CO", [[0, 0, 0], [0, 0, 1.1]]))
+    (tmp_path / "noise.cif").write_text("no crystal\n")
+    mixed = bulk("Cu", cubic=True)
+    ase.io.write(tmp_path / "a.cif", mixed)
+    text = (tmp_path / "a.cif").read_text()
+    lines = [line.replace(" 1.0000", " 0.5000") for line in text.splitlines()]
+    (tmp_path / "half.cif").write_text("\n".join(lines))
+    for name, word in (
+        ("absent.cif", "no such file"),
+        ("molecule.xyz", "not a crystal"),
+        ("noise.cif", "noise.cif"),
+        ("half.cif", "disordered"),
+    ):
+        one_line(lambda name=name: starts.from_files([tmp_path / name]), name, word)
+    one_line(lambda: starts.from_files([tmp_path / "a.cif"] * 2), "two structures are called a")
+
+
+# --- the list for version 2 ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def listed():
+    return useful(version_2())
+
+
+def test_the_list_is_long_enough_and_most_of_it_can_move(listed):
+    assert len(listed) >= 140
+    assert len({start.name for start in listed}) == len(listed)
+    assert sum(internal_freedom(start.geometry) > 0 for start in listed) >= 75
+    splits = Counter(split_of(start.symbols) for start in listed)
+    assert set(splits) == {"train", "val", "test"}
+    assert splits["train"] + splits["val"] > 100
+
+
+def test_nothing_on_the_list_is_in_version_1():
+    def keys(geometries):
+        return {(reduced_composition(g.numbers), prototype(g)) for g in geometries}
+
+    sets = [load("embedded", split=split) for split in ("train", "val", "test")]
+    old = keys(pair for s in sets for i in range(len(s)) for pair in s.geometries(i))
+    new = keys(ideal(kind, name) for kind, _, names in CATALOGUE for name in names.split())
+    assert not old & new
+
+
+def test_no_test_system_of_version_1_is_in_the_training_set_of_version_2(listed):
+    test = {frozenset(e.symbol for e in s.initial.elements) for s in load("embedded", split="test")}
+    train = {frozenset(s.symbols) for s in listed if split_of(s.symbols) == "train"}
+    assert test
+    assert not test & train
+
+
+def test_any_beginning_of_the_list_is_a_mixture_of_cheap_ones(listed):
+    first = listed[:30]
+    assert sum(internal_freedom(start.geometry) > 0 for start in first) == 15
+    assert len({start.name.partition("-")[0] for start in first}) >= 15
+    assert max(len(start.symbols) for start in first) <= 4
+    assert {split_of(start.symbols) for start in first} == {"train", "val", "test"}
+
+
+def test_starts_are_the_same_on_every_machine_and_sane(listed):
+    start = next(s for s in listed if s.name == "E21-Ba-Ti-O-shifted")
+    lattice, frac_coords, _ = start.geometry
+    assert start.symbols == ["Ba", "Ti", "O", "O", "O"]
+    assert frac_coords[1, 2] * lattice[2, 2] - lattice[2, 2] / 2 == pytest.approx(0.1, abs=1e-6)
+    assert lattice[0, 0] == pytest.approx(4.17569856, abs=1e-6)  # drawn from the name
+    for start in listed:
+        crystal = start.geometry.structure()
+        distances = crystal.distance_matrix + 9 * np.eye(len(crystal))
+        assert distances.min() > 1.4, start.name
+        assert 7 < crystal.volume / len(crystal) < 60, start.name
+
+
+def test_freedom_counts_what_symmetry_leaves():
+    assert internal_freedom(ideal("B1", "Na-Cl")) == 0
+    assert internal_freedom(ideal("B8", "Pt-Sn")) == 0
+    assert internal_freedom(ideal("B4", "Zn-O")) == 1
+    assert internal_freedom(ideal("C4", "Ti-O")) == 1
+    assert internal_freedom(ideal("B33", "V-B")) == 2
+
+
+# --- the data set of version 2 ------------------------------------------------------------------
+
+
+def relaxed(start):
+    """A record that shrinks by 1 %, with numbers that are only well formed."""
+    lattice, frac_coords, numbers = start.geometry
+    cells = (lattice, 0.995 * lattice, 0.99 * lattice)
+    n = len(numbers)
+    return Record(
+        name=start.name,
+        start=start.sha256,
+        symbols=start.symbols,
+        cutoff=600.0,
+        frames=[
+            {
+                "lattice": cell.tolist(),
+                "positions": (frac_coords @ cell).tolist(),
+                "energy": -1.0 * i,
+                "forces": np.zeros((n, 3)).tolist(),
+                "stress": np.zeros((3, 3)).tolist(),
+            }
+            for i, cell in enumerate(cells)
+        ],
+    )
+
+
+@pytest.fixture
+def version_2_set(tmp_path, listed, monkeypatch):
+    folder = tmp_path / "embedded_v2"
+    records = sorted_out([relaxed(start) for start in listed[:30]])
+    about = {"gpaw": "1", "ase": "2", "numpy": "3", "python": "4"}
+    card = Card(
+        title="T", about="", licence="L", settings=Settings(), versions=about, records=records
+    )
+    for _ in range(2):  # the second replaces the first
+        write_set(records, folder, card, "embedded", 2)
+    monkeypatch.setitem(sources.EMBEDDED_SETS, "embedded-v2", folder)
+    return folder
+
+
+def test_version_2_is_loaded_beside_version_1_and_never_taken_for_it(version_2_set):
+    sets = [load("embedded-v2", split=split) for split in ("train", "val", "test")]
+    assert {s.name for s in sets} == {"embedded-v2"}
+    assert sum(len(s) for s in sets) == 30
+    assert not any(s.quarantined for s in sets)
+    assert all(s.redistributable for s in sets)
+    assert sets[0].revision != load("embedded").revision
+    assert load().name == "embedded-v1"
+    assert splits_main([str(version_2_set), "--check"]) == 0
+    assert {path.name for path in version_2_set.parent.iterdir()} == {"embedded_v2"}
+
+
+def test_a_set_that_is_absent_or_partial_is_not_read(version_2_set, monkeypatch):
+    (version_2_set / "manifest.json").unlink()
+    one_line(lambda: load("embedded-v2"), "embedded-v2", "python -m benchmarks.reference --list")
+    monkeypatch.setitem(sources.EMBEDDED_SETS, "embedded-v2", version_2_set / "absent")
+    one_line(lambda: load("embedded-v2"), "not there")
+
+
+def test_a_damaged_set_is_not_read(version_2_set):
+    (version_2_set / "test.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match="sha256 differs"):
+        load("embedded-v2")
+
+
+# --- the checks ---------------------------------------------------------------------------------
+
+
+def test_version_1_agrees_with_itself_and_a_stretched_end_is_seen():
+    dataset = load("embedded", split="val")
+    ends = [dataset.geometries(i)[1] for i in range(len(dataset))]
+    records = [relaxed(Start(name, end)) for name, end in zip(dataset.ids, ends, strict=True)]
+    for record, end in zip(records, ends, strict=True):
+        record.frames[-1]["lattice"] = (end.lattice * (1.01 if "Ti" in record.name else 1)).tolist()
+    differences = checks.against_embedded(records)
+    assert [d.lengths < 1e-12 for d in differences] == [True, True, True, False]
+    text = checks.report("T", differences, checks.TOLERANCE)
+    assert "4 of 4 compared" in text
+    assert "within 0.005 Å: 3" in text
+    assert differences[-1].volume == pytest.approx(3.03, abs=0.01)
+
+
+def test_starts_of_the_checks_are_there():
+    names = [start.name for start in checks.convergence_starts()]
+    assert names == list(checks.CONVERGENCE)
+    assert len(names) == 10
+    light = [s for s in checks.convergence_starts() if {"O", "F"} & set(s.symbols)]
+    assert len(light) >= 4
+    assert len(checks.embedded_starts(5)) == 5
+
+
+def test_the_basis_error_is_of_two_runs_of_the_same_start(fake):
+    text = FAKE.replace('(600, "PBE", {"density": 2.5, "gamma": True})', '(mode, "PBE", kpts)')
+    (fake.path / "python" / "gpaw.py").write_text(text)
+    assert fake.run("--convergence", "--limit", "1") == 0
+    assert (
+        "1 of 1 compared: largest difference 0.0000 Å" in (fake.out / "convergence.md").read_text()
+    )
+    stored = [json.loads((fake.out / x / "settings.json").read_text()) for x in ("usual", "tight")]
+    assert [s["identity"]["cutoff_factor"] for s in stored] == [1.0, 1.5]
+    assert [s["identity"]["kpt_density"] for s in stored] == [2.5, 4.0]
+    assert json.loads((fake.out / "convergence.json").read_text())[0]["lengths"] == 0.0
+
+
+# --- GPAW itself --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_gpaw_relaxes_aluminium(tmp_path):
+    try:
+        versions(DEFAULT)
+    except UserError as error:
+        pytest.skip(str(error))
+    ase.io.write(tmp_path / "Al.cif", bulk("Al", a=4.0))
+    assert main([str(tmp_path / "Al.cif"), "--out", str(tmp_path / "out")]) == 0
+    found = load(str(tmp_path / "out" / "relaxations.parquet"))[0].final
+    assert (4 * found.volume) ** (1 / 3) == pytest.approx(4.037, abs=0.003)
