@@ -130,10 +130,15 @@ def _run_trainer(
     for name, value in settings.items():
         arguments += [f"--{name}", value] if value else [f"--{name}"]
     with quiet():
+        import torch
         from mace.cli.run_train import run
         from mace.tools import build_default_arg_parser
-    with contextlib.redirect_stdout(sys.stderr):  # where progress belongs
-        run(build_default_arg_parser().parse_args(arguments))
+    precision = torch.get_default_dtype()  # which mace-torch changes for the whole process
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # where progress belongs
+            run(build_default_arg_parser().parse_args(arguments))
+    finally:
+        torch.set_default_dtype(precision)
     return folder / "mace.model"
 
 

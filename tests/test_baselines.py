@@ -468,6 +468,8 @@ def test_gbr_survives_saving(tmp_path):
 @pytest.mark.slow
 def test_training_leaves_a_checkpoint_that_relaxes(tmp_path, write_lemat, lemat_frame):
     pytest.importorskip("mace")
+    import torch
+
     labels = {"energy": -3.0, "forces": np.zeros((2, 3)), "stress_tensor": np.eye(3) * 20.0}
     frames = [lemat_frame(salt(a=a), step=step, **labels) for step, a in enumerate((6.0, 5.8, 5.7))]
     path, out = write_lemat(tmp_path / "three.parquet", frames), tmp_path / "tiny.model"
@@ -478,6 +480,7 @@ def test_training_leaves_a_checkpoint_that_relaxes(tmp_path, write_lemat, lemat_
     assert card["rmse_train"]["n"] == 3
     assert card["trained"] == "from scratch"
     assert mace.weights(str(out)) == out
+    assert torch.get_default_dtype() == torch.float32  # of the models that come after it
     (outcome,) = mace.Mace(str(out), max_steps=2).relax([salt()])
     assert outcome.status in {Status.OK, Status.UNCONVERGED}
     assert outcome.energy == pytest.approx(-3.0, abs=1.0)
