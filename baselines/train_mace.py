@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import numpy as np
 
 from baselines import mace
 from benchmarks.core import UserError
-from benchmarks.data import Frame, frames
+from benchmarks.data import Frame, frames, load
 from benchmarks.data.sources import split_names
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,13 @@ SETTINGS: dict[str, str] = {
 
 
 def train(
-    source: str, seed: int, out: Path, *, epochs: int = EPOCHS, device: str = "cpu"
+    source: str,
+    seed: int,
+    out: Path,
+    *,
+    limit: int | None = None,
+    epochs: int = EPOCHS,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Train, check that the checkpoint loads, and write it.
 
@@ -74,6 +80,7 @@ def train(
         source: `embedded`, or the path of a data set; of splits the training split is used.
         seed: Of the initial weights and the order of the frames.
         out: Where the checkpoint goes.
+        limit: Frames of at most so many relaxations; of a data set of the Hub no more is read.
         epochs: Passes over the frames.
         device: `cpu` or `cuda`.
 
@@ -85,7 +92,7 @@ def train(
     """
     splits = split_names(source)
     split = "train" if splits else None
-    examples = [frame for frame in frames(source, split) if _complete(frame)]
+    examples = [frame for frame in _frames(source, split, limit) if _complete(frame)]
     if not examples:
         message = f"{source}: no frame has energy, forces and stress"
         raise UserError(message)
@@ -108,6 +115,16 @@ def train(
         "rmse_val": errors(out, [frame for frame in held_out if _complete(frame)]),
         "settings": settings,
     }
+
+
+def _frames(source: str, split: str | None, limit: int | None) -> Iterator[Frame]:
+    """All frames; with a limit those of the relaxations that it chooses."""
+    if limit is None:
+        yield from frames(source, split)
+        return
+    chosen = load(source, split=split, limit=limit)
+    ids = set(chosen.ids)
+    yield from (frame for frame in chosen.frames() if frame.sample_id in ids)
 
 
 def _complete(frame: Frame) -> bool:

@@ -407,8 +407,19 @@ def test_a_run_on_it_goes_on_where_it_stopped_and_another_split_is_refused(
     assert "revision" in capsys.readouterr().err
 
 
+def test_it_is_read_together_with_others(folder, data):
+    both = load([str(folder), "embedded"], split="test")
+    parts = load(str(folder)), load("embedded")
+    assert both.ids == parts[0].ids + parts[1].ids
+    assert both.name == f"{parts[0].name}+{parts[1].name}"
+    assert both.split == "test"
+    table = audit(resolve_all([str(folder), "embedded"], "test"))
+    assert set(table["sample_id"]) == set(both.ids)
+    assert set(load([str(folder), "embedded"], split="test", limit=9).ids) < set(both.ids)
+    one_line(lambda: load([str(folder), data]), "named twice")
+
+
 def test_what_was_altered_is_not_taken_for_the_split(folder, data, tmp_path, write_lemat, rows):
-    one_line(lambda: load([str(folder), "embedded"]), "cannot be read together with others")
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     (copy / "test.csv").write_text("sample_id\nmp-0-0-pbe\n")

@@ -212,14 +212,34 @@ def test_audit_reads_what_a_run_of_that_limit_reads(hub, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_without_a_limit_whole_files_are_fetched_and_checked(hub, local, cache):
+def test_without_a_limit_only_the_columns_that_are_needed_are_read(hub, local, cache):
+    """No forces, for one: they are two fifths of the bytes."""
     whole = load(f"{ADDRESS}@main:compatible_pbe")
     assert whole.ids == local.ids
+    assert all(a.final == b.final for a, b in zip(whole[::50], local[::50], strict=True))
+    assert whole.quarantined == local.quarantined
     assert whole.rule is None
-    assert hub.served == hub.size
+    assert 0.3 * hub.size < hub.served < 0.8 * hub.size
+    served = hub.served
     again = load(ADDRESS, offline=True)
     assert again.ids == local.ids
-    assert hub.served == hub.size
+    assert hub.served == served
+
+
+def test_rows_in_any_order_give_the_same_pairs_without_a_limit(hub, local):
+    shuffle(hub)
+    whole = load(ADDRESS)
+    assert set(whole.ids) == set(local.ids)
+    assert all(sample.final == local.get(sample.sample_id).final for sample in whole[::50])
+
+
+def test_more_than_memory_holds_is_one_line_before_anything_is_read(hub, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.data.remote.MOST_BYTES", hub.size - 1)
+    one_line(lambda: load(ADDRESS), "GB are too many", "say --limit N")
+    assert train.main(["--data", ADDRESS, "--val", "embedded", "--out", "nowhere"]) == 2
+    assert "say --limit N" in capsys.readouterr().err
+    assert hub.served == 0
+    assert len(load(ADDRESS, limit=20)) == 20
 
 
 def test_frames_of_the_drawn_row_groups_hold_forces(hub):
@@ -261,7 +281,7 @@ def test_offline_reads_the_cache_and_names_what_it_lacks(hub, cache):
     assert load(ADDRESS, limit=40, offline=True).ids == ids
     assert load(f"{ADDRESS}@{COMMIT}", limit=20, offline=True).revision == COMMIT
     one_line(lambda: load(ADDRESS, limit=400, offline=True), "offline", "train-0000", "run once")
-    one_line(lambda: load(ADDRESS, offline=True), "train-00000-of-00004.parquet", "run once")
+    one_line(lambda: load(ADDRESS, offline=True), "train-0000", "run once")
     assert dict(hub.asked) == asked
 
 
@@ -322,9 +342,10 @@ def test_a_busy_server_is_asked_again(hub, part, fault):
     assert hub.faults == []
 
 
-def test_a_process_that_is_killed_goes_on(files, cache, ask):
+@pytest.mark.parametrize("limit", [500, None])
+def test_a_process_that_is_killed_goes_on(files, cache, ask, limit):
     """SIGKILL three times, each time a little further; then everything is as if never killed."""
-    code = f"from benchmarks.data import load; load({ADDRESS!r}, limit=500)"
+    code = f"from benchmarks.data import load; load({ADDRESS!r}, limit={limit})"
     with serving(files) as server:
         environment = {"HF_ENDPOINT": server.url, "HF_ASSETS_CACHE": str(cache / "assets")}
         for requests in (4, 12, 20):
@@ -337,12 +358,12 @@ def test_a_process_that_is_killed_goes_on(files, cache, ask):
                 process.kill()
         ask(server)
         kept = {path: path.stat().st_mtime_ns for path in cached(cache, "*.parquet")}
-        ids = load(ADDRESS, limit=500).ids
+        ids = load(ADDRESS, limit=limit).ids
         assert kept
         assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
         for path in cached(cache, "*"):
             path.unlink()
-        assert load(ADDRESS, limit=500).ids == ids
+        assert load(ADDRESS, limit=limit).ids == ids
 
 
 def test_bodies_cut_off_are_asked_for_again(hub, local):
@@ -384,14 +405,23 @@ def test_what_is_not_what_was_asked_for_is_one_line(hub, cache, part, fault, wor
     assert not cached(cache, "*.first.*.parquet")
 
 
-def test_a_whole_file_of_another_content_is_refused_and_not_kept(hub, local):
-    hub.faults = [("store", "bits")]
-    one_line(lambda: load(ADDRESS), "train-00000", "its sha256 is not that of the listing")
-    one_line(lambda: load(ADDRESS, offline=True), "train-00000")
+@pytest.mark.parametrize(
+    ("part", "fault", "words"),
+    [
+        ("store", "short", "wrong length"),
+        ("store", "bits", "not a readable parquet file"),
+        ("resolve", "hash", "its sha256 is not that of the listing"),
+        ("resolve", 404, "no such revision"),
+    ],
+)
+def test_without_a_limit_too_it_is_one_line_and_goes_on(hub, local, part, fault, words):
+    hub.faults = [(part, fault)] * 99
+    one_line(lambda: load(ADDRESS), words)
+    hub.faults = []
     assert load(ADDRESS).ids == local.ids
 
 
-def test_a_whole_file_that_is_cut_off_is_asked_for_again(hub, local):
+def test_without_a_limit_what_is_cut_off_is_asked_for_again(hub, local):
     hub.faults = [("store", "cut"), ("store", 503)]
     assert load(ADDRESS).ids == local.ids
     assert hub.faults == []
@@ -415,13 +445,18 @@ def test_splits_that_it_does_not_have(hub):
 
 
 def test_rows_of_a_trajectory_apart_are_refused(hub):
+    shuffle(hub)
+    one_line(lambda: load(ADDRESS, limit=5), "not neighbours", "leave out --limit")
+
+
+def shuffle(hub):
+    """The rows of each file in another order."""
     for path, content in hub.files.items():
         table = pq.read_table(pa.BufferReader(content))
         shuffled = np.random.default_rng(0).permutation(len(table))
         sink = pa.BufferOutputStream()
         pq.write_table(table.take(shuffled), sink, row_group_size=280)
         hub.files[path] = sink.getvalue().to_pybytes()
-    one_line(lambda: load(ADDRESS, limit=5), "not neighbours", "leave out --limit")
 
 
 # --- the command ----------------------------------------------------------------------------------
