@@ -152,7 +152,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="model", required=True)
     for name, function in (("mean-delta", train_mean_delta), ("gbr", train_gbr)):
         command = commands.add_parser(name, help=(function.__doc__ or "").splitlines()[0])
-        command.add_argument("--data", action="append", required=True, help="embedded, PATH or hf://…")
+        command.add_argument(
+            "--data", action="append", required=True, help="embedded, PATH or hf://…"
+        )
         command.set_defaults(function=function)
     command = commands.add_parser("mace", help="train this project's MACE")
     command.add_argument("--data", default="embedded", help="frames with energy, forces, stress")

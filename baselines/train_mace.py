@@ -92,7 +92,7 @@ def train(
     """
     splits = split_names(source)
     split = "train" if splits else None
-    examples = [frame for frame in _frames(source, split, limit) if _complete(frame)]
+    examples = [frame for frame in frames_of(source, split, limit) if _complete(frame)]
     if not examples:
         message = f"{source}: no frame has energy, forces and stress"
         raise UserError(message)
@@ -117,7 +117,7 @@ def train(
     }
 
 
-def _frames(source: str, split: str | None, limit: int | None) -> Iterator[Frame]:
+def frames_of(source: str, split: str | None, limit: int | None) -> Iterator[Frame]:
     """All frames; with a limit those of the relaxations that it chooses."""
     if limit is None:
         yield from frames(source, split)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from benchmarks.core import Geometry
 from benchmarks.data import frames, load
 from benchmarks.data.__main__ import main
 from benchmarks.data.audit import audit
-from benchmarks.data.heldout.assignment import assign, size_class, strata
+from benchmarks.data.heldout.assignment import _fill, assign, size_class, strata
 from benchmarks.data.heldout.fingerprint import fingerprint, near_duplicates
 from benchmarks.data.heldout.groups import describe, joined
-from benchmarks.data.heldout.prototypes import prototype
-from benchmarks.data.sources import resolve
+from benchmarks.data.heldout.prototypes import prototype, prototypes
+from benchmarks.data.sources import resolve, resolve_all
 from benchmarks.run import main as run
 from benchmarks.store import read_run
 from t2relax.dataset import read_pairs
@@ -240,6 +241,18 @@ def test_what_shares_a_composition_with_another_part_is_left_out():
     table = grouped(rows, keys=("material_id",))
     part = assign(table, {"test": 2, "val": 2}, 0)
     assert part.value_counts().to_dict() == {"train": 24, "left_out": 12, "test": 2, "val": 2}
+
+
+def test_of_groups_that_fit_in_no_stratum_the_nearest_is_taken():
+    groups = {"one size": Counter(a=6), "mixed": Counter(a=1, b=5), "too large": Counter(a=1, b=9)}
+    assert list(_fill(groups, Counter(a=4, b=4))) == ["mixed"]
+
+
+def test_many_prototypes_are_shared_out_and_come_back_in_order(monkeypatch):
+    monkeypatch.setattr("benchmarks.data.heldout.prototypes._MANY", 2)
+    structures = [rock_salt(), caesium_chloride(), zincblende()]
+    geometries = [Geometry.of(structure) for structure in structures]
+    assert prototypes(geometries) == [prototype(geometry) for geometry in geometries]
 
 
 def test_classes_of_size():
