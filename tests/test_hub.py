@@ -22,6 +22,7 @@ from pymatgen.core import Lattice, Structure
 from benchmarks.core import EndMissing
 from benchmarks.data import load
 from benchmarks.data.__main__ import main as data_main
+from benchmarks.run import main as run_main
 from benchmarks.store import read_run
 from t2relax import train
 from t2relax.dataset import read_pairs
@@ -226,6 +227,15 @@ def test_without_a_limit_only_the_columns_that_are_needed_are_read(hub, local, c
     assert hub.served == served
 
 
+def test_run_and_training_read_all_of_it_without_a_limit(hub, capsys):
+    assert run_main(["--data", ADDRESS, "--models", "identity", "--dry-run"]) == 0
+    assert "would run 600 samples" in capsys.readouterr().out
+    pairs, origin = read_pairs([ADDRESS], "train")
+    assert len(pairs) == 600
+    assert origin == {f"{REPO}/compatible_pbe/train": COMMIT}
+    assert hub.served < 0.8 * hub.size
+
+
 def test_rows_in_any_order_give_the_same_pairs_without_a_limit(hub, local):
     shuffle(hub)
     whole = load(ADDRESS)
@@ -236,8 +246,14 @@ def test_rows_in_any_order_give_the_same_pairs_without_a_limit(hub, local):
 def test_more_than_memory_holds_is_one_line_before_anything_is_read(hub, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.data.remote.MOST_BYTES", hub.size - 1)
     one_line(lambda: load(ADDRESS), "GB are too many", "say --limit N")
-    assert train.main(["--data", ADDRESS, "--val", "embedded", "--out", "nowhere"]) == 2
-    assert "say --limit N" in capsys.readouterr().err
+    for command in (
+        lambda: train.main(["--data", ADDRESS, "--val", "embedded", "--out", "nowhere"]),
+        lambda: run_main(["--data", ADDRESS, "--models", "identity"]),
+        lambda: data_main(["audit", ADDRESS]),
+    ):
+        assert command() == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "say --limit N" in line
     assert hub.served == 0
     assert len(load(ADDRESS, limit=20)) == 20
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -83,6 +84,7 @@ class FrameFiles:
         self._groups: list[_Group] = []
         self._starts: list[int] = []
         self._opened: tuple[Path, Any] | None = None
+        self._lock = Lock()
         self.n_rows = 0
         for path in self.paths:
             self._starts.append(self.n_rows)
@@ -145,7 +147,8 @@ class FrameFiles:
         remote = any(not isinstance(group.path, Path) for group in groups)
         ahead = _AHEAD if remote else 1
         coming: deque[tuple[_Group, Future[Any]]] = deque()
-        bar = tqdm(groups, "reading", unit="row group", disable=None if remote else True)
+        off = None if remote else True  # None: where stderr is no terminal
+        bar = tqdm(groups, "reading", unit="row group", leave=False, disable=off)
         reader = ThreadPoolExecutor(ahead)
         try:
             for group in bar:
@@ -161,9 +164,9 @@ class FrameFiles:
         path = group.path
         if not isinstance(path, Path):
             return _typed(path, path.read(group.number, columns), columns)
-        if self._opened is None or self._opened[0] != path:
-            self._opened = (path, _open(path))
-        with reading(path):
+        with self._lock, reading(path):  # beside files elsewhere there are several threads
+            if self._opened is None or self._opened[0] != path:
+                self._opened = (path, _open(path))
             table = self._opened[1].read_row_group(group.number, columns=list(columns))
         return _typed(path, table, columns)
 

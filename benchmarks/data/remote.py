@@ -59,7 +59,7 @@ class RemoteParquet:
         path = self.kept(name)
         if path is None:
             path = self.keep(name, self.fetch(group, columns))
-        return pq.read_table(path)
+        return pq.read_table(path, partitioning=None)
 
     def fetch(self, group: int, columns: Sequence[str] | None = None) -> Any:
         """A row group as an Arrow table, all columns without `columns`; not kept.

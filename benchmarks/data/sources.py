@@ -3,7 +3,7 @@
 A source is `embedded`, a parquet file, a folder: with a `manifest.json` (files verified), with
 files named by split (`train-00000.parquet`, the convention of the Hub), or any folder of parquet;
 a held-out split of other sources (`heldout`); or a data set of the Hub, of which a `--limit` draws
-row groups (`draw.py`).
+row groups (`draw.py`) and which without one is read by columns (`remote.py`).
 """
 
 from __future__ import annotations
