@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # Waiting threads sleep: spinning ones make everything slow once a core is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: env bench test full perf lint leaderboard
+.PHONY: env bench test full perf scale lint leaderboard
 
 env: $(VENV)/.installed
 
@@ -29,6 +29,9 @@ full: env
 
 perf: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/perf --override-ini addopts=-q
+
+scale: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/perf/test_reader.py --override-ini addopts=-q -s
 
 lint: env
 	$(BIN)/ruff check .

@@ -33,9 +33,17 @@ from benchmarks.data.sources import split_names
 log = logging.getLogger("baselines.train")  # also when run with -m
 
 
-def training_sets(names: Sequence[str]) -> list[Dataset]:
-    """The data sets named on the command line; of one that has splits the training split only."""
-    return [load(name, split="train" if split_names(name) else None) for name in names]
+def training_sets(names: Sequence[str], limit: int | None = None) -> list[Dataset]:
+    """The data sets named on the command line; of one that has splits the training split only.
+
+    Args:
+        names: What `benchmarks.data.load` reads.
+        limit: At most so many relaxations of each; of a data set of the Hub no more is read.
+
+    Raises:
+        UserError: One cannot be read.
+    """
+    return [load(n, split="train" if split_names(n) else None, limit=limit) for n in names]
 
 
 def described(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
@@ -71,7 +79,7 @@ def write_card(path: Path, **entries: Any) -> None:
 
 def train_mean_delta(args: argparse.Namespace) -> None:
     """Mean of ln(V_f / V_i) / 3 over all pairs; the card is the model."""
-    datasets = training_sets(args.data)
+    datasets = training_sets(args.data, args.limit)
     strains = [np.log(final.volume / initial.volume) / 3 for initial, final in pairs(datasets)]
     write_card(
         args.out or trivial.MEAN_DELTA,
@@ -88,7 +96,8 @@ def train_gbr(args: argparse.Namespace) -> None:
 
     from baselines import gbr
 
-    datasets, started = training_sets(args.data), time.perf_counter()
+    started = time.perf_counter()
+    datasets = training_sets(args.data, args.limit)
     settings = gbr.Settings()
     examples = list(pairs(datasets))
     log.info("fitting on %d pairs", len(examples))
@@ -112,21 +121,27 @@ def train_mace(args: argparse.Namespace) -> None:
     from baselines import mace, train_mace
 
     out = args.out or mace.OURS
-    training_data = described(training_sets([args.data]))
+    (data,) = training_sets([args.data], args.limit)
     epochs = args.epochs or train_mace.EPOCHS
-    results = train_mace.train(args.data, args.seed, out, epochs=epochs, device=args.device)
+    results = train_mace.train(
+        args.data, args.seed, out, limit=args.limit, epochs=epochs, device=args.device
+    )
+    limited = "" if args.limit is None else f" --limit {args.limit}"
     write_card(
         out.with_suffix(".json"),
         model="mace",
         trained="from scratch",
-        command=f"python -m baselines.train mace --data {args.data} --seed {args.seed} "
+        command=f"python -m baselines.train mace --data {args.data}{limited} --seed {args.seed} "
         f"--epochs {epochs} --device {args.device}",
-        training_data=training_data,
+        training_data=described([data]),
         seed=args.seed,
         device=args.device,
         **results,
         packages=versions("mace-torch", "torch", "e3nn"),
     )
+
+
+_LIMIT = "relaxations of each --data, at most; of hf:// data no more is read"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -137,7 +152,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="model", required=True)
     for name, function in (("mean-delta", train_mean_delta), ("gbr", train_gbr)):
         command = commands.add_parser(name, help=(function.__doc__ or "").splitlines()[0])
-        command.add_argument("--data", action="append", required=True, help="embedded or PATH")
+        command.add_argument(
+            "--data", action="append", required=True, help="embedded, PATH or hf://…"
+        )
         command.set_defaults(function=function)
     command = commands.add_parser("mace", help="train this project's MACE")
     command.add_argument("--data", default="embedded", help="frames with energy, forces, stress")
@@ -145,6 +162,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     command.set_defaults(function=train_mace)
     for command in commands.choices.values():
+        command.add_argument("--limit", type=int, metavar="N", help=_LIMIT)
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--out", type=Path, help="default: the file that the relaxer loads")
     return top

@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 from baselines import mace
 from baselines.loading import quiet
 from benchmarks.core import UserError
-from benchmarks.data import Frame, frames
+from benchmarks.data import Frame, frames, load
 from benchmarks.data.sources import split_names
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,13 @@ SETTINGS: dict[str, str] = {
 
 
 def train(
-    source: str, seed: int, out: Path, *, epochs: int = EPOCHS, device: str = "cpu"
+    source: str,
+    seed: int,
+    out: Path,
+    *,
+    limit: int | None = None,
+    epochs: int = EPOCHS,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Train, check that the checkpoint loads, and write it.
 
@@ -75,6 +81,7 @@ def train(
         source: `embedded`, or the path of a data set; of splits the training split is used.
         seed: Of the initial weights and the order of the frames.
         out: Where the checkpoint goes.
+        limit: Frames of at most so many relaxations; of a data set of the Hub no more is read.
         epochs: Passes over the frames.
         device: `cpu` or `cuda`.
 
@@ -86,7 +93,7 @@ def train(
     """
     splits = split_names(source)
     split = "train" if splits else None
-    examples = [frame for frame in frames(source, split) if _complete(frame)]
+    examples = [frame for frame in frames_of(source, split, limit) if _complete(frame)]
     if not examples:
         message = f"{source}: no frame has energy, forces and stress"
         raise UserError(message)
@@ -109,6 +116,16 @@ def train(
         "rmse_val": errors(out, [frame for frame in held_out if _complete(frame)]),
         "settings": settings,
     }
+
+
+def frames_of(source: str, split: str | None, limit: int | None) -> Iterator[Frame]:
+    """All frames; with a limit those of the relaxations that it chooses."""
+    if limit is None:
+        yield from frames(source, split)
+        return
+    chosen = load(source, split=split, limit=limit)
+    ids = set(chosen.ids)
+    yield from (frame for frame in chosen.frames() if frame.sample_id in ids)
 
 
 def _complete(frame: Frame) -> bool:

@@ -182,6 +182,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", action="append", required=True, help="training data; may be repeated")
     add("--val", action="append", required=True, help="validation data; may be repeated")
     add("--out", type=Path, required=True)
+    add("--limit", type=int, help="relaxations of each --data that is not an archive, at most")
     add("--init", action="append", type=Path, default=[], metavar="DIR", help=INIT_HELP)
     add("--steps", type=int, default=Settings().steps)
     add("--minutes", type=float, default=float("inf"), help="stop after this long")
@@ -209,7 +210,7 @@ def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     if settings.samples and settings.group < 2 and settings.estimator != "self-critical":
         raise UserError(f"--estimator {settings.estimator} compares texts: --group 2 or more")
-    pairs, origin = read_pairs(args.data, "train")
+    pairs, origin = read_pairs(args.data, "train", limit=args.limit)
     val_pairs, val_origin = read_pairs(args.val, "val")
     if not pairs or not val_pairs:
         raise UserError("no pairs to train or to validate on")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from baselines import chgnet, gbr, mace, train
+from baselines import chgnet, gbr, mace, train, train_mace
 from baselines.ase_relaxer import AseRelaxer, ZeroForce
 from baselines.trivial import GradientBoosting, Identity, MeanDelta, VolumeScaling
 from benchmarks.core import GPA, Geometry, Relaxed, Status, UserError
@@ -453,6 +453,22 @@ def test_mean_delta_of_one_pair(tmp_path, write_lemat, lemat_frame):
     assert card["log_strain"] == pytest.approx(0.0953101798)
     assert card["n"] == 1
     assert card["training_data"][0]["revision"].startswith("sha256:")
+
+
+def test_a_limit_takes_so_many_relaxations_and_no_more(tmp_path, write_lemat, lemat_frame):
+    rows = [
+        lemat_frame(copper(a), f"mp-{i}", step)
+        for i in range(5)
+        for step, a in enumerate((3.0, 3.1, 3.3))
+    ]
+    path, out = str(write_lemat(tmp_path / "five.parquet", rows)), tmp_path / "card.json"
+    arguments = ["mean-delta", "--data", path, "--data", "embedded", "--out", str(out)]
+    assert train.main([*arguments, "--limit", "2"]) == 0
+    card = json.loads(out.read_text())
+    assert card["n"] == 4
+    assert [data["n"] for data in card["training_data"]] == [2, 2]
+    assert len(list(train_mace.frames_of(path, None, limit=2))) == 6
+    assert train.main([*arguments, "--limit", "0"]) == 2
 
 
 def test_gbr_survives_saving(tmp_path):

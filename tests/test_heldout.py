@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from benchmarks.core import Geometry
 from benchmarks.data import frames, load
 from benchmarks.data.__main__ import main
 from benchmarks.data.audit import audit
-from benchmarks.data.heldout.assignment import assign, size_class, strata
+from benchmarks.data.heldout.assignment import _fill, assign, size_class, strata
 from benchmarks.data.heldout.fingerprint import fingerprint, near_duplicates
 from benchmarks.data.heldout.groups import describe, joined
-from benchmarks.data.heldout.prototypes import prototype
-from benchmarks.data.sources import resolve
+from benchmarks.data.heldout.prototypes import prototype, prototypes
+from benchmarks.data.sources import resolve, resolve_all
 from benchmarks.run import main as run
 from benchmarks.store import read_run
 from t2relax.dataset import read_pairs
@@ -242,6 +243,18 @@ def test_what_shares_a_composition_with_another_part_is_left_out():
     assert part.value_counts().to_dict() == {"train": 24, "left_out": 12, "test": 2, "val": 2}
 
 
+def test_of_groups_that_fit_in_no_stratum_the_nearest_is_taken():
+    groups = {"one size": Counter(a=6), "mixed": Counter(a=1, b=5), "too large": Counter(a=1, b=9)}
+    assert list(_fill(groups, Counter(a=4, b=4))) == ["mixed"]
+
+
+def test_many_prototypes_are_shared_out_and_come_back_in_order(monkeypatch):
+    monkeypatch.setattr("benchmarks.data.heldout.prototypes._MANY", 2)
+    structures = [rock_salt(), caesium_chloride(), zincblende()]
+    geometries = [Geometry.of(structure) for structure in structures]
+    assert prototypes(geometries) == [prototype(geometry) for geometry in geometries]
+
+
 def test_classes_of_size():
     classes = size_class(pd.Series([1, 4, 5, 8, 16, 17, 64, 65]))
     assert list(classes)[:4] == ["up to 4", "up to 4", "up to 8", "up to 8"]
@@ -407,8 +420,19 @@ def test_a_run_on_it_goes_on_where_it_stopped_and_another_split_is_refused(
     assert "revision" in capsys.readouterr().err
 
 
+def test_it_is_read_together_with_others(folder, data):
+    both = load([str(folder), "embedded"], split="test")
+    parts = load(str(folder)), load("embedded")
+    assert both.ids == parts[0].ids + parts[1].ids
+    assert both.name == f"{parts[0].name}+{parts[1].name}"
+    assert both.split == "test"
+    table = audit(resolve_all([str(folder), "embedded"], "test"))
+    assert set(table["sample_id"]) == set(both.ids)
+    assert set(load([str(folder), "embedded"], split="test", limit=9).ids) < set(both.ids)
+    one_line(lambda: load([str(folder), data]), "named twice")
+
+
 def test_what_was_altered_is_not_taken_for_the_split(folder, data, tmp_path, write_lemat, rows):
-    one_line(lambda: load([str(folder), "embedded"]), "cannot be read together with others")
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     (copy / "test.csv").write_text("sample_id\nmp-0-0-pbe\n")

@@ -22,6 +22,7 @@ from pymatgen.core import Lattice, Structure
 from benchmarks.core import EndMissing
 from benchmarks.data import load
 from benchmarks.data.__main__ import main as data_main
+from benchmarks.run import main as run_main
 from benchmarks.store import read_run
 from t2relax import train
 from t2relax.dataset import read_pairs
@@ -212,14 +213,49 @@ def test_audit_reads_what_a_run_of_that_limit_reads(hub, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_without_a_limit_whole_files_are_fetched_and_checked(hub, local, cache):
+def test_without_a_limit_only_the_columns_that_are_needed_are_read(hub, local, cache):
+    """No forces, for one: they are two fifths of the bytes."""
     whole = load(f"{ADDRESS}@main:compatible_pbe")
     assert whole.ids == local.ids
+    assert all(a.final == b.final for a, b in zip(whole[::50], local[::50], strict=True))
+    assert whole.quarantined == local.quarantined
     assert whole.rule is None
-    assert hub.served == hub.size
+    assert 0.3 * hub.size < hub.served < 0.8 * hub.size
+    served = hub.served
     again = load(ADDRESS, offline=True)
     assert again.ids == local.ids
-    assert hub.served == hub.size
+    assert hub.served == served
+
+
+def test_run_and_training_read_all_of_it_without_a_limit(hub, capsys):
+    assert run_main(["--data", ADDRESS, "--models", "identity", "--dry-run"]) == 0
+    assert "would run 600 samples" in capsys.readouterr().out
+    pairs, origin = read_pairs([ADDRESS], "train")
+    assert len(pairs) == 600
+    assert origin == {f"{REPO}/compatible_pbe/train": COMMIT}
+    assert hub.served < 0.8 * hub.size
+
+
+def test_rows_in_any_order_give_the_same_pairs_without_a_limit(hub, local):
+    shuffle(hub)
+    whole = load(ADDRESS)
+    assert set(whole.ids) == set(local.ids)
+    assert all(sample.final == local.get(sample.sample_id).final for sample in whole[::50])
+
+
+def test_more_than_memory_holds_is_one_line_before_anything_is_read(hub, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.data.remote.MOST_BYTES", hub.size - 1)
+    one_line(lambda: load(ADDRESS), "GB are too many", "say --limit N")
+    for command in (
+        lambda: train.main(["--data", ADDRESS, "--val", "embedded", "--out", "nowhere"]),
+        lambda: run_main(["--data", ADDRESS, "--models", "identity"]),
+        lambda: data_main(["audit", ADDRESS]),
+    ):
+        assert command() == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "say --limit N" in line
+    assert hub.served == 0
+    assert len(load(ADDRESS, limit=20)) == 20
 
 
 def test_frames_of_the_drawn_row_groups_hold_forces(hub):
@@ -261,7 +297,7 @@ def test_offline_reads_the_cache_and_names_what_it_lacks(hub, cache):
     assert load(ADDRESS, limit=40, offline=True).ids == ids
     assert load(f"{ADDRESS}@{COMMIT}", limit=20, offline=True).revision == COMMIT
     one_line(lambda: load(ADDRESS, limit=400, offline=True), "offline", "train-0000", "run once")
-    one_line(lambda: load(ADDRESS, offline=True), "train-00000-of-00004.parquet", "run once")
+    one_line(lambda: load(ADDRESS, offline=True), "train-0000", "run once")
     assert dict(hub.asked) == asked
 
 
@@ -322,9 +358,10 @@ def test_a_busy_server_is_asked_again(hub, part, fault):
     assert hub.faults == []
 
 
-def test_a_process_that_is_killed_goes_on(files, cache, ask):
+@pytest.mark.parametrize("limit", [500, None])
+def test_a_process_that_is_killed_goes_on(files, cache, ask, limit):
     """SIGKILL three times, each time a little further; then everything is as if never killed."""
-    code = f"from benchmarks.data import load; load({ADDRESS!r}, limit=500)"
+    code = f"from benchmarks.data import load; load({ADDRESS!r}, limit={limit})"
     with serving(files) as server:
         environment = {"HF_ENDPOINT": server.url, "HF_ASSETS_CACHE": str(cache / "assets")}
         for requests in (4, 12, 20):
@@ -337,12 +374,12 @@ def test_a_process_that_is_killed_goes_on(files, cache, ask):
                 process.kill()
         ask(server)
         kept = {path: path.stat().st_mtime_ns for path in cached(cache, "*.parquet")}
-        ids = load(ADDRESS, limit=500).ids
+        ids = load(ADDRESS, limit=limit).ids
         assert kept
         assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
         for path in cached(cache, "*"):
             path.unlink()
-        assert load(ADDRESS, limit=500).ids == ids
+        assert load(ADDRESS, limit=limit).ids == ids
 
 
 def test_bodies_cut_off_are_asked_for_again(hub, local):
@@ -384,14 +421,23 @@ def test_what_is_not_what_was_asked_for_is_one_line(hub, cache, part, fault, wor
     assert not cached(cache, "*.first.*.parquet")
 
 
-def test_a_whole_file_of_another_content_is_refused_and_not_kept(hub, local):
-    hub.faults = [("store", "bits")]
-    one_line(lambda: load(ADDRESS), "train-00000", "its sha256 is not that of the listing")
-    one_line(lambda: load(ADDRESS, offline=True), "train-00000")
+@pytest.mark.parametrize(
+    ("part", "fault", "words"),
+    [
+        ("store", "short", "wrong length"),
+        ("store", "bits", "not a readable parquet file"),
+        ("resolve", "hash", "its sha256 is not that of the listing"),
+        ("resolve", 404, "no such revision"),
+    ],
+)
+def test_without_a_limit_too_it_is_one_line_and_goes_on(hub, local, part, fault, words):
+    hub.faults = [(part, fault)] * 99
+    one_line(lambda: load(ADDRESS), words)
+    hub.faults = []
     assert load(ADDRESS).ids == local.ids
 
 
-def test_a_whole_file_that_is_cut_off_is_asked_for_again(hub, local):
+def test_without_a_limit_what_is_cut_off_is_asked_for_again(hub, local):
     hub.faults = [("store", "cut"), ("store", 503)]
     assert load(ADDRESS).ids == local.ids
     assert hub.faults == []
@@ -415,13 +461,18 @@ def test_splits_that_it_does_not_have(hub):
 
 
 def test_rows_of_a_trajectory_apart_are_refused(hub):
+    shuffle(hub)
+    one_line(lambda: load(ADDRESS, limit=5), "not neighbours", "leave out --limit")
+
+
+def shuffle(hub):
+    """The rows of each file in another order."""
     for path, content in hub.files.items():
         table = pq.read_table(pa.BufferReader(content))
         shuffled = np.random.default_rng(0).permutation(len(table))
         sink = pa.BufferOutputStream()
         pq.write_table(table.take(shuffled), sink, row_group_size=280)
         hub.files[path] = sink.getvalue().to_pybytes()
-    one_line(lambda: load(ADDRESS, limit=5), "not neighbours", "leave out --limit")
 
 
 # --- the command ----------------------------------------------------------------------------------

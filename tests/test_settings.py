@@ -174,6 +174,20 @@ def test_settings_beside_the_data_or_unknown(tmp_path):
         assert found.loc["c"].to_list() == ["unknown"] * 4
 
 
+def test_settings_beside_each_of_several_and_of_what_a_held_out_split_was_made_of(tmp_path):
+    header, first, second = SETTINGS.splitlines()
+    for name, line in (("one", first), ("two", second)):
+        (tmp_path / f"{name}.settings.csv").write_text(f"{header}\n{line}\n")
+    one, two = (str(tmp_path / f"{name}.parquet") for name in ("one", "two"))
+    folder = tmp_path / "held-out"
+    folder.mkdir()
+    manifest = {"name": "x", "version": 1, "splits": {}, "sources": [one, two]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    dataset = SimpleNamespace(ids=("a", "b"), functionals=("pbe", "pbe"))
+    for sources in ([one, two], [str(folder)]):
+        assert settings_of(dataset, sources)["program"].to_list() == ["vasp", "fhi-aims"]
+
+
 @pytest.mark.parametrize(
     "text", ["", "sample_id\na\n", SETTINGS.replace("520.0", "high"), SETTINGS.replace("{}", "{")]
 )

@@ -25,7 +25,7 @@ from benchmarks.data import choice
 from benchmarks.data.audit_report import report
 from benchmarks.data.ids import source_of
 from benchmarks.data.order import BASES, ENDS
-from benchmarks.data.pairs import fetch
+from benchmarks.data.pairs import CHUNK, fetch
 from benchmarks.data.quarantine import Quarantined
 from benchmarks.data.reader import FrameFiles
 from benchmarks.data.residual import is_relaxed, residual_forces
@@ -33,8 +33,6 @@ from benchmarks.data.sources import Source, resolve_all
 from benchmarks.data.trajectories import Survey, survey
 from benchmarks.data.whole import whole
 
-CHUNK = 20_000
-"""Trajectories whose coordinates are checked at a time: some hundred megabytes."""
 COLUMNS = {
     "sample_id": "key of the trajectory; id of the row where there is none",
     "source": "prefix of the material id",
@@ -85,8 +83,7 @@ def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFra
     chosen = np.arange(len(found.trajectories))
     if limit is not None:
         chosen = np.sort(choice.order(source, files, found.trajectories, seed)[:limit])
-    if source.ids is not None:
-        chosen = chosen[[found.trajectories.ids[i] in source.ids for i in chosen]]
+    chosen = chosen[choice.wanted(source, files, found.trajectories)[chosen]]
     faults = _checked(files, found, chosen)
     table = _facts(found, chosen)
     force = residual_forces(files, found.trajectories.last[chosen])

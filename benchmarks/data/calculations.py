@@ -7,7 +7,6 @@ frames, and rows may come in any order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,13 +128,9 @@ def none() -> Calculations:
     return Calculations(*columns)
 
 
-def concatenated(pieces: Sequence[Calculations]) -> Calculations:
-    """All of `pieces`, one after another; at least one."""
-    columns = (
-        np.concatenate([getattr(piece, name) for piece in pieces])
-        for name in Calculations.__slots__
-    )
-    return Calculations(*columns)
+def concatenated(pieces: dict[str, list[NDArray[Any]]]) -> Calculations:
+    """Calculations from the pieces of each column, which are used up on the way, for memory."""
+    return Calculations(*(np.concatenate(pieces.pop(name)) for name in Calculations.__slots__))
 
 
 def metric(lattices: NDArray[np.float64]) -> NDArray[np.float32]:

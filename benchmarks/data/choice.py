@@ -29,6 +29,23 @@ def rule(source: Source) -> str:
     )
 
 
+def wanted(source: Source, files: FrameFiles, trajectories: Trajectories) -> NDArray[np.bool_]:
+    """Which trajectories are in the part that a held-out split names, if one is read; (n,).
+
+    Args:
+        source: What `files` are of.
+        files: Where the frames are.
+        trajectories: What the first pass found.
+    """
+    if all(part.ids is None for part in source.each):
+        return np.ones(len(trajectories), dtype=bool)
+    parts = np.repeat(np.arange(len(source.each)), [len(part.paths) for part in source.each])
+    of = parts[files.file_of(trajectories.first)]
+    known = [source.each[i].ids for i in range(len(source.each))]
+    named = zip(trajectories.ids, of, strict=True)
+    return np.array([(ids := known[i]) is None or name in ids for name, i in named], dtype=bool)
+
+
 def order(
     source: Source, files: FrameFiles, trajectories: Trajectories, seed: int
 ) -> NDArray[np.int64]:

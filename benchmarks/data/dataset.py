@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -22,7 +21,7 @@ from benchmarks.data.ids import source_of
 from benchmarks.data.order import ENDS, End
 from benchmarks.data.pairs import Columns, fetch
 from benchmarks.data.quarantine import Quarantined
-from benchmarks.data.reader import FrameFiles
+from benchmarks.data.reader import FrameFiles, FramePath
 from benchmarks.data.sources import Source, resolve_all
 from benchmarks.data.trajectories import Trajectories, find
 
@@ -48,7 +47,7 @@ class Dataset(Sequence[Sample]):
         trajectories: Trajectories,
         columns: Columns,
         rows: NDArray[np.int64],
-        paths: tuple[Path, ...],
+        paths: tuple[FramePath, ...],
         *,
         name: str,
         revision: str,
@@ -226,9 +225,8 @@ def load(
 
 def _read(found: Source, limit: int | None, seed: int, end_missing: EndMissing) -> Dataset:
     files = FrameFiles(found.paths, found.sets)
-    trajectories, quarantined = find(files)
-    if found.ids is not None:
-        trajectories = trajectories.take(np.flatnonzero([x in found.ids for x in trajectories.ids]))
+    trajectories, quarantined = find(files, lambda met: choice.wanted(found, files, met))
+    if found.ids is not None:  # rows of no trajectory are in no part
         quarantined = [entry for entry in quarantined if entry.sample_id in found.ids]
     order = np.arange(len(trajectories))
     if limit is not None:

@@ -84,7 +84,7 @@ def _order(groups: Groups, seed: int) -> Iterator[Place]:
 
 def _turns(groups: Groups, seed: int) -> Iterator[Place]:
     """Row groups in the order of the rule; a file is opened when its first turn comes."""
-    paths = [file.path for file in groups.pin.files]
+    paths = [each.file.path for each in groups.files]
     files = sorted(range(len(paths)), key=lambda i: seeded_hash(seed, paths[i]))
     turns: dict[int, list[int]] = {}
     while files:

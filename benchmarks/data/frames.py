@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from benchmarks.core import KBAR, Geometry
+from benchmarks.data.arrow import array, lengths, numpy, vectors
 from benchmarks.data.ids import FRAME_ID
-from benchmarks.data.reader import FrameFiles, array, lengths, numpy, vectors
+from benchmarks.data.reader import FrameFiles, FramePath
 from benchmarks.data.sources import resolve
 from benchmarks.data.species import atomic_numbers
 
@@ -65,7 +65,7 @@ def frames(source: str, split: str | None = None) -> Iterator[Frame]:
             yield frame
 
 
-def frames_in(paths: Sequence[Path]) -> Iterator[Frame]:
+def frames_in(paths: Sequence[FramePath]) -> Iterator[Frame]:
     """The same of parquet files."""
     for _, table in FrameFiles(paths).tables(_COLUMNS):
         yield from _frames_of(table)

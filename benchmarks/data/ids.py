@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from benchmarks.data.reader import array, numpy
+from benchmarks.data.arrow import array, numpy
 
 FRAME_ID = r"^(?P<key>.+)-(?P<step>[0-9]{1,9})$"
 """What names the trajectory, and the step."""

@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import EndMissing
+from benchmarks.data.arrow import array, lengths, row_sums, vectors
 from benchmarks.data.ends import hopeless, unfit_ends
 from benchmarks.data.quarantine import Quarantined, Reason
-from benchmarks.data.reader import FrameFiles, array, lengths, row_sums, vectors
+from benchmarks.data.reader import FrameFiles
 from benchmarks.data.scan import first_true
 from benchmarks.data.species import atomic_numbers
 from benchmarks.data.trajectories import Trajectories
 
 _HEAVY = ("species_at_sites", "lattice_vectors", "cartesian_site_positions")
+CHUNK = 20_000
+"""Trajectories whose coordinates are read at a time where all are: some hundred megabytes."""
 SMALLEST_VOLUME_PER_ATOM = 0.5
 """Å^3; hydrogen at the pressure of the Earth's centre still has more than 1."""
 _FAULTS = (
@@ -84,7 +87,7 @@ def fetch(
     sound = 0
     rest = order
     while sound < wanted and len(rest):
-        n = len(rest) if limit is None else _enough(lost[rest], wanted - sound)
+        n = CHUNK if limit is None else _enough(lost[rest], wanted - sound)
         chosen, rest = np.sort(rest[:n]), rest[n:]
         unfit = unfit_ends(files, trajectories, chosen, end_missing)
         piece, fault = _read(files, trajectories, chosen, unfit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.core import UserError
@@ -10,6 +11,8 @@ from benchmarks.data.hub import HubFile, Pin, reaching, request
 
 _PIECE = 8 * 2**20
 """Most bytes of one request: what a cut-off costs."""
+_GAP = 16 * 2**10
+"""Bytes not wanted that are read along, for one request less."""
 
 
 class RemoteFile(io.RawIOBase):
@@ -24,11 +27,11 @@ class RemoteFile(io.RawIOBase):
         self._pin = pin
         self._file = file
         self._at = 0
-        self._held = (0, b"")
+        self._held: list[tuple[int, bytes]] = []
 
-    def hold(self, start: int, stop: int) -> None:
-        """Fetch the bytes from `start` to before `stop` at once, for the reads that follow."""
-        self._held = (start, self._fetch(start, stop))
+    def hold(self, *extents: tuple[int, int]) -> None:
+        """Fetch bytes, each from a first to before a last one, for the reads that follow."""
+        self._held = [(start, self._fetch(start, stop)) for start, stop in _merged(extents)]
 
     def readable(self) -> bool:
         """Always."""
@@ -57,9 +60,9 @@ class RemoteFile(io.RawIOBase):
         left = self._file.size - self._at
         size = left if size is None or size < 0 else min(size, left)
         start, self._at = self._at, self._at + max(size, 0)
-        offset = start - self._held[0]
-        if offset >= 0 and offset + size <= len(self._held[1]):
-            return self._held[1][offset : offset + size]
+        for first, held in self._held:
+            if first <= start and self._at <= first + len(held):
+                return held[start - first : self._at - first]
         return self._fetch(start, self._at)
 
     def _fetch(self, start: int, stop: int) -> bytes:
@@ -97,3 +100,13 @@ class RemoteFile(io.RawIOBase):
             raise UserError(
                 f"{where}: wrong length: {len(response.content)} bytes ({got}) for {wanted}"
             )
+
+
+def _merged(extents: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Extents in their order, those with at most `_GAP` bytes between them as one."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(extents):
+        if merged and start - merged[-1][1] <= _GAP:
+            start, stop = merged[-1][0], max(stop, merged.pop()[1])
+        merged.append((start, stop))
+    return merged

@@ -6,17 +6,19 @@ with a file (missing, not parquet, damaged, lacking columns) is a `UserError` of
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from benchmarks.core import UserError
 
@@ -39,6 +41,29 @@ COLUMNS: dict[str, Any] = {
     "stress_tensor": _VECTORS,
 }
 """The columns of LeMat-Traj that are read, with the types that they are brought to."""
+_AHEAD = 4
+"""Row groups of a file elsewhere that are fetched while the caller works on one."""
+
+
+class Remote(Protocol):
+    """A parquet file elsewhere, whose text names it. Threads may share it."""
+
+    def footer(self) -> Any:
+        """What pyarrow calls its metadata."""
+
+    def read(self, group: int, columns: Sequence[str], /) -> Any:
+        """These columns of a row group as an Arrow table."""
+
+
+FramePath = Path | Remote
+
+
+class _Group(NamedTuple):
+    path: FramePath
+    number: int
+    start: int
+    """Number of its first row."""
+    size: int
 
 
 class FrameFiles:
@@ -53,17 +78,18 @@ class FrameFiles:
         UserError: A file is missing, is not parquet, lacks one of `COLUMNS`, or has no rows.
     """
 
-    def __init__(self, paths: Sequence[Path], sets: Sequence[int] | None = None) -> None:
+    def __init__(self, paths: Sequence[FramePath], sets: Sequence[int] | None = None) -> None:
         self.paths = tuple(paths)
         self.sets = np.array(sets or [0] * len(self.paths), dtype=np.int64)
-        self._groups: list[tuple[Path, int, int, int]] = []
+        self._groups: list[_Group] = []
         self._starts: list[int] = []
         self._opened: tuple[Path, Any] | None = None
+        self._lock = Lock()
         self.n_rows = 0
         for path in self.paths:
             self._starts.append(self.n_rows)
             for group, size in enumerate(_group_sizes(path)):
-                self._groups.append((path, group, self.n_rows, size))
+                self._groups.append(_Group(path, group, self.n_rows, size))
                 self.n_rows += size
         if not self.n_rows:
             raise UserError(f"{_listed(self.paths)}: no rows")
@@ -77,14 +103,8 @@ class FrameFiles:
 
         The next one is read while the caller works on this one.
         """
-        with ThreadPoolExecutor(1) as reader:
-            coming = None
-            for path, group, start, _ in self._groups:
-                ready, coming = coming, (start, reader.submit(self._read, path, group, columns))
-                if ready is not None:
-                    yield ready[0], ready[1].result()
-            if coming is not None:
-                yield coming[0], coming[1].result()
+        for group, table in self._read_ahead(self._groups, columns):
+            yield group.start, table
 
     def pick(
         self, rows: NDArray[np.int64], columns: Sequence[str]
@@ -100,11 +120,13 @@ class FrameFiles:
         """
         order = np.argsort(rows, kind="stable")
         asked = rows[order]
-        for path, group, start, size in self._groups:
-            low, high = np.searchsorted(asked, (start, start + size))
-            if low < high:
-                table = self._read(path, group, columns)
-                yield order[low:high], table.take(asked[low:high] - start)
+        lows = np.searchsorted(asked, [group.start for group in self._groups])
+        highs = np.searchsorted(asked, [group.start + group.size for group in self._groups])
+        wanted = np.flatnonzero(lows < highs)
+        tables = self._read_ahead([self._groups[i] for i in wanted], columns)
+        for i, (group, table) in zip(wanted, tables, strict=True):
+            which = slice(lows[i], highs[i])
+            yield order[which], table.take(asked[which] - group.start)
 
     def take(self, rows: NDArray[np.int64], columns: Sequence[str]) -> Any:
         """An Arrow table of `rows`, in the order asked for; untouched row groups are not read.
@@ -118,14 +140,44 @@ class FrameFiles:
         inverse[np.concatenate(places)] = np.arange(len(rows))
         return pa.concat_tables(pieces).take(inverse)
 
-    def _read(self, path: Path, group: int, columns: Sequence[str]) -> Any:
-        if self._opened is None or self._opened[0] != path:
-            self._opened = (path, _open(path))
-        return _read_group(path, self._opened[1], group, columns)
+    def _read_ahead(
+        self, groups: Sequence[_Group], columns: Sequence[str]
+    ) -> Iterator[tuple[_Group, Any]]:
+        """Row groups with their tables; of those elsewhere several are fetched at once."""
+        remote = any(not isinstance(group.path, Path) for group in groups)
+        ahead = _AHEAD if remote else 1
+        coming: deque[tuple[_Group, Future[Any]]] = deque()
+        off = None if remote else True  # None: where stderr is no terminal
+        bar = tqdm(groups, "reading", unit="row group", leave=False, disable=off)
+        reader = ThreadPoolExecutor(ahead)
+        try:
+            for group in bar:
+                coming.append((group, reader.submit(self._read, group, columns)))
+                if len(coming) > ahead:
+                    yield _result(coming)
+            while coming:
+                yield _result(coming)
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+    def _read(self, group: _Group, columns: Sequence[str]) -> Any:
+        path = group.path
+        if not isinstance(path, Path):
+            return _typed(path, path.read(group.number, columns), columns)
+        with self._lock, reading(path):  # beside files elsewhere there are several threads
+            if self._opened is None or self._opened[0] != path:
+                self._opened = (path, _open(path))
+            table = self._opened[1].read_row_group(group.number, columns=list(columns))
+        return _typed(path, table, columns)
+
+
+def _result(coming: deque[tuple[_Group, Future[Any]]]) -> tuple[_Group, Any]:
+    group, future = coming.popleft()
+    return group, future.result()
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: FramePath) -> Iterator[None]:
     """Turn what Arrow says of a damaged file into one line that names the file."""
     try:
         yield
@@ -141,20 +193,21 @@ def _open(path: Path) -> Any:
         return pq.ParquetFile(path)
 
 
-def _group_sizes(path: Path) -> list[int]:
-    file = _open(path)
-    missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+def _group_sizes(path: FramePath) -> list[int]:
+    meta = _open(path).metadata if isinstance(path, Path) else path.footer()
+    names = meta.schema.to_arrow_schema().names
+    missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise UserError(
             f"{path}: lacks {', '.join(missing)}: not in the column layout of LeMat-Traj"
         )
-    meta = file.metadata
     return [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
 
 
-def _read_group(path: Path, file: Any, group: int, columns: Sequence[str]) -> Any:
+def _typed(path: FramePath, table: Any, columns: Sequence[str]) -> Any:
+    """The columns in this order and of the types of `COLUMNS`."""
     with reading(path):
-        table = file.read_row_group(group, columns=list(columns)).select(list(columns))
+        table = table.select(list(columns))
         table.validate(full=True)  # a flipped bit may leave text that is not UTF-8
     for i, name in enumerate(columns):
         try:
@@ -166,53 +219,7 @@ def _read_group(path: Path, file: Any, group: int, columns: Sequence[str]) -> An
     return table.combine_chunks()
 
 
-def _listed(paths: Sequence[Path]) -> str:
+def _listed(paths: Sequence[FramePath]) -> str:
     if len(paths) < 2:
         return str(paths[0]) if paths else "what was drawn"
     return f"{len(paths)} files from {paths[0]}"
-
-
-def lengths(lists: Any) -> NDArray[np.int64]:
-    """Number of entries of each list of an Arrow list column; a null has none."""
-    return numpy(pc.fill_null(pc.list_value_length(lists), 0)).astype(np.int64)
-
-
-def numpy(column: Any) -> NDArray[Any]:
-    """An Arrow array of numbers or booleans as numpy; nulls become NaN."""
-    return np.asarray(column.to_numpy(zero_copy_only=False))
-
-
-def array(column: Any) -> Any:
-    """One Arrow array from a column that may be chunked."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def row_sums(values: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[Any]:
-    """Sums over consecutive runs of `values`: (sum(counts),) -> (len(counts),).
-
-    Unsigned integers wrap around, which the hashes want.
-    """
-    total = np.concatenate([np.zeros(1, values.dtype), np.cumsum(values, dtype=values.dtype)])
-    ends = np.cumsum(counts)
-    return np.asarray(total[ends] - total[ends - counts])
-
-
-def vectors(lists: Any, counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Flatten a column of lists of 3-vectors.
-
-    Args:
-        lists: Arrow column, list<list<double>>, one list of vectors per row.
-        counts: (n_rows,) how many vectors each row should have.
-
-    Returns:
-        (sum(counts), 3) vectors, NaN where a row is null or of another shape or has nulls
-        inside; (n_rows,) which rows have the right shape.
-    """
-    lists = array(lists)
-    shaped = (lengths(lists) == counts) & numpy(lists.is_valid()).astype(bool)
-    inner = lengths(pc.list_flatten(lists))
-    shaped &= row_sums((inner != 3).astype(np.int64), lengths(lists)) == 0
-    result = np.full((int(counts.sum()), 3), np.nan)
-    flat = pc.list_flatten(pc.list_flatten(lists.filter(pa.array(shaped))))
-    result[np.repeat(shaped, counts)] = numpy(flat).reshape(-1, 3)
-    return result, shaped

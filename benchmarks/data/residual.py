@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from benchmarks.data.reader import FrameFiles, array, lengths, vectors
+from benchmarks.data.arrow import array, lengths, vectors
+from benchmarks.data.reader import FrameFiles
 
 MAX_FORCE = 0.05
 """eV/Å, largest norm. Where the relaxers of the board stop (`--fmax`); at a force constant of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from benchmarks.data.arrow import array, lengths, numpy, row_sums, vectors
 from benchmarks.data.calculations import (
     FAULT_BITS,
     LAST_STEP,
@@ -24,7 +25,7 @@ from benchmarks.data.calculations import (
 )
 from benchmarks.data.ids import FRAME_ID, ids_agree
 from benchmarks.data.quarantine import Quarantined, Reason
-from benchmarks.data.reader import FrameFiles, array, lengths, numpy, row_sums, vectors
+from benchmarks.data.reader import FrameFiles
 from benchmarks.data.species import Memo, atomic_number, is_ordered, site_hashes
 
 _LIGHT = (
@@ -82,7 +83,7 @@ def scan(files: FrameFiles) -> Scan:
 
 class _Scanner:
     def __init__(self) -> None:
-        self._parts: list[Calculations] = []
+        self._parts: dict[str, list[Any]] = {name: [] for name in Calculations.__slots__}
         self._steps: list[NDArray[np.int32]] = []
         self._texts: dict[str, list[Any]] = {"key": [], "material": [], "functional": []}
         self._notes: dict[tuple[str, int], str] = {}
@@ -105,7 +106,8 @@ class _Scanner:
         fault = self._faults(table, z, count, ids_agree(texts))
         rows = _frames(table, texts, site_hashes(z, count), count, fault)
         part, order = join(rows)
-        self._parts.append(part)
+        for name, pieces in self._parts.items():
+            pieces.append(getattr(part, name))
         self._steps.append(rows.first_step[order])
         for name, codes in texts.items():
             of_parts = pa.array(getattr(part, name))
@@ -155,12 +157,12 @@ class _Scanner:
         return np.where(code > 0, (code << FAULT_BITS) + step, NONE)
 
     def result(self) -> Scan:
-        if not self._parts:
+        if not self._steps:
             return Scan(none(), [], [], [], {}, self._notes, self._malformed)
         texts = {name: _codes(self._texts.pop(name)) for name in tuple(self._texts)}
-        codes: dict[str, Any] = {name: found[0] for name, found in texts.items()}
-        parts = replace(concatenated(self._parts), **codes)
-        self._parts.clear()
+        for name, (codes, _) in texts.items():
+            self._parts[name] = [codes]
+        parts = concatenated(self._parts)
         duplicates = duplicated_steps(parts, np.concatenate(self._steps))
         self._steps.clear()
         return Scan(

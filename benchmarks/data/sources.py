@@ -3,7 +3,7 @@
 A source is `embedded`, `embedded-v2`, a parquet file, a folder: with a `manifest.json` (files
 verified), with files named by split (`train-00000.parquet`, the convention of the Hub), or any
 folder of parquet; a held-out split of other sources (`heldout`); or a data set of the Hub, of which
-a `--limit` draws row groups (`draw.py`).
+a `--limit` draws row groups (`draw.py`) and which without one is read by columns (`remote.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from benchmarks.core import UserError
 
 if TYPE_CHECKING:
     from benchmarks.data.draw import Draw
+    from benchmarks.data.reader import FramePath
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The embedded set: parquet files, manifest and data card."""
@@ -38,7 +39,7 @@ class Source:
 
     name: str
     split: str | None
-    paths: tuple[Path, ...]
+    paths: tuple[FramePath, ...]
     revision: str
     """`sha256:…` of the content; of a data set of the Hub its commit."""
     redistributable: bool = False
@@ -71,9 +72,9 @@ class Source:
     @property
     def complete(self) -> bool:
         """Whether no larger limit would read more."""
-        if self.ids is not None:
-            return True
-        return all(part.draw is None or part.draw.complete for part in self.each)
+        return all(
+            part.ids is not None or part.draw is None or part.draw.complete for part in self.each
+        )
 
 
 def resolve(
@@ -141,10 +142,7 @@ def resolve_all(
     found = [resolve(source, split, limit=limit, seed=seed, offline=offline) for source in sources]
     if len(found) == 1:
         return found[0]
-    for source, each in zip(sources, found, strict=True):
-        if each.ids is not None:
-            raise UserError(f"{source} is a held-out split: it cannot be read together with others")
-    for path, times in Counter(path.resolve() for each in found for path in each.paths).items():
+    for path, times in Counter(_place(path) for each in found for path in each.paths).items():
         if times > 1:
             raise UserError(f"{path}: named twice by --data")
     same = len({each.split for each in found}) == 1
@@ -155,8 +153,12 @@ def resolve_all(
         paths=tuple(path for each in found for path in each.paths),
         revision=_digest(each.revision for each in found),
         redistributable=all(each.redistributable for each in found),
-        parts=tuple(found),
+        parts=tuple(part for each in found for part in each.each),
     )
+
+
+def _place(path: FramePath) -> str:
+    return str(path.resolve() if isinstance(path, Path) else path)
 
 
 def split_names(source: str) -> tuple[str, ...]:
@@ -169,6 +171,19 @@ def split_names(source: str) -> tuple[str, ...]:
     if (folder / MANIFEST).is_file():
         return tuple(read_manifest(folder)["splits"])
     return tuple(split_files(folder))
+
+
+def made_of(source: str) -> tuple[str, ...]:
+    """What a held-out split was made of, through and through; any other source alone.
+
+    Raises:
+        UserError: Its manifest is not usable.
+    """
+    folder = Path(source)
+    if source == "embedded" or not (folder / MANIFEST).is_file():
+        return (source,)
+    sources = read_manifest(folder).get("sources", ())
+    return tuple(inner for each in sources for inner in made_of(each)) or (source,)
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:
@@ -263,14 +278,14 @@ def _from_hub(
     source: str, split: str | None, limit: int | None, seed: int, offline: bool
 ) -> Source:
     from benchmarks.data import hub
-    from benchmarks.data.download import download
     from benchmarks.data.draw import draw
+    from benchmarks.data.remote import everything
 
     if split not in (None, hub.SPLIT):
         raise UserError(f"{source} has one split, {hub.SPLIT}: leave out --split {split}")
     pin = hub.pin(source, offline=offline)
     drawn = None if limit is None else draw(pin, limit, seed)
-    paths = download(pin) if drawn is None else drawn.paths
+    paths = everything(pin) if drawn is None else drawn.paths
     return Source(pin.name, hub.SPLIT, paths, pin.commit, draw=drawn)
 
 

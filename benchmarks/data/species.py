@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from benchmarks.data.reader import array, numpy, row_sums
+from benchmarks.data.arrow import array, numpy, row_sums
 
 
 class Memo:

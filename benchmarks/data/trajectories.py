@@ -6,6 +6,7 @@ the calculation that was run first; within a calculation `relaxation_step` count
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -74,22 +75,25 @@ class Survey:
     """Rows that belong to no trajectory."""
 
 
-def find(files: FrameFiles) -> tuple[Trajectories, list[Quarantined]]:
+def find(
+    files: FrameFiles, wanted: Callable[[Trajectories], NDArray[np.bool_]] | None = None
+) -> tuple[Trajectories, list[Quarantined]]:
     """Group the frames of `files` into trajectories and choose two frames of each.
 
     Args:
         files: Frames in the layout of LeMat-Traj, rows in any order.
+        wanted: Which of all trajectories, (n,), are looked for; all without it.
 
     Returns:
         The usable trajectories, in the order in which they first appear, and those that are not.
     """
     found = survey(files)
     good = np.ones(len(found.trajectories), dtype=bool)
-    good[list(found.faults)] = False
-    return (
-        found.trajectories.take(np.flatnonzero(good)),
-        found.malformed + list(found.faults.values()),
-    )
+    if wanted is not None:
+        good = wanted(found.trajectories)
+    faults = {i: fault for i, fault in found.faults.items() if good[i]}
+    good[list(faults)] = False
+    return found.trajectories.take(np.flatnonzero(good)), found.malformed + list(faults.values())
 
 
 def survey(files: FrameFiles) -> Survey:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.core import UserError
 from benchmarks.data.convert import settings_path
+from benchmarks.data.sources import made_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,8 @@ def settings_of(dataset: Dataset, sources: Iterable[str]) -> pd.DataFrame:
 
     Args:
         dataset: The samples.
-        sources: What it was loaded from; settings are looked for beside files and in folders.
+        sources: What it was loaded from; settings are looked for beside each file and in each
+            folder, those included that a held-out split was made of.
 
     Returns:
         (n_samples, `SETTINGS`), index sample_id, `UNKNOWN` where nothing is known.
@@ -58,7 +60,7 @@ def _empty() -> pd.DataFrame:
 
 
 def _files(sources: Iterable[str]) -> Iterator[Path]:
-    for source in map(Path, sources):
+    for source in (Path(inner) for each in sources for inner in made_of(each)):
         beside = settings_path(source) if source.suffix else source
         yield from [beside] if beside.is_file() else sorted(source.glob("*.settings.csv"))
 

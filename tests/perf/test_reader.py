@@ -1,6 +1,6 @@
 """What finding the pairs of a data set of LeMat-Traj's size costs, on a generated table.
 
-    make perf
+    make scale        (part of make perf)
     T2_FRAMES=300000 python -m pytest tests/perf/test_reader.py --override-ini addopts=-q -s
 
 `T2_FRAMES` (10 million; they take about 7 GB of the temporary folder) is the size. Each stage runs

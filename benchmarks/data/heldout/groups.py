@@ -31,7 +31,7 @@ from benchmarks.data.heldout.fingerprint import (
     fingerprint,
     near_duplicates,
 )
-from benchmarks.data.heldout.prototypes import SYMPREC, anonymous, prototype
+from benchmarks.data.heldout.prototypes import SYMPREC, anonymous, prototypes
 from benchmarks.data.ids import source_of
 
 RULES: Final[Mapping[str, str]] = {
@@ -73,7 +73,7 @@ def describe(dataset: Dataset, by: str) -> pd.DataFrame:
     )
     prints = np.array([fingerprint(x) for x in tqdm(finals, "fingerprints", disable=None)])
     if by == "prototype":
-        table["prototype"] = [prototype(x) for x in tqdm(finals, "prototypes", disable=None)]
+        table["prototype"] = prototypes(finals)
         near = near_duplicates(prints, [_formula(final) for final in finals])
     else:
         systems = [tuple(np.unique(final.numbers).tolist()) for final in finals]

@@ -39,4 +39,5 @@ def part(folder: Path, manifest: Mapping[str, Any], split: str, *, offline: bool
     with (folder / file).open(encoding="utf-8", newline="") as lines:
         ids = frozenset(row["sample_id"] for row in csv.DictReader(lines))
     digest = f"sha256:{file_sha256(path)}"
-    return replace(whole, name=name, split=split, revision=digest, ids=ids)
+    parts = tuple(replace(part, ids=ids) for part in whole.parts)
+    return replace(whole, name=name, split=split, revision=digest, ids=ids, parts=parts)
