@@ -1,0 +1,203 @@
+"""CHGNet on the batched engine: one graph of many structures, and no second derivatives.
+
+The network is CHGNet's own; what is ours is what it is fed with. Its converter goes through bonds
+and angles one by one in Python, and its forces keep all that a derivative of them would need.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from chgnet.model.model import BatchedGraph
+from chgnet.model.model import CHGNet as Network
+from numpy.typing import NDArray
+from torch import Tensor
+from torch_sim.models.interface import ModelInterface
+from torch_sim.state import SimState
+from vesin import NeighborList
+
+from baselines import chgnet
+from baselines.batched import BatchedRelaxer
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class CHGNet(BatchedRelaxer):
+    """As `baselines.chgnet.CHGNet`, many structures at a time.
+
+    Args:
+        model: As there.
+        device: `cpu` or `cuda`.
+        fmax: Largest norm of a force [eV/Å].
+        max_steps: Steps after which a structure is `unconverged`.
+
+    Raises:
+        UserError: As there.
+    """
+
+    def __init__(
+        self,
+        model: str = "chgnet",
+        *,
+        device: str = "cpu",
+        fmax: float = 0.05,
+        max_steps: int = 500,
+    ) -> None:
+        one = chgnet.CHGNet(model, device=device)  # which checks the weights
+        potential = CHGNetBatch(one.calculator.model, torch.device(device))
+        super().__init__(potential, elements=one.elements, fmax=fmax, max_steps=max_steps)
+
+
+class Graph(NamedTuple):
+    """Bonds and angles of one structure, or of several one after the other.
+
+    A bond b of n runs from `first` to `second`; as a directed one it is number b, and the way back
+    is number b + n.
+    """
+
+    first: Ints
+    """(n_bonds,) atoms."""
+    second: Ints
+    """(n_bonds,) atoms, in the cell `image` away."""
+    image: Floats
+    """(n_bonds, 3)"""
+    angles: Ints
+    """(n_angles, 2, 2): two directed bonds that leave the same atom, as (bond, whether back)."""
+
+
+def graph(cell: Floats, positions: Floats, reach: float, angle_reach: float) -> Graph:
+    """Bonds shorter than `reach`, and angles between those shorter than `angle_reach` [Å].
+
+    Args:
+        cell: (3, 3) row vectors [Å].
+        positions: (n_sites, 3) Cartesian [Å], anywhere.
+        reach: CHGNet's cutoff of the atom graph.
+        angle_reach: That of the bond graph.
+    """
+    neighbours = NeighborList(cutoff=reach, full_list=False)
+    first, second, image, distance = neighbours.compute(
+        points=positions, box=cell, periodic=True, quantities="ijSd"
+    )
+    first, second = first.astype(np.int64), second.astype(np.int64)
+    short = np.flatnonzero(distance < angle_reach)
+    leaves = np.concatenate([first[short], second[short]])
+    one, other = _pairs(leaves, len(positions))
+    bond, back = np.tile(short, 2), np.repeat([0, 1], len(short))
+    angles = np.stack([bond[[one, other]], back[[one, other]]], axis=-1)
+    return Graph(first, second, image.astype(np.float64), angles.transpose(1, 0, 2))
+
+
+def _pairs(group: Ints, n_groups: int) -> tuple[Ints, Ints]:
+    """Ordered pairs (i, j), i ≠ j, of elements with the same value of `group`."""
+    order = np.argsort(group, kind="stable")
+    size = np.bincount(group, minlength=n_groups)
+    partners = size[group[order]]
+    one = np.repeat(np.arange(len(group)), partners)
+    begin = np.repeat((np.cumsum(size) - size)[group[order]], partners)
+    other = begin + np.arange(len(one)) - np.repeat(np.cumsum(partners) - partners, partners)
+    apart = one != other
+    return order[one[apart]], order[other[apart]]
+
+
+def joined(graphs: list[Graph], n_sites: Ints) -> Graph:
+    """One graph of several, atoms and bonds numbered on."""
+    n_bonds = np.array([len(g.first) for g in graphs])
+    atoms = np.repeat(np.cumsum(n_sites) - n_sites, n_bonds)
+    bonds = np.cumsum(n_bonds) - n_bonds
+    for_angles = np.array([[n, 0] for n in bonds])
+    return Graph(
+        np.concatenate([g.first for g in graphs]) + atoms,
+        np.concatenate([g.second for g in graphs]) + atoms,
+        np.concatenate([g.image for g in graphs]),
+        np.concatenate([g.angles + n for g, n in zip(graphs, for_angles, strict=True)]),
+    )
+
+
+class CHGNetBatch(ModelInterface):  # type: ignore[misc]  # untyped
+    """CHGNet as torch-sim calls a model.
+
+    Args:
+        network: With weights; is put into evaluation mode.
+        device: Where to compute.
+    """
+
+    def __init__(self, network: Network, device: torch.device) -> None:
+        super().__init__()
+        self.network = network.to(device).eval().requires_grad_(requires_grad=False)
+        self._device = device
+        self._dtype = next(network.parameters()).dtype
+        self._compute_forces = self._compute_stress = True
+        self._memory_scales_with = "n_atoms_x_density"
+
+    def forward(self, state: SimState) -> dict[str, Tensor]:
+        """Energy [eV], forces [eV/Å] and stress [eV/Å^3] of each system."""
+        positions = state.positions.detach().requires_grad_()
+        strain = torch.zeros_like(state.cell).requires_grad_()
+        with torch.enable_grad():
+            batch = self._graph(state, positions, strain)
+            energy = self.network._compute(batch)["e"]  # noqa: SLF001 - `forward` takes its own graphs
+            if self.network.is_intensive:
+                energy = energy * state.n_atoms_per_system
+        by_position, by_strain = torch.autograd.grad(energy.sum(), [positions, strain])
+        volume = torch.linalg.det(state.cell).abs()
+        return {
+            "energy": energy.detach() + self._composition_energy(state),
+            "forces": -by_position,
+            "stress": by_strain / volume[:, None, None],
+        }
+
+    def _composition_energy(self, state: SimState) -> Tensor:
+        """What CHGNet's linear model of the composition adds [eV]."""
+        total = torch.zeros(state.n_systems, dtype=self.dtype, device=self.device)
+        if self.network.composition_model is None:
+            return total
+        per_atom = self.network.composition_model.fc.weight[0][state.atomic_numbers - 1]
+        return total.index_add_(0, state.system_idx, per_atom)
+
+    def _graph(self, state: SimState, positions: Tensor, strain: Tensor) -> BatchedGraph:
+        """CHGNet's input, of strained positions and cells."""
+        owner = state.system_idx
+        graph = self._bonds(state)
+        first, second, image, angles = (torch.as_tensor(a).to(self.device) for a in graph)
+        deformation = torch.eye(3, dtype=self.dtype, device=self.device) + strain
+        placed = torch.einsum("ni,nij->nj", positions, deformation[owner])
+        cells = state.row_vector_cell @ deformation
+        shift = torch.einsum("ni,nij->nj", image.to(self.dtype), cells[owner[first]])
+        bonds = placed[first] - placed[second] - shift
+        lengths = bonds.norm(dim=1)
+        radial, angular = self.network.bond_basis_expansion, self.network.angle_basis_expansion
+        unit = bonds / lengths[:, None]
+        bond, back = angles.unbind(-1)
+        sides = unit[bond] * (1 - 2 * back)[..., None]
+        centres = torch.where(back == 0, first[bond], second[bond])[:, :1]
+        there = torch.stack([first, second], dim=1)
+        undirected = torch.arange(len(first), device=self.device)
+        return BatchedGraph(
+            atomic_numbers=state.atomic_numbers,
+            bond_bases_ag=radial.rbf_expansion_ag(lengths),
+            bond_bases_bg=radial.rbf_expansion_bg(lengths),
+            angle_bases=angular(sides[:, 0], sides[:, 1]),
+            batched_atom_graph=torch.cat([there, there.flip(1)]),
+            batched_bond_graph=torch.cat([centres, bond], 1),
+            atom_owners=owner,
+            directed2undirected=undirected.repeat(2),
+            atom_positions=[],
+            strains=[],
+            volumes=[],
+        )
+
+    def _bonds(self, state: SimState) -> Graph:
+        """The graph of all systems."""
+        converter = self.network.graph_converter
+        reach = float(converter.atom_graph_cutoff), float(converter.bond_graph_cutoff)
+        sizes = state.n_atoms_per_system.tolist()
+        positions = state.positions.detach().double().cpu().split(sizes)
+        cells = state.row_vector_cell.detach().double().cpu()
+        graphs = [
+            graph(cell.numpy(), place.numpy(), *reach)
+            for cell, place in zip(cells, positions, strict=True)
+        ]
+        return joined(graphs, np.array(sizes))
