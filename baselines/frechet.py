@@ -1,10 +1,10 @@
 """The Fréchet cell filter and L-BFGS without a line search: one evaluation of the potential a step.
 
-The coordinates are those of ASE's `FrechetCellFilter`: positions in the frame of the first cell, and
-the logarithm of the deformation F (cell = first cell · Fᵀ). Two things differ, and neither moves a
-minimum. The logarithm is kept symmetric, so that a cell strains but does not turn. And it is scaled
-by the root of the number of atoms, not by the number: the curvature of the energy against strain
-grows with the volume, so that cell and atoms are about equally stiff in cells of any size.
+The coordinates are those of ASE's `FrechetCellFilter`: positions in the frame of the first cell,
+and the logarithm of the deformation F (cell = first cell · Fᵀ). Two things differ, and neither
+moves a minimum. The logarithm is kept symmetric, so that a cell strains but does not turn. And it
+is scaled by the root of the number of atoms, not by the number: the curvature of the energy against
+strain grows with the volume, so that cell and atoms are about equally stiff in cells of any size.
 
 L-BFGS: Nocedal & Wright, Numerical Optimization (2006), algorithm 7.4. A structure's arithmetic is
 its own, whatever else is relaxed beside it.
@@ -103,4 +103,5 @@ class FrechetLBFGS:
     def _limited(self, move: Floats) -> Floats:
         farthest = float(np.linalg.norm(move[:-3], axis=1).max()) / MAX_MOVE
         most = float(np.abs(move[-3:]).max()) / self._scale / MAX_STRAIN
-        return move / max(farthest, most, 1.0)
+        limited: Floats = move / max(farthest, most, 1.0)
+        return limited

@@ -2,7 +2,7 @@
 
 `descend` is a coroutine: it asks for energy, forces and stress wherever its path stands, and
 returns the outcome. An engine (`baselines.ase_relaxer`: one structure at a time;
-`baselines.batched`: many in one evaluation) only answers, so that no engine has statuses of its own.
+`baselines.batched`: many in one evaluation) only answers: none has statuses of its own.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _geometry(path: Path, start: Geometry, n_steps: int) -> Geometry:
     """Where the atoms are, fractional coordinates continued from the start; unmoved, exactly it."""
     if n_steps == 0:
         return start
-    frac_coords: Floats = np.linalg.solve(path.cell.T, path.positions.T).T
+    frac_coords = np.linalg.solve(path.cell.T, path.positions.T).T.astype(np.float64)
     return Geometry(path.cell.copy(), frac_coords, start.numbers)
 
 

@@ -116,7 +116,7 @@ def joined(graphs: list[Graph], n_sites: Ints) -> Graph:
     )
 
 
-class CHGNetBatch(ModelInterface):  # type: ignore[misc]  # untyped
+class CHGNetBatch(ModelInterface):
     """CHGNet as torch-sim calls a model.
 
     Args:

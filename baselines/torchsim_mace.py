@@ -38,7 +38,7 @@ class Mace(BatchedRelaxer):
         super().__init__(potential, elements=one.elements, fmax=fmax, max_steps=max_steps)
 
 
-class MaceBatch(MaceModel):  # type: ignore[misc]  # untyped
+class MaceBatch(MaceModel):
     """torch-sim's, told of every batch which atoms belong together.
 
     It goes by atomic numbers alone: of two cells of aluminium with 1 and 3 atoms, and two with 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from ase import Atoms
@@ -43,7 +45,7 @@ class MatGL(BatchedRelaxer):
         super().__init__(potential, elements=one.elements, fmax=fmax, max_steps=max_steps)
 
 
-class MatGLBatch(ModelInterface):  # type: ignore[misc]  # untyped
+class MatGLBatch(ModelInterface):
     """A `matgl.apps.pes.Potential` as torch-sim calls a model.
 
     Args:
@@ -51,7 +53,7 @@ class MatGLBatch(ModelInterface):  # type: ignore[misc]  # untyped
         device: Where to compute.
     """
 
-    def __init__(self, potential: torch.nn.Module, device: torch.device) -> None:
+    def __init__(self, potential: Any, device: torch.device) -> None:
         super().__init__()
         self.potential = potential.to(device).eval()
         self.convert = Atoms2Graph(potential.model.element_types, potential.model.cutoff)
@@ -64,9 +66,10 @@ class MatGLBatch(ModelInterface):  # type: ignore[misc]  # untyped
         """Energy [eV], forces [eV/Å] and stress [eV/Å^3] of each system."""
         n = state.n_systems
         graphs, cells, attributes = zip(*map(self.convert.get_graph, _atoms(state)), strict=True)
-        # no attribute of the whole structure is known to any of the published models
+        cell = torch.cat([cell.reshape(1, 3, 3) for cell in cells])
+        # of the structure as a whole: zeros
         attribute = torch.as_tensor(np.stack(attributes), dtype=self.dtype)
-        batch, cell = Batch.from_data_list(list(graphs)), torch.cat([c.reshape(1, 3, 3) for c in cells])
+        batch = Batch.from_data_list(list(graphs))
         energy, forces, stress, *_ = self.potential(batch, cell, attribute)
         return {
             "energy": energy.detach().reshape(n),

@@ -50,7 +50,7 @@ def timed(function, *arguments):
     return time.perf_counter() - begin, answer
 
 
-class Converged(Exception):
+class ConvergedError(Exception):
     """Our limits are met: how their loop is stopped where ours stops."""
 
 
@@ -63,7 +63,7 @@ def struct_optimizer(calculator, starts):
     answers = []
     for start in starts:
         atoms = AseAtomsAdaptor.get_atoms(start)
-        with contextlib.suppress(Converged), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.suppress(ConvergedError), contextlib.redirect_stdout(io.StringIO()):
             optimizer.optimizer_class = stopping(atoms)
             optimizer.relax(atoms, fmax=0.0, steps=500, verbose=False, assign_magmoms=False)
         answers.append((atoms.get_potential_energy(), np.array(atoms.cell.cellpar()[:3])))
@@ -78,7 +78,7 @@ def stopping(atoms):
         def step(self, *arguments):
             forces, stress = atoms.get_forces(), atoms.get_stress()
             if np.linalg.norm(forces, axis=1).max() <= FMAX and np.abs(stress).max() <= MAX_STRESS:
-                raise Converged
+                raise ConvergedError
             return super().step(*arguments)
 
     return Stopping
