@@ -24,7 +24,8 @@ from benchmarks.core import GPA, Geometry, Relaxed, Status
 
 MEMORY = 40_000.0
 """Of one evaluation: the sum over its structures of atoms times atoms per nm^3 (torch-sim's
-`n_atoms_x_density`). About 500 atoms of a dense oxide; MACE-MP-0 takes some 4 GB for them."""
+`n_atoms_x_density`). About 800 atoms; CHGNet takes 1 GB for them, and from a quarter of that on
+larger evaluations take as long per atom."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ def test_chgnet_against_matcalc(benchmark, starts):
 
 @pytest.mark.parametrize("size", [1, 4, 16, 64])
 def test_mace_batches_against_the_ase_loop(benchmark, size):
-    """Copies of the embedded set's structures, so that all batches hold the same mixture."""
+    """The same 64 structures at every size; sizes ascend, since memory is the highest so far."""
     pytest.importorskip("mace")
     pytest.importorskip("torch_sim")
     from baselines import mace
