@@ -6,23 +6,17 @@ and angles one by one in Python, and its forces keep all that a derivative of th
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from chgnet.model.model import BatchedGraph
 from chgnet.model.model import CHGNet as Network
-from numpy.typing import NDArray
 from torch import Tensor
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
-from vesin import NeighborList
 
 from baselines import chgnet
 from baselines.batched import BatchedRelaxer
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from baselines.bonds import Graph, graph, joined
 
 
 class CHGNet(BatchedRelaxer):
@@ -49,71 +43,6 @@ class CHGNet(BatchedRelaxer):
         one = chgnet.CHGNet(model, device=device)  # which checks the weights
         potential = CHGNetBatch(one.calculator.model, torch.device(device))
         super().__init__(potential, elements=one.elements, fmax=fmax, max_steps=max_steps)
-
-
-class Graph(NamedTuple):
-    """Bonds and angles of one structure, or of several one after the other.
-
-    A bond b of n runs from `first` to `second`; as a directed one it is number b, and the way back
-    is number b + n.
-    """
-
-    first: Ints
-    """(n_bonds,) atoms."""
-    second: Ints
-    """(n_bonds,) atoms, in the cell `image` away."""
-    image: Floats
-    """(n_bonds, 3)"""
-    angles: Ints
-    """(n_angles, 2, 2): two directed bonds that leave the same atom, as (bond, whether back)."""
-
-
-def graph(cell: Floats, positions: Floats, reach: float, angle_reach: float) -> Graph:
-    """Bonds shorter than `reach`, and angles between those shorter than `angle_reach` [Å].
-
-    Args:
-        cell: (3, 3) row vectors [Å].
-        positions: (n_sites, 3) Cartesian [Å], anywhere.
-        reach: CHGNet's cutoff of the atom graph.
-        angle_reach: That of the bond graph.
-    """
-    neighbours = NeighborList(cutoff=reach, full_list=False)
-    first, second, image, distance = neighbours.compute(
-        points=positions, box=cell, periodic=True, quantities="ijSd"
-    )
-    first, second = first.astype(np.int64), second.astype(np.int64)
-    short = np.flatnonzero(distance < angle_reach)
-    leaves = np.concatenate([first[short], second[short]])
-    one, other = _pairs(leaves, len(positions))
-    bond, back = np.tile(short, 2), np.repeat([0, 1], len(short))
-    angles = np.stack([bond[[one, other]], back[[one, other]]], axis=-1)
-    return Graph(first, second, image.astype(np.float64), angles.transpose(1, 0, 2))
-
-
-def _pairs(group: Ints, n_groups: int) -> tuple[Ints, Ints]:
-    """Ordered pairs (i, j), i ≠ j, of elements with the same value of `group`."""
-    order = np.argsort(group, kind="stable")
-    size = np.bincount(group, minlength=n_groups)
-    partners = size[group[order]]
-    one = np.repeat(np.arange(len(group)), partners)
-    begin = np.repeat((np.cumsum(size) - size)[group[order]], partners)
-    other = begin + np.arange(len(one)) - np.repeat(np.cumsum(partners) - partners, partners)
-    apart = one != other
-    return order[one[apart]], order[other[apart]]
-
-
-def joined(graphs: list[Graph], n_sites: Ints) -> Graph:
-    """One graph of several, atoms and bonds numbered on."""
-    n_bonds = np.array([len(g.first) for g in graphs])
-    atoms = np.repeat(np.cumsum(n_sites) - n_sites, n_bonds)
-    bonds = np.cumsum(n_bonds) - n_bonds
-    for_angles = np.array([[n, 0] for n in bonds])
-    return Graph(
-        np.concatenate([g.first for g in graphs]) + atoms,
-        np.concatenate([g.second for g in graphs]) + atoms,
-        np.concatenate([g.image for g in graphs]),
-        np.concatenate([g.angles + n for g, n in zip(graphs, for_angles, strict=True)]),
-    )
 
 
 class CHGNetBatch(ModelInterface):
@@ -159,22 +88,16 @@ class CHGNetBatch(ModelInterface):
 
     def _graph(self, state: SimState, positions: Tensor, strain: Tensor) -> BatchedGraph:
         """CHGNet's input, of strained positions and cells."""
-        owner = state.system_idx
-        graph = self._bonds(state)
-        first, second, image, angles = (torch.as_tensor(a).to(self.device) for a in graph)
-        deformation = torch.eye(3, dtype=self.dtype, device=self.device) + strain
-        placed = torch.einsum("ni,nij->nj", positions, deformation[owner])
-        cells = state.row_vector_cell @ deformation
-        shift = torch.einsum("ni,nij->nj", image.to(self.dtype), cells[owner[first]])
-        bonds = placed[first] - placed[second] - shift
-        lengths = bonds.norm(dim=1)
-        radial, angular = self.network.bond_basis_expansion, self.network.angle_basis_expansion
-        unit = bonds / lengths[:, None]
+        first, second, image, angles = (
+            torch.as_tensor(a).to(self.device) for a in self._bonds(state)
+        )
+        vectors = self._vectors(state, positions, strain, (first, second, image.to(self.dtype)))
+        lengths = vectors.norm(dim=1)
         bond, back = angles.unbind(-1)
-        sides = unit[bond] * (1 - 2 * back)[..., None]
+        sides = (vectors / lengths[:, None])[bond] * (1 - 2 * back)[..., None]
         centres = torch.where(back == 0, first[bond], second[bond])[:, :1]
         there = torch.stack([first, second], dim=1)
-        undirected = torch.arange(len(first), device=self.device)
+        radial, angular = self.network.bond_basis_expansion, self.network.angle_basis_expansion
         return BatchedGraph(
             atomic_numbers=state.atomic_numbers,
             bond_bases_ag=radial.rbf_expansion_ag(lengths),
@@ -182,12 +105,26 @@ class CHGNetBatch(ModelInterface):
             angle_bases=angular(sides[:, 0], sides[:, 1]),
             batched_atom_graph=torch.cat([there, there.flip(1)]),
             batched_bond_graph=torch.cat([centres, bond], 1),
-            atom_owners=owner,
-            directed2undirected=undirected.repeat(2),
+            atom_owners=state.system_idx,
+            directed2undirected=torch.arange(len(first), device=self.device).repeat(2),
             atom_positions=[],
             strains=[],
             volumes=[],
         )
+
+    def _vectors(
+        self,
+        state: SimState,
+        positions: Tensor,
+        strain: Tensor,
+        bonds: tuple[Tensor, Tensor, Tensor],
+    ) -> Tensor:
+        """(n_bonds, 3) from the second atom to the first [Å], in the strained cells."""
+        first, second, image = bonds
+        deformation = torch.eye(3, dtype=self.dtype, device=self.device) + strain
+        placed = torch.einsum("ni,nij->nj", positions, deformation[state.system_idx])
+        cells = (state.row_vector_cell @ deformation)[state.system_idx[first]]
+        return placed[first] - placed[second] - torch.einsum("ni,nij->nj", image, cells)
 
     def _bonds(self, state: SimState) -> Graph:
         """The graph of all systems."""
