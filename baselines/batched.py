@@ -9,7 +9,7 @@ filter system by system, and reports what ran out of steps as converged.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +22,10 @@ from baselines.frechet import FrechetLBFGS
 from baselines.protocol import Answer, Limits, descend, unsupported
 from benchmarks.core import GPA, Geometry, Relaxed, Status
 
-MEMORY = 40_000.0
-"""Of one evaluation: the sum over its structures of atoms times atoms per nm^3 (torch-sim's
-`n_atoms_x_density`). About 800 atoms; CHGNet takes 1 GB for them, and from a quarter of that on
-larger evaluations take as long per atom."""
+MEMORY: Mapping[str, float] = {"cpu": 10_000.0, "cuda": 100_000.0}
+"""By kind of device, of one evaluation: the sum over its structures of atoms times atoms per nm^3
+(torch-sim's `n_atoms_x_density`). On a CPU about 200 atoms: CHGNet takes 0.5 GB for them, and in
+larger evaluations longer per atom. That for GPUs is a guess on the safe side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class BatchedRelaxer:
         max_stress: Largest absolute component of the stress [eV/Å^3].
         max_steps: Steps of the optimiser after which the structure is `unconverged`.
         memory: Of one evaluation, in the unit of the model's `memory_scales_with`; a structure that
-            is larger by itself is evaluated alone.
+            is larger by itself is evaluated alone. None: by the device, see `MEMORY`.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class BatchedRelaxer:
         fmax: float = 0.05,
         max_stress: float = 0.1 * GPA,
         max_steps: int = 500,
-        memory: float = MEMORY,
+        memory: float | None = None,
     ) -> None:
         self.model = model
         self.elements = None if elements is None else frozenset(elements)
         self.limits = Limits(fmax=fmax, max_stress=max_stress, max_steps=max_steps)
-        self.memory = memory
+        self.memory = memory or MEMORY[model.device.type]
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """Relax all; see `benchmarks.core.Relaxer`."""

@@ -46,7 +46,10 @@ class CHGNet(BatchedRelaxer):
 
 
 class CHGNetBatch(ModelInterface):
-    """CHGNet as torch-sim calls a model.
+    """CHGNet as torch-sim calls a model, in double precision.
+
+    In single precision the sums of a batch round otherwise than those of one structure, and a long
+    relaxation makes of that up to 0.005 Å: an answer would depend on what it was batched with.
 
     Args:
         network: With weights; is put into evaluation mode.
@@ -55,9 +58,9 @@ class CHGNetBatch(ModelInterface):
 
     def __init__(self, network: Network, device: torch.device) -> None:
         super().__init__()
-        self.network = network.to(device).eval().requires_grad_(requires_grad=False)
+        self.network = network.to(device).double().eval().requires_grad_(requires_grad=False)
         self._device = device
-        self._dtype = next(network.parameters()).dtype
+        self._dtype = torch.float64
         self._compute_forces = self._compute_stress = True
         self._memory_scales_with = "n_atoms_x_density"
 

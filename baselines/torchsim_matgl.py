@@ -46,7 +46,9 @@ class MatGL(BatchedRelaxer):
 
 
 class MatGLBatch(ModelInterface):
-    """A `matgl.apps.pes.Potential` as torch-sim calls a model.
+    """A `matgl.apps.pes.Potential` as torch-sim calls a model, in double precision.
+
+    Single precision rounds by batch; see `baselines.torchsim_chgnet`.
 
     Args:
         potential: With forces and stresses.
@@ -55,10 +57,10 @@ class MatGLBatch(ModelInterface):
 
     def __init__(self, potential: Any, device: torch.device) -> None:
         super().__init__()
-        self.potential = potential.to(device).eval()
+        self.potential = potential.to(device).double().eval()
         self.convert = Atoms2Graph(potential.model.element_types, potential.model.cutoff)
         self._device = device
-        self._dtype = torch.float32
+        self._dtype = torch.float64
         self._compute_forces = self._compute_stress = True
         self._memory_scales_with = "n_atoms_x_density"
 

@@ -16,7 +16,7 @@ from benchmarks.data import load
 from benchmarks.execute import Settings
 from benchmarks.registry import MODELS, on_engine, resolve
 from tests import tiny
-from tests.contract import assert_same, check_relaxer, sample_structures
+from tests.contract import assert_same, check_independent, check_relaxer, sample_structures
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch_sim")
@@ -196,7 +196,7 @@ def test_chgnet_keeps_the_contract(batched_chgnet):
     relaxer = batched_chgnet()
     outcomes = check_relaxer(relaxer)
     assert [outcome.status for outcome in outcomes] == [Status.OK] * len(outcomes)
-    validate_model_outputs(relaxer.model, torch.device("cpu"), torch.float32)
+    validate_model_outputs(relaxer.model, torch.device("cpu"), torch.float64)
 
 
 @pytest.mark.slow
@@ -209,6 +209,17 @@ def test_matgl_keeps_the_contract(tmp_path, architecture):
     outcomes = check_relaxer(MatGL(folder))
     energies = [outcome.energy for outcome in matgl.MatGL(folder).relax(sample_structures())]
     assert [outcome.energy for outcome in outcomes] == pytest.approx(energies, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_long_relaxations_do_not_depend_on_their_batch_either(batched_chgnet, shared_data):
+    """In single precision 5 of 40 such starts ended up to 0.005 Å elsewhere, by their batch."""
+    samples = load(str(shared_data / "substitution" / "test.parquet"), limit=20)
+    starts = [sample.initial for sample in samples if len(sample.initial) <= 8]
+    relaxer = batched_chgnet()
+    outcomes = relaxer.relax(starts)
+    assert max(outcome.n_force_evals for outcome in outcomes) > 10
+    check_independent(relaxer, starts, outcomes, 1e-4)
 
 
 def assert_same_minima(one, other, starts):
