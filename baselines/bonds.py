@@ -1,6 +1,6 @@
 """Bonds, and the angles between them, as CHGNet's graphs have them: by arrays, not one by one.
 
-A tenth of a millisecond for a small cell.
+0.2 ms for a cell of a few atoms.
 """
 
 from __future__ import annotations
