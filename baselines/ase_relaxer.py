@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,35 +15,35 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
-from numpy.typing import NDArray
-from pymatgen.core import Element, Structure
+from pymatgen.core import Structure
 
-from baselines.explosion import contact, exploded
+from baselines.protocol import Answer, Floats, Limits, descend, unsupported
 from benchmarks.core import GPA, Geometry, Relaxed, Status, UserError
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What the potential says about one geometry."""
+class _AsePath:
+    """Atoms under the Fréchet cell filter, moved by an optimiser of ASE."""
 
-    energy: float
-    """[eV]"""
-    max_force: float
-    """Largest norm of a force [eV/Å]."""
-    max_stress: float
-    """Largest absolute component of the stress [eV/Å^3]."""
-
-    @classmethod
-    def of(cls, atoms: Atoms) -> _State:
-        return cls(
-            float(atoms.get_potential_energy()),
-            float(np.linalg.norm(atoms.get_forces(), axis=1).max()),
-            float(np.abs(atoms.get_stress()).max()),
-        )
+    def __init__(self, atoms: Atoms, optimizer: type[Any]) -> None:
+        self.atoms = atoms
+        self.optimizer = optimizer(FrechetCellFilter(atoms), logfile=None)
 
     @property
-    def finite(self) -> bool:
-        return bool(np.isfinite([self.energy, self.max_force, self.max_stress]).all())
+    def cell(self) -> Floats:
+        array: Floats = self.atoms.cell.array
+        return array
+
+    @property
+    def positions(self) -> Floats:
+        array: Floats = self.atoms.positions
+        return array
+
+    def evaluate(self) -> Answer:
+        atoms = self.atoms
+        return Answer(float(atoms.get_potential_energy()), atoms.get_forces(), atoms.get_stress())
+
+    def step(self, answer: Answer) -> None:  # noqa: ARG002 - the optimiser asks the calculator
+        self.optimizer.step()
 
 
 class AseRelaxer:
@@ -80,9 +79,7 @@ class AseRelaxer:
         factory = _imported(calculator) if isinstance(calculator, str) else calculator
         self.calculator: Any = factory() if callable(factory) else factory
         self.elements = None if elements is None else frozenset(elements)
-        self.fmax = fmax
-        self.max_stress = max_stress
-        self.max_steps = max_steps
+        self.limits = Limits(fmax=fmax, max_stress=max_stress, max_steps=max_steps)
         self.optimizer = optimizer
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
@@ -90,7 +87,7 @@ class AseRelaxer:
         return [self._relax_one(structure) for structure in structures]
 
     def _relax_one(self, structure: Structure) -> Relaxed:
-        reason = self._unsupported(structure)
+        reason = unsupported(structure, self.elements)
         if reason is not None:
             return Relaxed(status=Status.UNSUPPORTED, detail=reason)
         start = Geometry.of(structure)
@@ -101,61 +98,15 @@ class AseRelaxer:
             pbc=True,
             calculator=self.calculator,
         )
-        return self._descend(atoms, start)
-
-    def _unsupported(self, structure: Structure) -> str | None:
-        if not structure.is_ordered:
-            return "partially occupied sites"
-        elements = {site.specie.Z for site in structure}
-        if self.elements is not None and not elements <= self.elements:
-            unknown = sorted(elements - self.elements)
-            return f"no parameters for {', '.join(Element.from_Z(z).symbol for z in unknown)}"
-        distance = contact(structure.lattice.matrix, structure.cart_coords)
-        return None if distance is None else f"two atoms {distance:.2f} Å apart in the input"
-
-    def _descend(self, atoms: Atoms, start: Geometry) -> Relaxed:
-        """Step until converged, out of steps, or exploded."""
-        optimizer = self.optimizer(FrechetCellFilter(atoms), logfile=None)
-        for n_steps in range(self.max_steps + 1):
-            state = _State.of(atoms)
-            if not state.finite:
-                return _invalid(atoms, start, n_steps, "energy, force or stress is not finite")
-            converged = state.max_force <= self.fmax and state.max_stress <= self.max_stress
-            if converged or n_steps == self.max_steps:
-                break
-            optimizer.step()
-            # before the next evaluation: neighbour lists of a collapsed cell fill the memory
-            reason = exploded(start.lattice, atoms.cell.array, atoms.positions)
-            if reason is not None:
-                return _invalid(atoms, start, n_steps, reason)
-        return Relaxed(
-            status=Status.OK if converged else Status.UNCONVERGED,
-            structure=_geometry(atoms, start, n_steps).structure(),
-            energy=state.energy,
-            max_force=state.max_force,
-            max_stress=state.max_stress,
-            n_force_evals=n_steps + 1,
-        )
-
-
-def _geometry(atoms: Atoms, start: Geometry, n_steps: int) -> Geometry:
-    """Where the atoms are, fractional coordinates continued from the start; unmoved, exactly it."""
-    if n_steps == 0:
-        return start
-    frac_coords: NDArray[np.float64] = atoms.cell.scaled_positions(atoms.positions)
-    return Geometry(atoms.cell.array.copy(), frac_coords, start.numbers)
-
-
-def _invalid(atoms: Atoms, start: Geometry, n_steps: int, detail: str) -> Relaxed:
-    cell = atoms.cell.array
-    usable = np.isfinite(cell).all() and abs(np.linalg.det(cell)) > 0
-    return Relaxed(
-        status=Status.INVALID,
-        # a singular cell has no fractional coordinates
-        structure=_geometry(atoms, start, n_steps + 1).structure() if usable else None,
-        n_force_evals=n_steps + 1,
-        detail=detail,
-    )
+        path = _AsePath(atoms, self.optimizer)
+        descent = descend(path, start, self.limits)
+        next(descent)
+        while True:
+            try:
+                descent.send(path.evaluate())
+            except StopIteration as end:
+                outcome: Relaxed = end.value
+                return outcome
 
 
 def _imported(name: str) -> Callable[[], Calculator]:

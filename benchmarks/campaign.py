@@ -54,7 +54,7 @@ class Plan:
     def identity(self, campaign: Campaign) -> dict[str, Any]:
         """What must be equal to go on with a stored run, or to merge two."""
         dataset, settings = campaign.dataset, campaign.settings
-        identity = {
+        identity: dict[str, Any] = {
             "dataset": dataset.name,
             "revision": dataset.revision,
             "split": dataset.split,
@@ -71,6 +71,8 @@ class Plan:
         }
         if dataset.end_policy is not EndMissing.IF_RELAXED:  # runs without the field are of it
             identity["end_missing"] = str(dataset.end_policy)
+        if self.spec.engine:  # runs without the field are of the first
+            identity["settings"]["engine"] = self.spec.engine
         parts = self.spec.parts or (self.spec,)
         own = [part.kwargs["calculator"] for part in parts if "calculator" in part.kwargs]
         if own:  # the user's own code stands for weights

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,23 @@ from benchmarks.own import installed, own
 from benchmarks.specs import MODELS, ModelSpec
 
 __all__ = [
+    "ENGINES",
     "MODELS",
     "ModelSpec",
     "find_weights",
     "import_target",
+    "on_engine",
     "packaged",
     "require",
     "resolve",
     "resolve_all",
     "understood",
 ]
+
+ENGINES = ("ase", "torchsim")
+"""What relaxes with a potential: ASE one structure after the other, torch-sim many at a time."""
+BATCH = 64
+"""Structures per call of the batched engine; how many are evaluated at once it sees itself."""
 
 
 def resolve(
@@ -62,6 +70,30 @@ def resolve_all(names: Sequence[str], *, trust: bool = False) -> list[ModelSpec]
         spec = resolve(name, trust=trust, known=known)
         specs[spec.name] = known[spec.name] = spec
     return list(specs.values())
+
+
+def on_engine(spec: ModelSpec, engine: str) -> ModelSpec:
+    """The same model on another engine; unchanged where it has only one.
+
+    Args:
+        spec: A model, or a hybrid, whose parts are changed.
+        engine: One of `ENGINES`.
+    """
+    if engine == ENGINES[0]:
+        return spec
+    if spec.parts:
+        parts = tuple(on_engine(part, engine) for part in spec.parts)
+        return spec if parts == spec.parts else replace(_hybrid(parts), engine=engine)
+    if spec.batched is None:
+        return spec
+    return replace(
+        spec,
+        target=spec.batched,
+        engine=engine,
+        extra=f"{spec.extra},torchsim",
+        requires=(*spec.requires, "torch_sim"),
+        batch_size=BATCH,
+    )
 
 
 def _named(name: str, known: Mapping[str, ModelSpec]) -> ModelSpec:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.core import EndMissing, UserError
 from benchmarks.own import FORMS, installed
-from benchmarks.registry import find_weights, require, resolve_all
+from benchmarks.registry import ENGINES, find_weights, on_engine, require, resolve_all
 from benchmarks.specs import MODELS, ModelSpec
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=_count, default=1, metavar="R", help="default: 1")
     add("--seed", type=int, default=0, help="default: 0")
     add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu")
+    add("--engine", default=ENGINES[0], choices=ENGINES, help=_ENGINE)
     add("--batch-size", type=_count, metavar="N", help="default: the model's own")
     add("--fmax", type=_positive, default=0.05, metavar="EV/Å", help="default: 0.05")
     add("--max-steps", type=_count, default=500, metavar="N", help="default: 500")
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _DATA = "default: embedded; several are read as one set"
+_ENGINE = "of potentials: one structure after the other, or many at a time; default: ase"
 _LAST_FRAME = "trajectories without their last frame; default: if-relaxed, those that are near it"
 
 
@@ -139,7 +141,8 @@ def _requested(args: argparse.Namespace) -> list[ModelSpec]:
     names = [name.strip() for name in args.models.split(",") if name.strip()]
     if not names:
         raise UserError("say what to run: --models t5,mace (names: --list-models)")
-    specs = resolve_all(["identity", *names], trust=args.trust)
+    named = resolve_all(["identity", *names], trust=args.trust)
+    specs = [on_engine(spec, args.engine) for spec in named]
     for spec in specs:
         require(spec)
     _check_device(args.device)

@@ -49,6 +49,10 @@ class ModelSpec:
     training_data: tuple[str, ...] = ()
     licence: str
     batch_size: int = 1
+    batched: str | None = None
+    """`module:Class` of the same model on the batched engine, with the same arguments."""
+    engine: str | None = None
+    """The engine, where it is not the model's first."""
     parts: tuple[ModelSpec, ...] = ()
     """A hybrid's relaxers, in the order in which they run."""
 
@@ -102,6 +106,7 @@ def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> 
         extra=package,
         requires=("torch", package),
         weights=f"baselines.{package}:weights",
+        batched=f"baselines.torchsim_{package}:{cls}",
         **about,
     )
 
