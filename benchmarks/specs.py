@@ -49,6 +49,8 @@ class ModelSpec:
     training_data: tuple[str, ...] = ()
     licence: str
     batch_size: int = 1
+    environment: str | None = None
+    """Of its own, which `make env-NAME` makes; used where this one lacks what it `requires`."""
     parts: tuple[ModelSpec, ...] = ()
     """A hybrid's relaxers, in the order in which they run."""
 
@@ -170,6 +172,15 @@ _SPECS = (
     _mace("mace-mp-0-large", "MACE-MP-0 large", _MPTRJ),
     _mace("mace-mpa-0", "MACE-MPA-0", _MPTRJ, "sAlex (Alexandria)"),
     _mace("mace-omat-0", "MACE-OMAT-0", "OMat24", licence="ASL (non-commercial)"),
+    _potential(
+        "sevenn",
+        "SevenNet",
+        "sevennet-0",
+        "SevenNet-0",
+        training_data=(_MPTRJ,),
+        licence="MIT",
+        environment="sevenn",
+    ),
     _matpes("M3GNet", "PBE"),
     _matpes("TensorNet", "PBE"),
     _matpes("M3GNet", "r2SCAN"),
