@@ -7,21 +7,28 @@ the wheel that it comes in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from baselines.ase_relaxer import AseRelaxer
-from baselines.loading import bundled, check_reference_energy, intact, loading, measured
+from baselines.loading import Reference, bundled, check_reference_energy, intact, loading, measured
 
-FILE = "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth"
-"""What sevenn calls `7net-0`, in the package."""
-NACL_ENERGY = measured(-3.3827)
+PUBLISHED: Mapping[str, tuple[str, Reference]] = {
+    "sevennet-0": (
+        "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
+        measured(-3.3827),
+    )
+}
+"""File in the package (sevenn calls it `7net-0`), and the energy of NaCl, which is PBE's without
+Materials Project's correction."""
 
 
 class SevenNet(AseRelaxer):
     """SevenNet-0 through ASE, in float32.
 
     Args:
+        model: A name in `PUBLISHED`.
         device: `cpu` or `cuda`.
         fmax: Largest norm of a force [eV/Å].
         max_steps: Steps after which a structure is `unconverged`.
@@ -30,20 +37,27 @@ class SevenNet(AseRelaxer):
         UserError: The checkpoint is not there, cannot be loaded, or gives wrong energies.
     """
 
-    def __init__(self, *, device: str = "cpu", fmax: float = 0.05, max_steps: int = 500) -> None:
-        potential = calculator(weights(), device)
-        check_reference_energy(potential, NACL_ENERGY, "sevennet-0")
+    def __init__(
+        self,
+        model: str = "sevennet-0",
+        *,
+        device: str = "cpu",
+        fmax: float = 0.05,
+        max_steps: int = 500,
+    ) -> None:
+        potential = calculator(weights(model), device)
+        check_reference_energy(potential, PUBLISHED[model][1], model)
         elements = frozenset(int(z) for z in potential.type_map)
         super().__init__(potential, elements=elements, fmax=fmax, max_steps=max_steps)
 
 
-def weights() -> Path:
+def weights(model: str = "sevennet-0") -> Path:
     """The file of the weights, without importing sevenn or torch.
 
     Raises:
         UserError: If the package or the file is missing, or the file breaks off.
     """
-    return intact(bundled("sevenn", FILE, "make env-sevenn"))
+    return intact(bundled("sevenn", PUBLISHED[model][0], "make env-sevenn"))
 
 
 def calculator(path: Path, device: str = "cpu") -> Any:
