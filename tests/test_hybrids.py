@@ -197,8 +197,8 @@ def test_files_beside_a_board_with_hybrids(pair, toy, tmp_path):
     assert content["rows"][0]["minimum"]["rate"]["value"] == 0.5
     assert content["same_minimum"]["energy_within_ev_per_atom"] == 0.005
     line = (out / "hybrids.md").read_text(encoding="utf-8").splitlines()[-1]
-    assert line.startswith("| a+b | b | 7, 7, 6 (8) | 5.0, 13.5 | 0.37 [")
-    assert "| 0.50, 2.00 | 0.25 [0.25, 0.25] | +1.50 [+1.50, +1.50] |" in line
+    assert line.startswith("| a+b | b | 7, 7, 6 (8) | 5.0, 13.5 | 0.370 [")
+    assert "| 0.50, 2.00 | 0.250 [0.250, 0.250] | +1.500 [+1.500, +1.500] |" in line
     assert line.endswith("| 0.500 [0.188, 0.812] (6) | 1, 1, 1 |")
     assert stale(folders, out, [toy]) == []
 

@@ -51,8 +51,9 @@ _INTRODUCTION: Final = (
     f"Same minimum: strain between the two ends below {MAX_STRAIN:g}, mean displacement below "
     f"{MAX_DISPLACEMENT:g} Å (atoms by index), and energies within {MAX_ENERGY * 1000:g} meV/atom "
     "where B has energies; rate with Wilson's 95 % interval over the n samples that both finished. "
-    "Of the others: ends of the hybrid that are lower in energy, within the bound (symmetric "
-    "images count here), higher. — where neither structures nor their differences are stored.\n"
+    "Of the others: ends of the hybrid that are lower in energy, level with the other end (within "
+    "the bound: a symmetric image, or a valley so flat that the convergence limits leave the cell "
+    "free), higher. — where neither structures nor their differences are stored.\n"
 )
 
 
@@ -66,7 +67,7 @@ def _cost_cells(cost: Cost | None, digits: int) -> list[str]:
     if cost is None:
         return ["—"] * 3
     means = f"{cost.hybrid:.{digits}f}, {cost.alone:.{digits}f}"
-    return [means, _written(cost.ratio, ".2f"), _written(cost.saved, f"+.{digits}f")]
+    return [means, _written(cost.ratio, ".3f"), _written(cost.saved, f"+.{digits + 1}f")]
 
 
 def _minimum_cells(minimum: Minimum | None) -> list[str]:
