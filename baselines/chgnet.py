@@ -7,15 +7,13 @@ running code from the file (`weights_only`).
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from baselines.ase_relaxer import AseRelaxer
-from baselines.loading import Reference, check_reference_energy, intact, loading, measured
-from benchmarks.core import UserError
+from baselines.loading import Reference, bundled, check_reference_energy, intact, loading, measured
 
 ELEMENTS = frozenset(range(1, 95)) - set(range(84, 89))
 """The 89 elements of MPtrj: H to Pu without Po, At, Rn, Fr, Ra."""
@@ -84,13 +82,8 @@ def weights(model: str = "chgnet") -> Path:
     """
     if model not in PUBLISHED:
         return intact(Path(model))
-    spec = importlib.util.find_spec("chgnet")
     file = f"pretrained/{PUBLISHED[model].file}"
-    path = Path(spec.origin).parent / file if spec and spec.origin else None
-    if path is None or not path.is_file():
-        message = f"CHGNet's weights ({file}) are not there: pip install 'chgnet>=0.4.2'"
-        raise UserError(message)
-    return intact(path)
+    return intact(bundled("chgnet", file, "pip install 'chgnet>=0.4.2'"))
 
 
 def calculator(path: Path, device: str = "cpu", *, version: str | None = None) -> Any:

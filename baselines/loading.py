@@ -8,6 +8,7 @@ to give rocksalt an energy that its functional can have.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import os
 import pickle
@@ -98,6 +99,20 @@ def intact(path: Path) -> Path:
         raise UserError(message)
     if not zipfile.is_zipfile(path):
         message = f"{path} is no torch checkpoint, or breaks off: get it again"
+        raise UserError(message)
+    return path
+
+
+def bundled(package: str, file: str, remedy: str) -> Path:
+    """A file that an installed package brings, found without importing it.
+
+    Raises:
+        UserError: The package or the file is not there; the line ends in `remedy`.
+    """
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.origin).parent / file if spec and spec.origin else None
+    if path is None or not path.is_file():
+        message = f"the weights in the package {package} ({file}) are not there: {remedy}"
         raise UserError(message)
     return path
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Plan:
 
     spec: ModelSpec
     weights: tuple[Path, ...]
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    """`python` and `packages` of the model's own environment; empty where it has none."""
 
     def identity(self, campaign: Campaign) -> dict[str, Any]:
         """What must be equal to go on with a stored run, or to merge two."""
@@ -82,6 +84,7 @@ class Plan:
     def provenance(self, campaign: Campaign) -> dict[str, Any]:
         """What is known of the model's run before it begins."""
         return {
+            **self.versions,
             "licence": self.spec.licence,
             "functional": self.spec.functional,
             "training_data": list(self.spec.training_data),

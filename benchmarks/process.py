@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import Geometry, Status
+from benchmarks.interpreter import interpreter, search_path
 from benchmarks.registry import ModelSpec
 from benchmarks.worker import Answered, Failure, Ready, Start
 
@@ -36,7 +37,7 @@ class Worker:
     """One running `benchmarks.worker`, in a session and process group of its own.
 
     Args:
-        spec: What it builds.
+        spec: What it builds; its `environment` says under which Python.
         settings: Constructor settings by name; `offline` also closes the hub for it.
         log: File to which its output is appended; None: our stderr. Never our stdout.
     """
@@ -44,7 +45,8 @@ class Worker:
     def __init__(self, spec: ModelSpec, settings: Mapping[str, Any], log: Path | None) -> None:
         self.log = log
         self.connection, theirs = Pipe()
-        command = [sys.executable, "-u", "-m", "benchmarks.worker", str(theirs.fileno())]
+        python = interpreter(spec)
+        command = [python, "-u", "-m", "benchmarks.worker", str(theirs.fileno())]
         with contextlib.ExitStack() as files:
             files.callback(theirs.close)
             output = 2 if log is None else files.enter_context(log.open("ab"))
@@ -53,11 +55,13 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=environment(offline=bool(settings.get("offline"))),
+                env=environment(offline=bool(settings.get("offline"))) | search_path(python),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        self.start = Start(spec=spec, settings=dict(settings), sys_path=tuple(sys.path))
+        # another environment has other packages at other places
+        sys_path = tuple(sys.path) if python == sys.executable else ()
+        self.start = Start(spec=spec, settings=dict(settings), sys_path=sys_path)
 
     def load(self, limit: float) -> Ready | Failure:
         """Have the relaxer built within `limit` [s]; `Ready`, or a lost worker's `Failure`."""

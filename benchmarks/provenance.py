@@ -30,6 +30,7 @@ PACKAGES = (
     "safetensors",
     "scikit-learn",
     "scipy",
+    "sevenn",
     "skops",
     "torch",
     "torch-sim-atomistic",
@@ -46,12 +47,16 @@ def environment(device: str) -> dict[str, Any]:
     """
     return {
         **_git(),
-        "packages": _packages(),
-        "python": platform.python_version(),
+        **versions(),
         "device": _device(device),
         "cpu": _cpu(),
         "load_average": load_average(),
     }
+
+
+def versions() -> dict[str, Any]:
+    """Of this interpreter, and of what is installed for it."""
+    return {"packages": _packages(), "python": platform.python_version()}
 
 
 def now() -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "ModelSpec",
     "find_weights",
     "import_target",
+    "missing",
     "on_engine",
     "packaged",
     "require",
@@ -109,8 +110,13 @@ def _named(name: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
 
 def _hybrid(parts: Sequence[ModelSpec]) -> ModelSpec:
     extras = sorted({part.extra for part in parts if part.extra})
+    name = "+".join(part.name for part in parts)
+    environments = sorted({part.environment for part in parts if part.environment})
+    if len(environments) > 1:
+        needed = " and ".join(environments)
+        raise UserError(f"{name} runs in one process, and its parts need environments {needed}")
     return ModelSpec(
-        name="+".join(part.name for part in parts),
+        name=name,
         target="",
         family="hybrid",
         label=" → ".join(part.label for part in parts),
@@ -121,6 +127,7 @@ def _hybrid(parts: Sequence[ModelSpec]) -> ModelSpec:
         training_data=tuple(dict.fromkeys(data for part in parts for data in part.training_data)),
         licence=" + ".join(dict.fromkeys(part.licence for part in parts)),
         batch_size=min(part.batch_size for part in parts),
+        environment=next(iter(environments), None),
         parts=tuple(parts),
     )
 
@@ -131,16 +138,23 @@ def require(spec: ModelSpec) -> None:
     Raises:
         UserError: It is not, with the line that installs it.
     """
-    missing = [module for module in spec.requires if not _importable(module)]
-    if not missing:
+    lacking = missing(spec)
+    if not lacking:
         return
-    what = f"{spec.name} needs {', '.join(missing)}"
+    what = f"{spec.name} needs {', '.join(lacking)}"
+    if spec.environment is not None:
+        raise UserError(f"{what}, in an environment of its own: make env-{spec.environment}")
     if spec.extra is None:
         raise UserError(f"{what}, which cannot be found: is it installed, or is the name wrong?")
     raise UserError(
         f"{what}: pip install 't2relax-bench[{spec.extra}]' "
         f"(in a clone: pip install -e '.[{spec.extra}]')"
     )
+
+
+def missing(spec: ModelSpec) -> list[str]:
+    """Modules that the model imports and that are not installed here."""
+    return [module for module in spec.requires if not _importable(module)]
 
 
 def _importable(module: str) -> bool:

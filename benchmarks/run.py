@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.core import EndMissing, UserError
+from benchmarks.interpreter import consult, interpreter
 from benchmarks.own import FORMS, installed
-from benchmarks.registry import ENGINES, find_weights, on_engine, require, resolve_all
+from benchmarks.registry import ENGINES, on_engine, resolve_all
 from benchmarks.specs import MODELS, ModelSpec
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def _run(args: argparse.Namespace, command: str) -> int:
     from benchmarks.campaign import Campaign, Plan, run_all
     from benchmarks.execute import Settings
 
-    plans = [Plan(spec, find_weights(spec, offline=args.offline)) for spec in specs]
+    found = [consult(spec, offline=args.offline) for spec in specs]
+    plans = [Plan(s, f.weights, f.versions) for s, f in zip(specs, found, strict=True)]
     names = ("device", "seed", "fmax", "max_steps", "offline", "batch_size", "timeout")
     campaign = Campaign(
         dataset=_load(args),
@@ -144,7 +146,7 @@ def _requested(args: argparse.Namespace) -> list[ModelSpec]:
     named = resolve_all(["identity", *names], trust=args.trust)
     specs = [on_engine(spec, args.engine) for spec in named]
     for spec in specs:
-        require(spec)
+        interpreter(spec)
     _check_device(args.device)
     return specs
 

@@ -53,6 +53,8 @@ class ModelSpec:
     """`module:Class` of the same model on the batched engine, with the same arguments."""
     engine: str | None = None
     """The engine, where it is not the model's first."""
+    environment: str | None = None
+    """Of its own, which `make env-NAME` makes; used where this one lacks what it `requires`."""
     parts: tuple[ModelSpec, ...] = ()
     """A hybrid's relaxers, in the order in which they run."""
 
@@ -175,6 +177,15 @@ _SPECS = (
     _mace("mace-mp-0-large", "MACE-MP-0 large", _MPTRJ),
     _mace("mace-mpa-0", "MACE-MPA-0", _MPTRJ, "sAlex (Alexandria)"),
     _mace("mace-omat-0", "MACE-OMAT-0", "OMat24", licence="ASL (non-commercial)"),
+    _potential(
+        "sevenn",
+        "SevenNet",
+        "sevennet-0",
+        "SevenNet-0",
+        training_data=(_MPTRJ,),
+        licence="MIT",
+        environment="sevenn",
+    ),
     _matpes("M3GNet", "PBE"),
     _matpes("TensorNet", "PBE"),
     _matpes("M3GNet", "r2SCAN"),

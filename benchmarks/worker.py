@@ -1,7 +1,9 @@
 """The child process that holds one relaxer: builds it once, then answers batches and times them.
 
-Started by `benchmarks.execute` as `python -m benchmarks.worker FD`. It speaks over a socket of its
-own, so whatever a model prints cannot be mistaken for an answer, and it ends with its driver.
+Started by `benchmarks.process` as `python -m benchmarks.worker FD`, by another Python than the
+driver's where a model has an environment of its own (`benchmarks.interpreter`). It speaks over a
+socket of its own, so whatever a model prints cannot be mistaken for an answer, and it ends with its
+driver.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class Start:
     spec: ModelSpec
     settings: Mapping[str, Any]
     sys_path: tuple[str, ...]
+    """The driver's; empty in another environment, which keeps its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,7 +284,7 @@ def main(descriptor: int) -> None:
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
     start: Start = inbox.get()
-    sys.path[:] = start.sys_path
+    sys.path[:] = start.sys_path or sys.path
     relaxer, reply = _load(start)
     connection.send(reply)
     while relaxer is not None:

@@ -120,6 +120,7 @@ def _load(options: argparse.Namespace) -> list[Dataset]:
 def _strip(options: argparse.Namespace, datasets: Sequence[Dataset]) -> None:
     from benchmarks.data import load
     from benchmarks.store import read_runs
+    from leaderboard.hybrids import with_ends
     from leaderboard.scores import scores, strip
     from leaderboard.subset import Subset
 
@@ -127,8 +128,9 @@ def _strip(options: argparse.Namespace, datasets: Sequence[Dataset]) -> None:
     parts = [None if source.endswith(".parquet") else "train" for source in options.unseen_in]
     unseen = [load(x, split=part) for x, part in zip(options.unseen_in, parts, strict=True)]
     subset = Subset(functional=options.functional, unseen_in=unseen)
-    for run in read_runs(options.runs):
-        table = scores(run, find_dataset(run, datasets), store=False)
+    runs = read_runs(options.runs)
+    tables = [scores(run, find_dataset(run, datasets), store=False) for run in runs]
+    for run, table in zip(runs, with_ends(runs, tables), strict=True):
         print(f"wrote {strip(*subset.of(run, table), options.strip)}")
 
 

@@ -128,6 +128,13 @@ def interval(replicates: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def plain(number: float | None) -> float | None:
+    """Six significant digits and no rounding noise: a board is the same wherever it is added up."""
+    if number is None or not np.isfinite(number):
+        return None
+    return float(f"{number:.6g}") if abs(number) > 1e-9 else 0.0
+
+
 def wilson(share: float, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a proportion over `count` samples."""
     z = 1.959963984540054

@@ -37,7 +37,8 @@ def publish(
 
     Args:
         run_folders: Model folders, or folders of them.
-        out: Where leaderboard.md, .json, .csv, .svg, .png, slices.md and differences.md go.
+        out: Where leaderboard.md, .json, .csv, .svg, .png, slices.md and differences.md go, and
+            hybrids.md and .json where there are hybrids beside their last part.
         datasets: Data that the runs may be of; the embedded set is found without. Where a run's
             data are not at hand its stored scores are read.
         readme: File whose sections up to `<!-- /leaderboard -->` are replaced: after
@@ -131,7 +132,8 @@ def _key(run: Run) -> tuple[str, str, str]:
 
 def documents(boards: Sequence[Board], out: Path, readme: Path | None) -> dict[Path, str]:
     """Text of every file of the boards, and of the README, by path."""
-    from leaderboard.render import markdown, to_csv, to_json
+    from leaderboard import hybrids
+    from leaderboard.render import markdown, title, to_csv, to_json
 
     texts = {}
     for board, folder in zip(boards, _folders(boards, out), strict=True):
@@ -140,6 +142,10 @@ def documents(boards: Sequence[Board], out: Path, readme: Path | None) -> dict[P
         texts[folder / "leaderboard.csv"] = to_csv(board)
         texts[folder / "slices.md"] = board.slices
         texts[folder / "differences.md"] = board.differences
+        if board.hybrids:
+            heading = title(board)
+            texts[folder / "hybrids.md"] = hybrids.markdown(board.hybrids, heading)
+            texts[folder / "hybrids.json"] = hybrids.to_json(board.hybrids, heading)
     if readme is not None:
         texts[readme] = _with_sections(readme, boards)
     return texts

@@ -21,7 +21,8 @@ from benchmarks.data.exposure import Seen, seen
 from benchmarks.metrics import METRICS, Metric, Reduce
 from benchmarks.store import Run
 from leaderboard import differences, slices
-from leaderboard.bootstrap import Floats, Resampling, estimates, interval, ranks, wilson
+from leaderboard.bootstrap import Floats, Resampling, estimates, interval, plain, ranks, wilson
+from leaderboard.hybrids import Saving, savings
 from leaderboard.samples import per_sample
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Board:
     """Markdown of `leaderboard.slices`."""
     differences: str
     """Markdown of `leaderboard.differences`."""
+    hybrids: tuple[Saving, ...] = ()
+    """Each hybrid whose last part alone is on the board, against that part."""
 
     @property
     def name(self) -> str:
@@ -117,12 +120,14 @@ def board(
     rows: tuple[Row, ...] = ()
     ties: tuple[tuple[str, str], ...] = ()
     sliced = apart = ""
+    saved: tuple[Saving, ...] = ()
     if runs:
         heading = str(runs[0].identity["dataset"])
         resampling = _resampling(tables[0], common, replicates, np.random.default_rng(seed))
         rows, ties = _rows(runs, tables, common, resampling)
         sliced = slices.markdown(runs, tables, heading)
         apart = _differences(rows, runs, tables, common, resampling, heading)
+        saved = savings(runs, tables, common, resampling)
     return Board(
         dataset=_dataset(everyone, common),
         environment=_environment(everyone),
@@ -131,6 +136,7 @@ def board(
         notes=(*_unshared(runs, tables, common), *_left_out(ended)),
         slices=sliced,
         differences=apart,
+        hybrids=saved,
     )
 
 
@@ -220,7 +226,7 @@ def _values(
         if metric.reduce is Reduce.PER_RUN:
             recorded = run.provenance.get(metric.column)
             values[name] = Value(
-                value=_plain(recorded), ci_low=None, ci_high=None, n=len(resampling.membership)
+                value=plain(recorded), ci_low=None, ci_high=None, n=len(resampling.membership)
             )
             continue
         k = _POSITION[name]
@@ -235,14 +241,7 @@ def _value(metric: Metric, numbers: Floats, count: int, n_groups: int) -> Value:
         low, high = wilson(point, count)
     elif np.isfinite(point) and n_groups > 1:
         low, high = interval(numbers[1:])
-    return Value(value=_plain(point), ci_low=_plain(low), ci_high=_plain(high), n=count)
-
-
-def _plain(number: float | None) -> float | None:
-    """Six significant digits and no rounding noise: a board is the same wherever it is added up."""
-    if number is None or not np.isfinite(number):
-        return None
-    return float(f"{number:.6g}") if abs(number) > 1e-9 else 0.0
+    return Value(value=plain(point), ci_low=plain(low), ci_high=plain(high), n=count)
 
 
 def _ties(models: Sequence[str], scores: Floats) -> tuple[tuple[str, str], ...]:

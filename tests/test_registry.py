@@ -33,6 +33,7 @@ def test_the_models_of_the_first_board_are_there():
         "mace-mp-0-large",
         "mace-mpa-0",
         "mace-omat-0",
+        "sevennet-0",
         "m3gnet-matpes-pbe",
         "tensornet-matpes-pbe",
         "m3gnet-matpes-r2scan",
