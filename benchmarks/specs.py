@@ -98,7 +98,12 @@ def _t5(
 
 def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> ModelSpec:
     """A potential of `baselines.PACKAGE`, whose constructor and `weights` take its name."""
-    about: dict[str, Any] = {"track": "foundation", "functional": MIXED} | fields
+    batched = f"baselines.torchsim_{package}:{cls}"
+    about: dict[str, Any] = {
+        "track": "foundation",
+        "functional": MIXED,
+        "batched": batched,
+    } | fields
     return ModelSpec(
         name=name,
         target=f"baselines.{package}:{cls}",
@@ -108,7 +113,6 @@ def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> 
         extra=package,
         requires=("torch", package),
         weights=f"baselines.{package}:weights",
-        batched=f"baselines.torchsim_{package}:{cls}",
         **about,
     )
 
@@ -185,6 +189,7 @@ _SPECS = (
         training_data=(_MPTRJ,),
         licence="MIT",
         environment="sevenn",
+        batched=None,
     ),
     _matpes("M3GNet", "PBE"),
     _matpes("TensorNet", "PBE"),

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -183,3 +184,10 @@ def test_listing_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == list(MODELS)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in MODELS.items() if spec.batched])
+def test_the_batched_engine_of_a_model_is_there(name):
+    module, _, cls = str(MODELS[name].batched).partition(":")
+    path = Path(__file__).parents[1] / Path(*module.split(".")).with_suffix(".py")
+    assert f"class {cls}(" in path.read_text()

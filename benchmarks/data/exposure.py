@@ -54,6 +54,7 @@ TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
             "MACE-MP-0",
             "MACE-MP-0 small",
             "MACE-MP-0 large",
+            "SevenNet-0",
             "MACE-MPA-0",
         ),
     ),
