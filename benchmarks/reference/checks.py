@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,12 @@ def against(records: Sequence[Record], better: Mapping[str, Record]) -> list[Dif
     return [_difference(record, _end(better[record.name])) for record in records]
 
 
+def ends(starts: Sequence[Start], records: Sequence[Record]) -> list[Start]:
+    """Where the relaxations ended, as starts of better ones; those that failed as they were."""
+    found = {record.name: record.frames[-1] for record in records if not record.reason}
+    return [_moved(start, found[start.name]) if start.name in found else start for start in starts]
+
+
 def report(title: str, differences: Sequence[Difference], tolerance: float | None) -> str:
     """The differences and their sums as Markdown."""
     head = ("structure", "a, b, c: largest difference (Å)", "volume (%)", "")
@@ -125,6 +131,12 @@ def _difference(record: Record, lattice: NDArray[np.float64] | None) -> Differen
     lengths = np.linalg.norm(end, axis=1) - np.linalg.norm(lattice, axis=1)
     volume = 100 * (np.linalg.det(end) / np.linalg.det(lattice) - 1)
     return Difference(record.name, float(np.abs(lengths).max()), float(volume), "")
+
+
+def _moved(start: Start, frame: Mapping[str, Any]) -> Start:
+    lattice = np.array(frame["lattice"], dtype=np.float64)
+    frac_coords = np.array(frame["positions"], dtype=np.float64) @ np.linalg.inv(lattice)
+    return Start(start.name, Geometry(lattice, frac_coords, start.geometry.numbers))
 
 
 def _end(record: Record) -> NDArray[np.float64] | None:
