@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from pymatgen.core import Structure
 
 from baselines import features
+from baselines.strain import Floats, log_strain, strained
 from benchmarks.core import Geometry, UserError
-
-Floats = NDArray[np.float64]
 
 TRUSTED = (
     "numpy.dtype",
@@ -121,16 +120,10 @@ def apply(parameters: Floats, lattice: Floats, rotations: NDArray[np.int_]) -> F
         (3, 3) row vectors: `lattice` times the exponential of a symmetric strain, which is the
         mean over the group of the logarithmic strain between the two cells.
     """
-    inverse = np.linalg.inv(lattice)
-    wanted = inverse @ _metric(parameters) @ inverse.T
-    values, vectors = np.linalg.eigh((wanted + wanted.T) / 2)
-    # not a cell (angles that do not close): nothing shrinks to less than a third
-    strain = (vectors * np.log(np.maximum(values, 0.1)) / 2) @ vectors.T
-    cartesian = lattice.T @ rotations @ inverse.T
+    strain = log_strain(lattice, _metric(parameters))
+    cartesian = lattice.T @ rotations @ np.linalg.inv(lattice).T
     strain = (cartesian @ strain @ cartesian.transpose(0, 2, 1)).mean(axis=0)
-    values, vectors = np.linalg.eigh((strain + strain.T) / 2)
-    strained: Floats = lattice @ (vectors * np.exp(values)) @ vectors.T
-    return strained
+    return strained(lattice, strain)
 
 
 def _metric(parameters: Floats) -> Floats:

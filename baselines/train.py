@@ -3,11 +3,12 @@
     PAIRS=../shared/data/substitution/train.parquet
     python -m baselines.train mean-delta --data $PAIRS --data embedded
     python -m baselines.train gbr --data $PAIRS --data embedded
+    OMP_NUM_THREADS=1 python -m baselines.train gnn-delta --data embedded --data $PAIRS --val VAL
     OMP_NUM_THREADS=1 python -m baselines.train mace
 
 Of data with splits (`embedded` is such) the training split is read, others whole. Each writes its
 file and a JSON card beside it. Progress goes to stderr; an interrupted run leaves the old files as
-they were.
+they were, and one of `gnn-delta` goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import importlib.metadata
 import json
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from baselines import trivial
-from benchmarks.core import UserError
+from benchmarks.core import Geometry, UserError
 from benchmarks.data import Dataset, load
 from benchmarks.data.sources import split_names
 
@@ -44,6 +46,15 @@ def training_sets(names: Sequence[str], limit: int | None = None) -> list[Datase
         UserError: One cannot be read.
     """
     return [load(n, split="train" if split_names(n) else None, limit=limit) for n in names]
+
+
+def validation_sets(names: Sequence[str]) -> list[Dataset]:
+    """The same for the validation split.
+
+    Raises:
+        UserError: One cannot be read.
+    """
+    return [load(n, split="val" if split_names(n) else None) for n in names]
 
 
 def described(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
@@ -64,6 +75,11 @@ def pairs(datasets: Sequence[Dataset]) -> Iterator[tuple[Any, Any]]:
     for data in datasets:
         for sample in tqdm(data, desc=data.name, unit="pair", total=len(data)):
             yield sample.initial, sample.final
+
+
+def geometries(datasets: Sequence[Dataset]) -> Iterator[tuple[Geometry, Geometry]]:
+    """Initial and final geometries of all."""
+    return (data.geometries(i) for data in datasets for i in range(len(data)))
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -116,6 +132,41 @@ def train_gbr(args: argparse.Namespace) -> None:
     )
 
 
+def train_gnn_delta(args: argparse.Namespace) -> None:
+    """Train the graph network of `baselines.delta_network` on all pairs."""
+    from dataclasses import replace
+
+    from baselines import delta, train_delta
+
+    started = time.perf_counter()
+    out = args.out or delta.PACKAGED
+    settings = train_delta.Settings()
+    if args.epochs:
+        settings = replace(settings, epochs=args.epochs)
+    datasets, held_out = training_sets(args.data, args.limit), validation_sets(args.val)
+    results = train_delta.train(
+        geometries(datasets),
+        geometries(held_out),
+        out,
+        settings=settings,
+        seed=args.seed,
+        device=args.device,
+    )
+    write_card(
+        out.with_suffix(".json"),
+        model="gnn-delta",
+        trained="from scratch",
+        command=shlex.join(["python", "-m", "baselines.train", *args.command]),
+        training_data=described(datasets),
+        validation_data=described(held_out),
+        seed=args.seed,
+        device=args.device,
+        seconds=round(time.perf_counter() - started),
+        **results,
+        packages=versions("matgl", "torch", "lightning"),
+    )
+
+
 def train_mace(args: argparse.Namespace) -> None:
     """Train this project's MACE; see `baselines.train_mace`."""
     from baselines import mace, train_mace
@@ -156,11 +207,17 @@ def parser() -> argparse.ArgumentParser:
             "--data", action="append", required=True, help="embedded, PATH or hf://…"
         )
         command.set_defaults(function=function)
+    command = commands.add_parser("gnn-delta", help="train the graph network on pairs")
+    command.add_argument("--data", action="append", required=True, help="embedded, PATH or hf://…")
+    command.add_argument("--val", action="append", default=[], help="errors after each epoch")
+    command.set_defaults(function=train_gnn_delta)
     command = commands.add_parser("mace", help="train this project's MACE")
     command.add_argument("--data", default="embedded", help="frames with energy, forces, stress")
-    command.add_argument("--epochs", type=int, help="default: as for the committed checkpoint")
-    command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     command.set_defaults(function=train_mace)
+    for name in ("gnn-delta", "mace"):
+        command = commands.choices[name]
+        command.add_argument("--epochs", type=int, help="default: as for the committed checkpoint")
+        command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for command in commands.choices.values():
         command.add_argument("--limit", type=int, metavar="N", help=_LIMIT)
         command.add_argument("--seed", type=int, default=0)
@@ -179,7 +236,9 @@ def _log_to_stderr() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit one baseline; 0, 2 for a mistake of the user's, 130 when interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(argv)
+    args.command = argv
     _log_to_stderr()
     try:
         args.function(args)
@@ -187,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print("interrupted; no model was written", file=sys.stderr)
         return 130
     return 0
 

@@ -68,9 +68,14 @@ def own(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) -> ModelSpec:
     return _KINDS[kind](label, where)
 
 
-def _t5(label: str, where: str) -> ModelSpec:
-    kwargs = {"path": _existing(where)}
-    return replace(MODELS["t5"], name=label, label=label, kwargs=kwargs, **_UNKNOWN)
+def _trained(like: str) -> Callable[[str, str], ModelSpec]:
+    """Builds specs of what was trained as the model `like` was."""
+
+    def spec(label: str, where: str) -> ModelSpec:
+        kwargs = {"path": _existing(where)}
+        return replace(MODELS[like], name=label, label=label, kwargs=kwargs, **_UNKNOWN)
+
+    return spec
 
 
 def _potential(like: str) -> Callable[[str, str], ModelSpec]:
@@ -101,14 +106,15 @@ def _ase(label: str, where: str) -> ModelSpec:
 
 
 _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
-    "t5": _t5,
+    "t5": _trained("t5"),
+    "gnn-delta": _trained("gnn-delta"),
     "chgnet": _potential("chgnet"),
     "mace": _potential("mace"),
     "matgl": _potential("tensornet-matpes-pbe"),
     "ase": _ase,
 }
 FORMS = (
-    "LABEL=t5:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH "
+    "LABEL=t5:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH "
     "or LABEL=ase:package.module:factory"
 )
 """How the user's own models are written."""

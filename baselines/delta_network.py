@@ -1,0 +1,224 @@
+"""A graph network that regresses the relaxation itself: log-strain and displacements in one pass.
+
+The backbone is MEGNet (Chen et al., Chem. Mater. 31, 3564 (2019)) in matgl's layers: bonds, sites
+and the crystal as a whole inform one another. The head turns bonds into vectors and tensors: a site
+moves along its bonds, and the cell stretches along all of them, by weights that the network gives.
+What comes out has every symmetry of the crystal that goes in, whatever the weights are, and does
+not depend on the orientation, the setting or the order of the sites.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matgl.layers import MLP, BondExpansion, MEGNetBlock
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from vesin import NeighborList
+
+from benchmarks.core import Geometry, UserError
+
+N_ELEMENTS = 94
+"""Hydrogen to plutonium, those of the training pairs and between."""
+MARGIN = 1.15
+"""Bonds are listed this much further than they reach, so that a cell can be changed by 15 %."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Of the backbone; chosen on substitution/val."""
+
+    width: int = 64
+    blocks: int = 3
+    radial: int = 32
+    """Gaussians between 0 and the cutoff."""
+    cutoff: float = 5.0
+    """Length of a bond, at most [Å]."""
+
+
+class Graph(NamedTuple):
+    """One crystal with its bonds, as fractions, so that its cell can be changed."""
+
+    lattice: NDArray[np.float64]
+    """(3, 3) row vectors [Å]."""
+    frac_coords: NDArray[np.float64]
+    """(n_sites, 3)"""
+    numbers: NDArray[np.int64]
+    """(n_sites,) atomic numbers."""
+    bonds: NDArray[np.int64]
+    """(2, n_bonds) sites, each bond both ways."""
+    images: NDArray[np.int64]
+    """(n_bonds, 3): the cell of the second site."""
+
+
+def graph(geometry: Geometry, reach: float) -> Graph:
+    """A crystal and all its bonds up to `reach` [Å]."""
+    lattice, frac_coords, numbers = geometry
+    first, second, images = NeighborList(cutoff=reach, full_list=True).compute(
+        points=frac_coords @ lattice, box=lattice, periodic=True, quantities="ijS"
+    )
+    bonds = np.stack([first, second]).astype(np.int64)
+    return Graph(lattice, frac_coords, numbers.astype(np.int64), bonds, images.astype(np.int64))
+
+
+class Batch(NamedTuple):
+    """Several crystals as one graph of tensors."""
+
+    positions: Tensor
+    """(n_sites, 3) [Å]."""
+    kinds: Tensor
+    """(n_sites,) atomic numbers less one."""
+    bonds: Tensor
+    """(2, n_bonds), numbered through."""
+    shifts: Tensor
+    """(n_bonds, 3) from the second site's cell to this one [Å]."""
+    crystal: Tensor
+    """(n_sites,) which crystal a site is of."""
+    n_crystals: int
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on a device."""
+        return Batch(
+            self.positions.to(device),
+            self.kinds.to(device),
+            self.bonds.to(device),
+            self.shifts.to(device),
+            self.crystal.to(device),
+            self.n_crystals,
+        )
+
+
+def joined(graphs: Sequence[Graph], cutoff: float) -> Batch:
+    """One graph of several, with the bonds that are at most `cutoff` long [Å]."""
+    sizes = np.array([len(g.numbers) for g in graphs])
+    offsets = np.cumsum(sizes) - sizes
+    positions = np.concatenate([g.frac_coords @ g.lattice for g in graphs])
+    shifts = np.concatenate([g.images @ g.lattice for g in graphs])
+    bonds = np.concatenate([g.bonds + n for g, n in zip(graphs, offsets, strict=True)], axis=1)
+    vectors = positions[bonds[1]] + shifts - positions[bonds[0]]
+    near = np.einsum("ij,ij->i", vectors, vectors) < cutoff**2
+    numbers = np.concatenate([g.numbers for g in graphs])
+    return Batch(
+        torch.from_numpy(positions).float(),
+        torch.from_numpy(numbers - 1),
+        torch.from_numpy(bonds[:, near]),
+        torch.from_numpy(shifts[near]).float(),
+        torch.from_numpy(np.repeat(np.arange(len(graphs)), sizes)),
+        len(graphs),
+    )
+
+
+class DeltaNetwork(nn.Module):
+    """Crystals to their logarithmic strains and displacements; untrained it predicts no change.
+
+    Args:
+        shape: Of the backbone.
+    """
+
+    def __init__(self, shape: Shape = Shape()) -> None:
+        super().__init__()
+        self.shape = shape
+        width, act = shape.width, nn.SiLU()
+        self.expand = BondExpansion(
+            rbf_type="Gaussian",
+            final=shape.cutoff,
+            num_centers=shape.radial,
+            width=shape.cutoff / shape.radial,
+        )
+        self.kinds = nn.Embedding(N_ELEMENTS, width)
+        self.lengths = MLP([shape.radial, width], act, activate_last=True)
+        self.start = nn.Parameter(torch.zeros(width))
+        hidden = [2 * width, width]
+        self.blocks = nn.ModuleList(
+            MEGNetBlock(dims=[width, width], conv_hiddens=hidden, act=act)
+            for _ in range(shape.blocks)
+        )
+        self.growth = MLP([width, width, 1], act, activate_last=False)
+        self.pull = MLP([width, width, 2], act, activate_last=False)
+        for last in (self.growth.layers[-1], self.pull.layers[-1]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predict.
+
+        Args:
+            batch: Of n crystals and m sites.
+
+        Returns:
+            (n, 3, 3) symmetric logarithmic strain ε, so that row vectors become L exp(ε); and
+            (m, 3) displacements in the frame of the start [Å], of each crystal 0 on average.
+        """
+        first, second = batch.bonds
+        vectors = batch.positions[second] + batch.shifts - batch.positions[first]
+        lengths = vectors.norm(dim=1)
+        sites, bonds = self.kinds(batch.kinds), self.lengths(self.expand(lengths))
+        whole = self.start.expand(batch.n_crystals, -1)
+        of_bond, of_site = batch.crystal[first], batch.crystal
+        for block in self.blocks:
+            bonds, sites, whole = block(
+                batch.bonds, bonds, sites, whole, of_site, of_bond, len(sites), len(whole)
+            )
+            whole = whole.view(batch.n_crystals, -1)
+        along = vectors / lengths[:, None]
+        stretch, push = self.pull(bonds).T[:, :, None]
+        strain = _mean(stretch[..., None] * _traceless(along), of_bond, batch.n_crystals)
+        strain = strain + self.growth(whole)[..., None] * torch.eye(3, device=strain.device)
+        moved = torch.zeros_like(batch.positions).index_add(0, first, push * along)
+        return strain, moved - _mean(moved, of_site, batch.n_crystals)[of_site]
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers are fitted."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def _traceless(along: Tensor) -> Tensor:
+    """(n, 3, 3) outer squares of unit vectors (n, 3), less their mean over all directions."""
+    outer = along[:, :, None] * along[:, None, :]
+    return outer - torch.eye(3, device=along.device) / 3
+
+
+def _mean(values: Tensor, crystal: Tensor, n: int) -> Tensor:
+    """Over what belongs to each of n crystals; 0 where there is nothing."""
+    total = values.new_zeros(n, *values.shape[1:]).index_add(0, crystal, values)
+    sizes = torch.bincount(crystal, minlength=n).clamp(min=1)
+    return total / sizes.view(-1, *[1] * (values.ndim - 1))
+
+
+def save(network: DeltaNetwork, elements: Collection[int], path: Path) -> None:
+    """Write a safetensors file: the weights, and in its header the shape and the elements.
+
+    Args:
+        network: The model.
+        elements: Atomic numbers that occurred in training; others mean nothing to it.
+        path: Where to.
+    """
+    about = {"shape": json.dumps(asdict(network.shape)), "elements": json.dumps(sorted(elements))}
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path, about)
+
+
+def load(path: Path) -> tuple[DeltaNetwork, frozenset[int]]:
+    """Network and elements of a file of `save`.
+
+    Raises:
+        UserError: It is damaged, or holds another model.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+        network = DeltaNetwork(Shape(**json.loads(about["shape"])))
+        network.load_state_dict(load_file(path))
+        return network, frozenset(json.loads(about["elements"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        message = f"{path}: no model of `baselines.train gnn-delta` ({first})"
+        raise UserError(message) from error
