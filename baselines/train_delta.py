@@ -39,7 +39,7 @@ from benchmarks.metrics.geometry import displacements
 class Settings:
     """Chosen on substitution/val."""
 
-    epochs: int = 30
+    epochs: int = 24
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.01

@@ -83,7 +83,7 @@ def _potential(like: str) -> Callable[[str, str], ModelSpec]:
 
     def spec(label: str, where: str) -> ModelSpec:
         kwargs = {"model": _existing(where)}
-        about = _UNKNOWN | {"name": label, "label": label, "track": "foundation"}
+        about = _UNKNOWN | {"name": label, "label": label}
         return replace(MODELS[like], kwargs=kwargs, **about)
 
     return spec
@@ -99,7 +99,6 @@ def _ase(label: str, where: str) -> ModelSpec:
         kwargs={"calculator": where},
         family="gnn",
         label=label,
-        track="foundation",
         requires=(module,),
         **_UNKNOWN,
     )

@@ -120,7 +120,6 @@ def _hybrid(parts: Sequence[ModelSpec]) -> ModelSpec:
         target="",
         family="hybrid",
         label=" → ".join(part.label for part in parts),
-        track=parts[-1].track,
         extra=",".join(extras) or None,
         requires=tuple(dict.fromkeys(module for part in parts for module in part.requires)),
         functional=" + ".join(dict.fromkeys(p.functional for p in parts if p.functional)) or None,

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.training_data import Track, track
+
 Family = Literal["llm", "gnn", "trivial", "hybrid"]
-Track = Literal["trivial", "equal data", "foundation", "text"]
 
 PAIRS = "substitution/train"
 FRAMES = "embedded/train"
@@ -37,7 +38,6 @@ class ModelSpec:
     """Constructor arguments; device, seed, fmax, … are added by the executor where understood."""
     family: Family
     label: str
-    track: Track
     extra: str | None = None
     """The pip extra that brings `requires`."""
     requires: tuple[str, ...] = ()
@@ -58,6 +58,11 @@ class ModelSpec:
     parts: tuple[ModelSpec, ...] = ()
     """A hybrid's relaxers, in the order in which they run."""
 
+    @property
+    def track(self) -> Track:
+        """With which models it can be compared; see `benchmarks.training_data`."""
+        return track(self.family, self.training_data)
+
 
 def _trivial(
     name: str, cls: str, label: str, *training_data: str, fitted: str | None = None
@@ -68,7 +73,6 @@ def _trivial(
         kwargs={"path": str(_ROOT / "baselines" / fitted)} if fitted else {},
         family="trivial",
         label=label,
-        track="trivial",
         weights="benchmarks.registry:packaged" if fitted else None,
         functional=MIXED if training_data else None,
         training_data=training_data,
@@ -80,7 +84,7 @@ def _trivial(
 def _t5(
     name: str, label: str, mode: str = "constrained", folder: str = "checkpoint", **fields: Any
 ) -> ModelSpec:
-    about: dict[str, Any] = {"track": "text", "functional": MIXED, "training_data": _BOTH} | fields
+    about: dict[str, Any] = {"functional": MIXED, "training_data": _BOTH} | fields
     return ModelSpec(
         name=name,
         target="t2relax.relaxer:T5Relaxer",
@@ -99,11 +103,7 @@ def _t5(
 def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> ModelSpec:
     """A potential of `baselines.PACKAGE`, whose constructor and `weights` take its name."""
     batched = f"baselines.torchsim_{package}:{cls}"
-    about: dict[str, Any] = {
-        "track": "foundation",
-        "functional": MIXED,
-        "batched": batched,
-    } | fields
+    about: dict[str, Any] = {"functional": MIXED, "batched": batched} | fields
     return ModelSpec(
         name=name,
         target=f"baselines.{package}:{cls}",
@@ -162,7 +162,6 @@ _SPECS = (
         "t5-equal",
         "T5, equal data",
         folder="equal",
-        track="equal data",
         functional="PBE",
         training_data=(FRAMES,),
     ),
@@ -172,7 +171,6 @@ _SPECS = (
         kwargs={"path": str(_ROOT / "baselines" / "gnn_delta.safetensors")},
         family="gnn",
         label="Graph network, one pass",
-        track="equal data",
         extra="matgl",
         requires=("torch", "matgl", "safetensors"),
         weights="benchmarks.registry:packaged",
@@ -190,7 +188,7 @@ _SPECS = (
         "MP-r2SCAN (Materials Project)",
         functional="r2SCAN",
     ),
-    _mace("mace", "MACE, equal data", FRAMES, track="equal data", functional="PBE"),
+    _mace("mace", "MACE, equal data", FRAMES, functional="PBE"),
     _mace("mace-mp-0", "MACE-MP-0", _MPTRJ),
     _mace("mace-mp-0-small", "MACE-MP-0 small", _MPTRJ),
     _mace("mace-mp-0-large", "MACE-MP-0 large", _MPTRJ),

@@ -133,13 +133,14 @@ def _key(run: Run) -> tuple[str, str, str]:
 def documents(boards: Sequence[Board], out: Path, readme: Path | None) -> dict[Path, str]:
     """Text of every file of the boards, and of the README, by path."""
     from leaderboard import hybrids
-    from leaderboard.render import markdown, title, to_csv, to_json
+    from leaderboard.render import markdown, title, to_csv, to_json, tracks
 
     texts = {}
     for board, folder in zip(boards, _folders(boards, out), strict=True):
         texts[folder / "leaderboard.md"] = markdown(board)
         texts[folder / "leaderboard.json"] = to_json(board)
         texts[folder / "leaderboard.csv"] = to_csv(board)
+        texts[folder / "tracks.md"] = tracks(board)
         texts[folder / "slices.md"] = board.slices
         texts[folder / "differences.md"] = board.differences
         if board.hybrids:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.metrics import METRICS
+from benchmarks.training_data import Track
 from leaderboard.summary import RANKED_BY, Board, Row
 
 SCHEMA: Final = Path(__file__).with_name("schema.json")
@@ -63,6 +64,7 @@ def _scored(row: Row) -> str:
 COLUMNS: Final = (
     Column("Rank", "Rank", _rank),
     Column("Model", "Model", lambda row: row.model),
+    Column("Track", "Track", lambda row: row.track),
     Column("Score ↑", "Score ↑", _score),
     Column("Clean part ↑ (n)", "Clean ↑ (n)", _clean),
     Column("Scored", "Scored", _scored),
@@ -154,7 +156,7 @@ def _ties(board: Board) -> list[str]:
 
 def table(board: Board) -> str:
     """The short table and its notes on the comparison, for a terminal."""
-    cells = [[column.brief for column in COLUMNS], *_cells(board)]
+    cells = [[column.brief for column in COLUMNS], *_cells(board.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
              for line in cells]  # fmt: skip
@@ -164,8 +166,8 @@ def table(board: Board) -> str:
     return "\n".join([heading, "", *(line.rstrip() for line in lines), "", *under]).rstrip() + "\n"
 
 
-def _cells(board: Board) -> list[list[str]]:
-    return [[column.cell(row) for column in COLUMNS] for row in board.rows]
+def _cells(rows: Sequence[Row]) -> list[list[str]]:
+    return [[column.cell(row) for column in COLUMNS] for row in rows]
 
 
 def markdown(board: Board, heading: str = "# Leaderboard: ", *, noted: bool = True) -> str:
@@ -176,11 +178,38 @@ def markdown(board: Board, heading: str = "# Leaderboard: ", *, noted: bool = Tr
         heading: Stands before the title.
         noted: With the notes.
     """
-    lines = [[column.header for column in COLUMNS], *_cells(board)]
-    header, *rows = (f"| {' | '.join(_escaped(line))} |" for line in lines)
-    rule = "|" + "|".join([" ---: ", " --- "] + [" ---: "] * (len(COLUMNS) - 2)) + "|"
     listed = ["", *(f"- {note}" for note in notes(board))] if noted else []
-    return "\n".join([heading + title(board), "", header, rule, *rows, *listed]) + "\n"
+    return "\n".join([heading + title(board), "", *_rows(board.rows), *listed]) + "\n"
+
+
+def tracks(board: Board) -> str:
+    """The rows of models trained on the same data apart, and those trained on more by others.
+
+    Ranks are those of the whole board.
+    """
+    groups: dict[str, list[Row]] = {}
+    for track in (Track.EQUAL_DATA, Track.FOUNDATION, Track.UNKNOWN):
+        for row in board.rows:
+            if row.track == track:
+                data = f": {', '.join(row.training_data)}" if track == Track.EQUAL_DATA else ""
+                groups.setdefault(f"{track}{data}".capitalize(), []).append(row)
+    floor = [row for row in board.rows if row.track == Track.TRIVIAL]
+    about = """Models of *equal data* were trained on nothing but the sets that the heading names;
+        what they learn from a relaxation can differ, and a potential learns from the energies,
+        forces and stresses of all its frames. Those of *foundation* were trained on more, by
+        others. The trivial rows stand under each."""
+    lines = [f"# Tracks: {title(board)}", "", " ".join(about.split())]
+    for name, rows in groups.items():
+        lines += ["", f"## {name}", "", *_rows([*rows, *floor])]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(rows: Sequence[Row]) -> list[str]:
+    """A Markdown table."""
+    lines = [[column.header for column in COLUMNS], *_cells(rows)]
+    header, *listed = (f"| {' | '.join(_escaped(line))} |" for line in lines)
+    rule = "|" + "|".join([" ---: ", " --- ", " --- "] + [" ---: "] * (len(COLUMNS) - 3)) + "|"
+    return [header, rule, *listed]
 
 
 def _escaped(cells: Sequence[str]) -> list[str]:
@@ -215,6 +244,7 @@ def _row(row: Row) -> dict[str, Any]:
         "weights": row.weights,
         "weights_sha256": row.weights_sha256,
         "training_data": list(row.training_data),
+        "track": row.track,
         **({"functional": row.functional} if row.functional else {}),
         "n_samples": row.n_samples,
         "coverage": dict(row.coverage),

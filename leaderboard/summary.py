@@ -20,6 +20,7 @@ from benchmarks.data import ids_sha256
 from benchmarks.data.exposure import Seen, seen
 from benchmarks.metrics import METRICS, Metric, Reduce
 from benchmarks.store import Run
+from benchmarks.training_data import Track, track
 from leaderboard import differences, slices
 from leaderboard.bootstrap import Floats, Resampling, estimates, interval, plain, ranks, wilson
 from leaderboard.hybrids import Saving, savings
@@ -56,6 +57,7 @@ class Row:
     weights: str | None
     weights_sha256: str | None
     training_data: tuple[str, ...]
+    track: Track
     functional: str | None = None
     """Of the DFT that it learned from; None where of none, or where the run does not say."""
     n_samples: int
@@ -260,13 +262,15 @@ def _coverage(table: pd.DataFrame, common: Iterable[str]) -> dict[str, int]:
 
 
 def _about(run: Run) -> dict[str, Any]:
+    family, trained_on = str(run.identity["family"]), tuple(run.provenance.get("training_data", ()))
     return {
         "model": run.name,
         "label": str(run.identity.get("label", run.name)),
-        "family": str(run.identity["family"]),
+        "family": family,
         "weights": run.identity.get("weights"),
         "weights_sha256": run.identity.get("weights_sha256"),
-        "training_data": tuple(run.provenance.get("training_data", ())),
+        "training_data": trained_on,
+        "track": track(family, trained_on),
         "functional": run.provenance.get("functional"),
     }
 

@@ -23,7 +23,6 @@ def toy(cls, parts=(), batch_size=4, **kwargs):
         kwargs=kwargs,
         family="hybrid" if parts else "trivial",
         label=cls,
-        track="trivial",
         licence="MIT",
         batch_size=batch_size,
         parts=tuple(parts),

@@ -4,9 +4,10 @@ import pytest
 
 from benchmarks.data import load
 from benchmarks.data.composition import elements, reduced_composition
-from benchmarks.data.exposure import TRAINING_SETS, Seen, drawn_from, seen
+from benchmarks.data.exposure import Seen, drawn_from, seen
 from benchmarks.data.splits import split_of
 from benchmarks.registry import MODELS
+from benchmarks.training_data import TRAINING_SETS, track
 
 MPTRJ = ("MPtrj (Materials Project)",)
 
@@ -60,6 +61,24 @@ def test_published_models_stand_with_what_they_were_trained_on():
         if spec.track == "foundation":
             for name in spec.training_data:
                 assert spec.label in TRAINING_SETS[name].models
+
+
+@pytest.mark.parametrize(
+    ("family", "training_data", "expected"),
+    [
+        ("trivial", (), "trivial"),
+        ("trivial", ("Materials Project bond lengths",), "trivial"),
+        ("trivial", ("embedded/train",), "equal data"),
+        ("llm", ("substitution/train", "embedded/train"), "equal data"),
+        ("gnn", ("MPtrj (Materials Project)",), "foundation"),
+        ("hybrid", ("embedded/train", "MPtrj (Materials Project)"), "foundation"),
+        ("gnn", ("embedded/train", "my own"), "not stated"),
+    ],
+)
+def test_one_relaxation_from_elsewhere_leaves_the_track_of_equal_data(
+    family, training_data, expected
+):
+    assert track(family, training_data) == expected
 
 
 def test_a_training_set_is_drawn_from_its_sources():

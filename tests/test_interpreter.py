@@ -35,7 +35,6 @@ SPEC = ModelSpec(
     target="only_there:There",
     family="gnn",
     label="There",
-    track="foundation",
     requires=("only_there",),
     weights="only_there:weights",
     licence="MIT",

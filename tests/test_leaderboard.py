@@ -15,7 +15,7 @@ from leaderboard import differences, publish, slices
 from leaderboard.__main__ import main
 from leaderboard.bootstrap import Resampling, estimates, ranks, wilson
 from leaderboard.files import make_boards, stale
-from leaderboard.render import markdown, table, to_csv, to_json
+from leaderboard.render import markdown, table, to_csv, to_json, tracks
 from leaderboard.scores import FILE, crystal_system, scores
 from leaderboard.subset import Subset
 from leaderboard.summary import board
@@ -553,7 +553,7 @@ def test_rendering_twice_is_byte_identical(tmp_path, toy, runs):
     contents = []
     for out in (tmp_path / "one", tmp_path / "two"):
         files = publish([runs], out, [toy]).files
-        names = ["leaderboard.md", "leaderboard.json", "leaderboard.csv", "slices.md"]
+        names = ["leaderboard.md", "leaderboard.json", "leaderboard.csv", "tracks.md", "slices.md"]
         names += ["differences.md", "leaderboard.svg", "leaderboard.png"]
         assert [path.name for path in files] == names
         contents.append([path.read_bytes() for path in files])
@@ -568,6 +568,37 @@ def test_every_rendering_names_data_set_split_and_n(toy, runs):
     assert "half\\|way" in markdown(found)
     assert "does not see the cell" in markdown(found)
     assert "Trained on: oracle (ORACLE): nothing; " in markdown(found)
+
+
+def test_models_of_other_training_data_stand_in_tables_of_their_own(tmp_path, toy):
+    data = {
+        "text": ["substitution/train", "embedded/train"],
+        "graph": ["substitution/train", "embedded/train"],
+        "frames": ["embedded/train"],
+        "published": ["MPtrj (Materials Project)"],
+    }
+    folders = [write(tmp_path, name, halfway, toy, training_data=x) for name, x in data.items()]
+    for folder in folders:
+        _change_identity(folder, family="gnn")
+    folders.append(write(tmp_path, "identity", identity, toy))
+    (made,) = make_boards(folders, [toy])
+    _, *parts = tracks(made).split("\n## ")
+    found = {
+        part.splitlines()[0]: [x.split(" | ")[1] for x in part.splitlines()[4:] if x]
+        for part in parts
+    }
+    assert found == {
+        "Equal data: embedded/train": ["frames", "identity"],
+        "Equal data: substitution/train, embedded/train": ["graph", "text", "identity"],
+        "Foundation": ["published", "identity"],
+    }
+
+
+def _change_identity(folder, **fields):
+    path = folder / "run.json"
+    header = json.loads(path.read_text())
+    header["identity"] |= fields
+    path.write_text(json.dumps(header))
 
 
 def test_json_has_every_metric_of_every_row(toy, runs):

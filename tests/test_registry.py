@@ -25,6 +25,7 @@ def test_the_models_of_the_first_board_are_there():
         "t5-sym",
         "t5-best8",
         "t5-equal",
+        "gnn-delta",
         "chgnet",
         "chgnet-0.2.0",
         "chgnet-r2scan",

@@ -11,13 +11,17 @@ compounds, in the same prototype, of one that was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
 from benchmarks.data.composition import elements
 from benchmarks.data.splits import split_of
+from benchmarks.training_data import TRAINING_SETS
+
+DATABASES: Final = frozenset({"mp", "mvc", "agm", "oqmd", "wbm", "gpaw"})
+"""Prefixes of ids that tell where a relaxation is from: Materials Project, Alexandria, OQMD, WBM
+and this project's own."""
 
 
 class Seen(StrEnum):
@@ -25,58 +29,6 @@ class Seen(StrEnum):
 
     NO = "no"
     POSSIBLY = "possibly"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSet:
-    """What a model was trained on."""
-
-    sources: frozenset[str]
-    """Prefixes of the material ids of the databases that it was drawn from."""
-    models: tuple[str, ...] = ()
-    """Labels of published models that were trained on it."""
-    ours: bool = False
-    """Made by the rule of `benchmarks.data.splits`: only its chemical systems are in it."""
-
-
-_MP: Final = frozenset({"mp", "mvc"})
-_AGM: Final = frozenset({"agm"})
-DATABASES: Final = _MP | _AGM | {"oqmd", "wbm", "gpaw"}
-"""Prefixes of ids that tell where a relaxation is from: Materials Project, Alexandria, OQMD, WBM
-and this project's own."""
-TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
-    "MPtrj (Materials Project)": TrainingSet(
-        _MP,
-        (
-            "CHGNet 0.3.0",
-            "CHGNet 0.2.0",
-            "CHGNet r2SCAN",
-            "MACE-MP-0",
-            "MACE-MP-0 small",
-            "MACE-MP-0 large",
-            "SevenNet-0",
-            "MACE-MPA-0",
-        ),
-    ),
-    "MP-r2SCAN (Materials Project)": TrainingSet(_MP, ("CHGNet r2SCAN",)),
-    "sAlex (Alexandria)": TrainingSet(_AGM, ("MACE-MPA-0",)),
-    "OMat24": TrainingSet(_AGM, ("MACE-OMAT-0",)),
-    "MPF.2021.2.8 (Materials Project)": TrainingSet(_MP, ("M3GNet",)),
-    "MatPES (Materials Project)": TrainingSet(
-        _MP,
-        (
-            "M3GNet MatPES-PBE",
-            "TensorNet MatPES-PBE",
-            "M3GNet MatPES-r2SCAN",
-            "TensorNet MatPES-r2SCAN",
-        ),
-    ),
-    "Materials Project bond lengths": TrainingSet(_MP),
-    "substitution/train": TrainingSet(_MP | _AGM | {"oqmd", "wbm"}, ours=True),
-    "embedded/train": TrainingSet(frozenset({"gpaw"}), ours=True),
-}
-"""By the names that `training_data` of `benchmarks.registry` uses. The structures of OMat24 are
-Alexandria's, rattled or heated."""
 
 
 def seen(training_data: Iterable[str], source: str, composition: str) -> Seen:

@@ -27,12 +27,13 @@ import pandas as pd
 from benchmarks.core import UserError
 from benchmarks.data import hub
 from benchmarks.data.dataset import Dataset, ids_sha256, load
-from benchmarks.data.exposure import TRAINING_SETS, seen
+from benchmarks.data.exposure import seen
 from benchmarks.data.heldout.assignment import LEFT_OUT, TRAIN, assign
 from benchmarks.data.heldout.groups import RULES, describe
 from benchmarks.data.heldout.report import report
 from benchmarks.data.sources import MANIFEST
 from benchmarks.data.whole import whole
+from benchmarks.training_data import TRAINING_SETS
 
 REPORT = "report.md"
 

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from benchmarks.data.exposure import TRAINING_SETS, Seen
+from benchmarks.data.exposure import Seen
 from benchmarks.data.heldout.assignment import SIZE_CLASSES, size_class
 from benchmarks.data.markdown import markdown_table
+from benchmarks.training_data import TRAINING_SETS
 
 LISTED: Final = 10
 """Largest groups that are named."""
