@@ -467,7 +467,7 @@ def test_starts_of_the_checks_are_there():
     assert len(checks.embedded_starts(5)) == 5
 
 
-def test_the_basis_error_is_of_two_runs_of_the_same_start(fake):
+def test_the_error_of_the_settings_is_of_two_runs_of_the_same_start(fake):
     text = FAKE.replace('(600, "PBE", {"density": 2.5, "gamma": True})', '(mode, "PBE", kpts)')
     (fake.path / "python" / "gpaw.py").write_text(text)
     assert fake.run("--convergence", "--limit", "1") == 0
@@ -477,6 +477,7 @@ def test_the_basis_error_is_of_two_runs_of_the_same_start(fake):
     stored = [json.loads((fake.out / x / "settings.json").read_text()) for x in ("usual", "tight")]
     assert [s["identity"]["cutoff_factor"] for s in stored] == [1.0, 1.5]
     assert [s["identity"]["kpt_density"] for s in stored] == [2.5, 4.0]
+    assert [s["identity"]["fmax"] for s in stored] == [0.03, pytest.approx(0.005)]
     assert json.loads((fake.out / "convergence.json").read_text())[0]["lengths"] == 0.0
 
 

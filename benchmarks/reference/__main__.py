@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("inputs", nargs="*", type=Path, metavar="FILE", help="what ASE reads, or parquet")
     add("--list", choices=[LIST], help="prototypes for the embedded set's version 2")
     add("--verify", type=_count, metavar="N", help="relax N of version 1 again and compare")
-    add("--convergence", action="store_true", help="ten structures with a converged basis, too")
+    add("--convergence", action="store_true", help="ten structures with converged settings, too")
     add("--limit", type=_count, metavar="N", help="the first N structures")
     add("--out", type=Path, required=True, metavar="DIR", help="records, tables, reports")
     add("--workers", type=_count, default=1, metavar="N", help="processes; default: 1")
@@ -158,7 +158,7 @@ def _convergence(args: argparse.Namespace) -> int:
     ends = checks.ends(found, usual)
     better = _relaxed(ends, args.out / "tight", checks.tight(settings), args, one_frame=True)
     differences = checks.against(usual, {record.name: record for record in better})
-    text = checks.report("What the basis costs", differences, None)
+    text = checks.report("What the settings cost", differences, None)
     checks.write(args.out / "convergence.md", text, differences)
     print(text)
     return 0 if not any(d.reason for d in differences) else 1
