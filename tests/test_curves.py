@@ -1,0 +1,95 @@
+"""Learning curves: what is trained, what is not trained again, and what table and figure say."""
+
+import json
+
+import pytest
+
+from baselines.train import parser as graph_parser
+from benchmarks import curves
+from benchmarks.curves import Training, main, rows, write
+from t2relax.train import parse as text_parse
+
+ARGUMENTS = ["--data", "embedded", "--data", "pairs.parquet", "--val", "v", "--test", "t"]
+
+
+def arguments(*more):
+    return curves._parser().parse_args([*ARGUMENTS, "--out", "out", *more])
+
+
+def training(folder, student="t5", share=50):
+    return Training(student=student, share=share, n_pairs=23, folder=folder / f"{student}-{share}")
+
+
+def test_both_students_are_trained_on_the_same_pairs_from_scratch(tmp_path):
+    args = arguments("--steps", "7", "--epochs", "3", "--seed", "5")
+    text = text_parse(curves._command(training(tmp_path), args)[1:])
+    graph = curves._command(training(tmp_path, "gnn-delta"), args)
+    graph = graph_parser().parse_args(graph[1:])
+    for each in (text, graph):
+        assert each.data == ["embedded", "pairs.parquet"]
+        assert (each.limit, each.seed) == (23, 5)
+    assert (text.steps, text.eval_steps, text.init) == (7, 7, [])
+    assert graph.epochs == 3
+
+
+def card(minutes=2.0, **more):
+    return {"n_pairs": 23, "steps": 7, "n_parameters": 99, "minutes": minutes, **more}
+
+
+def board(trainings):
+    def row(model, value):
+        metric = {"value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "n": 4}
+        return {"model": model, "metrics": dict.fromkeys(curves.SHOWN, metric)}
+
+    return {"rows": [row("identity", 0.5), *(row(x.label, 0.25 * k) for k, x in trainings)]}
+
+
+def test_table_and_figure_show_each_student_beside_no_change(tmp_path):
+    trainings = [training(tmp_path, student) for student in curves.STUDENTS]
+    for each in trainings:
+        each.folder.mkdir()
+    trainings[0].card.write_text(json.dumps({"training": card()}))
+    graph = card(n=23, seconds=90)
+    del graph["n_pairs"], graph["minutes"]
+    trainings[1].card.write_text(json.dumps(graph))
+    found = list(rows(board(enumerate(trainings, 1)), trainings))
+    write(found, tmp_path, {"name": "toy", "n_samples": 4})
+    text = (tmp_path / "curves.md").read_text()
+    assert "# Learning curves on toy, 4 samples" in text
+    assert "| 23 | text (T5) | 7 | 2 | 0.250 [0.150, 0.350] |" in text
+    assert "| 23 | graph (gnn-delta) | 7 | 1.5 | 0.500 [0.400, 0.600] |" in text
+    assert "|  | no change |  |  | 0.500 [0.400, 0.600] |" in text
+    assert (tmp_path / "curves.csv").read_text().count("\n") == 1 + 3 * len(curves.SHOWN)
+    assert "lattice MAE (Å)" in (tmp_path / "curves.svg").read_text()
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--shares", "0,50"], ["--shares", "50,x"], ["--students", "t5,cgcnn"]]
+)
+def test_a_slip_in_the_command_is_refused_before_any_training(wrong, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*ARGUMENTS, "--out", "out", *wrong])
+    assert stopped.value.code == 2
+
+
+def test_data_that_are_not_there_are_one_line(tmp_path, capsys):
+    assert main(["--data", "no.parquet", "--val", "v", "--test", "t", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_second_run_trains_nothing_again(tmp_path, monkeypatch):
+    command = ["--data", "embedded", "--val", "embedded", "--test", "embedded", "--limit", "4"]
+    command += ["--students", "gnn-delta", "--shares", "20,100", "--epochs", "1"]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    first = (tmp_path / "curves.md").read_text()
+    assert "| 9 | graph (gnn-delta) | 1 |" in first
+    assert "| 47 | graph (gnn-delta) | 1 |" in first
+    started = []
+    run = curves._run
+    monkeypatch.setattr(curves, "_run", lambda *x: (started.append(x[0]), run(*x)))
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert started == ["benchmarks.run"]
+    assert (tmp_path / "curves.md").read_text() == first
