@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.data.floor import floor
 from benchmarks.metrics import METRICS
 from benchmarks.training_data import Track
 from leaderboard.summary import RANKED_BY, Board, Row
@@ -117,7 +118,8 @@ def title(board: Board) -> str:
 
 def notes(board: Board) -> list[str]:
     """What stands under the table: the data, the comparison, the columns, the training data."""
-    about = DATASET_NOTES.get(str(board.dataset["name"]).split("/")[0])
+    name = str(board.dataset["name"])
+    about = DATASET_NOTES.get(name.split("/")[0]) or floor(name)
     quarantined = board.dataset["quarantined"]
     left_out = ", ".join(f"{count} {reason}" for reason, count in quarantined.items())
     models = "; ".join(f"{row.model} ({row.label}): {_trained_on(row)}" for row in board.rows)

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.core import ANSWERED, SCORED, EndMissing, Geometry, Sample, Status, UserError
 from benchmarks.data.composition import reduced_composition
+from benchmarks.data.floor import floor
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import differences, publish, slices
@@ -592,6 +593,21 @@ def test_models_of_other_training_data_stand_in_tables_of_their_own(tmp_path, to
         "Equal data: substitution/train, embedded/train": ["graph", "text", "identity"],
         "Foundation": ["published", "identity"],
     }
+
+
+def test_errors_below_that_of_the_references_say_nothing(tmp_path):
+    measured = tmp_path / "convergence.json"
+    rows = [
+        {"lengths": x, "volume": v, "reason": ""} for x, v in ((0.01, -1), (0.02, 2), (0.06, 3))
+    ]
+    rows.append({"lengths": None, "volume": None, "reason": "time"})
+    measured.write_text(json.dumps(rows))
+    text = floor("embedded-v2", measured)
+    assert "references of 3 such crystals" in text
+    assert "0.020 Å in a, b, c (median; mean 0.030, largest 0.060)" in text
+    assert "2.00 % in volume (mean 2.00, largest 3.00)" in text
+    assert floor("substitution/test", measured) is None
+    assert floor("embedded-v1", tmp_path / "absent") is None
 
 
 def _change_identity(folder, **fields):
