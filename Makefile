@@ -40,6 +40,7 @@ full: env
 	$(BIN)/python -m pytest -m full --timeout 3600
 
 perf: env
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[perf]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/perf --override-ini addopts=-q
 
 scale: env

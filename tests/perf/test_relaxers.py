@@ -140,17 +140,27 @@ def test_chgnet_against_its_own_relaxer(benchmark, starts):
     assert theirs_seconds / seconds > 2.5
 
 
-def test_chgnet_against_matcalc(benchmark, starts):
-    matcalc = pytest.importorskip("matcalc", reason="matcalc is not installed")
+def test_chgnet_against_matcalc(benchmark, starts, monkeypatch):
+    """Its FIRE ends by its own criterion, forces and the filter's share of the stress together."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # its import waits for the network otherwise
+    matcalc = pytest.importorskip("matcalc", reason="not installed: make perf installs it")
     from baselines import chgnet
     from baselines.torchsim_chgnet import CHGNet
 
-    theirs = matcalc.RelaxCalc(chgnet.CHGNet().calculator, fmax=FMAX)
-    outcomes = benchmark.pedantic(CHGNet().relax, (starts,), rounds=1)
-    seconds, _ = timed(lambda: [theirs.calc(start) for start in starts])
-    assert len(outcomes) == N
-    benchmark.extra_info["times_faster"] = round(seconds / benchmark.stats.stats.min, 2)
-    assert seconds / benchmark.stats.stats.min > 2.5
+    ours = CHGNet()
+    theirs = matcalc.RelaxCalc(chgnet.CHGNet().calculator, optimizer="FIRE", fmax=FMAX)
+    ours.relax(starts[:2])
+    theirs.calc(starts[0])
+    outcomes = benchmark.pedantic(ours.relax, (starts,), rounds=1)
+    theirs_seconds, answers = timed(lambda: [theirs.calc(start) for start in starts])
+    seconds = benchmark.stats.stats.min
+    ends = [answer["final_structure"] for answer in answers]
+    benchmark.extra_info |= {
+        "structures": len(starts),
+        "times_faster_than_matcalc": round(theirs_seconds / seconds, 2),
+        **compare(ours.model, [outcome.structure for outcome in outcomes], ends),
+    }
+    assert theirs_seconds / seconds > 2.5
 
 
 @pytest.mark.parametrize("size", [1, 4, 16, 64])
