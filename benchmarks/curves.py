@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=1000, help="of each T5; default: 1000")
     add("--batch-size", type=int, default=64, help="of the T5; default: 64")
     add("--epochs", type=int, default=24, help="of each graph network; default: 24")
+    add("--beside", default="t5,gnn-delta", metavar="MODELS", help="also shown; default: packaged")
     add("--limit", type=int, metavar="N", help="test pairs, at most")
     add("--seed", type=int, default=0)
     return parser
@@ -131,12 +132,13 @@ def _curves(args: argparse.Namespace) -> None:
     for training in trainings:
         if not training.card.is_file():
             _run(*_command(training, args))
-    models = ",".join(training.model for training in trainings)
+    beside = [name for name in args.beside.split(",") if name]
+    models = ",".join([*beside, *(training.model for training in trainings)])
     limit = ["--limit", str(args.limit)] if args.limit else []
     runs = args.out / "runs"
     _run("benchmarks.run", "--models", models, "--data", args.test, "--out", str(runs), *limit)
     board = json.loads((runs / "leaderboard.json").read_text(encoding="utf-8"))
-    write(list(rows(board, trainings)), args.out, board["dataset"])
+    write(list(rows(board, trainings, beside)), args.out, board["dataset"])
 
 
 def _size(source: str) -> int:
@@ -178,11 +180,15 @@ def _run(module: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=sys.stderr)  # noqa: S603 - our own
 
 
-def rows(board: Mapping[str, Any], trainings: Sequence[Training]) -> Iterator[dict[str, Any]]:
-    """One row per training and metric, and those of `identity`, from a `leaderboard.json`."""
+def rows(
+    board: Mapping[str, Any], trainings: Sequence[Training], beside: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """One row per training and metric, and those beside, from a `leaderboard.json`."""
     found = {row["model"]: row["metrics"] for row in board["rows"]}
+    labels = {"identity": "no change", **{model: f"{model}, packaged" for model in beside}}
     for name in SHOWN:
-        yield {"student": "no change", "metric": name, **_numbers(found["identity"][name])}
+        for model, label in labels.items():
+            yield {"student": label, "metric": name, **_numbers(found[model][name])}
         for training in trainings:
             yield {
                 "student": STUDENTS[training.student],
@@ -253,8 +259,9 @@ def _draw(table: pd.DataFrame, out: Path, title: str) -> None:
             for student, group in part[part.n_pairs.notna()].groupby("student", sort=False):
                 off = [group.value - group.ci_low, group.ci_high - group.value]
                 axes.errorbar(group.n_pairs, group.value, off, marker="o", capsize=3, label=student)
-            floor = float(part[part.student == "no change"].value.iloc[0])
-            axes.axhline(floor, color="gray", linestyle="--", label="no change")
+            levels = zip(part[part.n_pairs.isna()].itertuples(), ("--", ":", "-."), strict=False)
+            for row, line in levels:
+                axes.axhline(row.value, color="gray", linestyle=line, label=row.student)
             label, unit = SHOWN[name]
             axes.set(xlabel="training pairs", ylabel=f"{label} ({unit})", xlim=(0, None))
             axes.set_ylim(bottom=0)

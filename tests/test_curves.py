@@ -41,7 +41,13 @@ def board(trainings):
         metric = {"value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "n": 4}
         return {"model": model, "metrics": dict.fromkeys(curves.SHOWN, metric)}
 
-    return {"rows": [row("identity", 0.5), *(row(x.label, 0.25 * k) for k, x in trainings)]}
+    return {
+        "rows": [
+            row("identity", 0.5),
+            row("t5", 0.125),
+            *(row(x.label, 0.25 * k) for k, x in trainings),
+        ]
+    }
 
 
 def test_table_and_figure_show_each_student_beside_no_change(tmp_path):
@@ -52,14 +58,15 @@ def test_table_and_figure_show_each_student_beside_no_change(tmp_path):
     graph = card(n=23, seconds=90)
     del graph["n_pairs"], graph["minutes"]
     trainings[1].card.write_text(json.dumps(graph))
-    found = list(rows(board(enumerate(trainings, 1)), trainings))
+    found = list(rows(board(enumerate(trainings, 1)), trainings, ["t5"]))
     write(found, tmp_path, {"name": "toy", "n_samples": 4})
     text = (tmp_path / "curves.md").read_text()
     assert "# Learning curves on toy, 4 samples" in text
     assert "| 23 | text (T5) | 7 | 2 | 0.250 [0.150, 0.350] |" in text
     assert "| 23 | graph (gnn-delta) | 7 | 1.5 | 0.500 [0.400, 0.600] |" in text
     assert "|  | no change |  |  | 0.500 [0.400, 0.600] |" in text
-    assert (tmp_path / "curves.csv").read_text().count("\n") == 1 + 3 * len(curves.SHOWN)
+    assert "|  | t5, packaged |  |  | 0.125 [0.025, 0.225] |" in text
+    assert (tmp_path / "curves.csv").read_text().count("\n") == 1 + 4 * len(curves.SHOWN)
     assert "lattice MAE (Å)" in (tmp_path / "curves.svg").read_text()
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
@@ -82,7 +89,7 @@ def test_data_that_are_not_there_are_one_line(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_second_run_trains_nothing_again(tmp_path, monkeypatch):
     command = ["--data", "embedded", "--val", "embedded", "--test", "embedded", "--limit", "4"]
-    command += ["--students", "gnn-delta", "--shares", "20,100", "--epochs", "1"]
+    command += ["--students", "gnn-delta", "--shares", "20,100", "--epochs", "1", "--beside", ""]
     assert main([*command, "--out", str(tmp_path)]) == 0
     first = (tmp_path / "curves.md").read_text()
     assert "| 9 | graph (gnn-delta) | 1 |" in first
