@@ -93,13 +93,38 @@ def _load(folder: Path) -> Any:
     # of an older version it only warns, and the energies are wrong
     warnings.filterwarnings("error", "Incompatible model version", UserWarning)
     try:
-        return Potential.load({name: folder / name for name in FILES})
+        potential = Potential.load({name: folder / name for name in FILES})
     except UserWarning as error:
         message = (
             f"{folder} was written by an older matgl, and its weights give wrong energies in this "
             "one: get newer ones, or train again"
         )
         raise UserError(message) from error
+    mend_repulsion(potential)
+    return potential
+
+
+def mend_repulsion(potential: Any) -> None:
+    """Make the ZBL repulsion of a `Potential` work, if it has one.
+
+    matgl (4.1.2) reads distances from the graph that its models no longer leave there, and makes a
+    tensor on the CPU wherever the others are.
+    """
+    import torch
+    from matgl.graph._compute import compute_pair_vector_and_distance
+
+    if not potential.calc_repuls:
+        return
+    of_matgl = potential.repuls.forward
+
+    def forward(element_types: tuple[str, ...], graph: Any) -> Any:
+        _, graph.bond_dist = compute_pair_vector_and_distance(
+            graph.pos, graph.edge_index, graph.pbc_offshift
+        )
+        with torch.device(graph.pos.device):
+            return of_matgl(element_types, graph)
+
+    potential.repuls.forward = forward
 
 
 def _refuse_foreign(folder: Path) -> None:

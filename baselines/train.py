@@ -4,23 +4,31 @@
     python -m baselines.train mean-delta --data $PAIRS --data embedded
     python -m baselines.train gbr --data $PAIRS --data embedded
     OMP_NUM_THREADS=1 python -m baselines.train mace
+    OMP_NUM_THREADS=1 python -m baselines.train tensornet
+    python -m baselines.train mace --smoke          # seconds, and nothing is kept
 
 Of data with splits (`embedded` is such) the training split is read, others whole. Each writes its
-file and a JSON card beside it. Progress goes to stderr; an interrupted run leaves the old files as
-they were.
+file (tensornet: its folder) and a JSON card beside it. Progress goes to stderr; an interrupted run
+leaves the old files as they were.
+
+`mace` and `tensornet` share relaxations with the model `t5-equal`, not labels: that one is given
+the first and the last structure of each relaxation, a potential also energy, forces and stress of
+every frame between.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import logging
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -29,6 +37,9 @@ from baselines import trivial
 from benchmarks.core import UserError
 from benchmarks.data import Dataset, load
 from benchmarks.data.sources import split_names
+
+if TYPE_CHECKING:  # it reads a data set's frames, and none of the other commands does
+    from baselines.recipe import Recipe
 
 log = logging.getLogger("baselines.train")  # also when run with -m
 
@@ -116,28 +127,65 @@ def train_gbr(args: argparse.Namespace) -> None:
     )
 
 
-def train_mace(args: argparse.Namespace) -> None:
-    """Train this project's MACE; see `baselines.train_mace`."""
-    from baselines import mace, train_mace
+POTENTIALS: Mapping[str, str] = {
+    "mace": "baselines.train_mace",
+    "tensornet": "baselines.train_tensornet",
+}
+"""Modules whose `RECIPE` trains a potential of the equal-data track."""
+SMOKE_RELAXATIONS = 3
 
-    out = args.out or mace.OURS
+
+def train_potential(args: argparse.Namespace) -> None:
+    """Train this project's potential of that name; with `--smoke` hardly, and not in its place."""
+    recipe: Recipe = importlib.import_module(POTENTIALS[args.model]).RECIPE
+    if args.smoke:
+        _smoke(recipe, args)
+    else:
+        _train_to(args.out or recipe.out, recipe, args)
+
+
+def _train_to(out: Path, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
+    """Train into `out`, its card beside it; what the card says of the training."""
+    from baselines.recipe import Options, train
+
     (data,) = training_sets([args.data], args.limit)
-    epochs = args.epochs or train_mace.EPOCHS
-    results = train_mace.train(
-        args.data, args.seed, out, limit=args.limit, epochs=epochs, device=args.device
-    )
+    epochs = args.epochs or recipe.epochs
+    options = Options(seed=args.seed, epochs=epochs, device=args.device)
+    results = train(recipe, args.data, out, options, limit=args.limit)
     limited = "" if args.limit is None else f" --limit {args.limit}"
     write_card(
         out.with_suffix(".json"),
-        model="mace",
+        model=recipe.name,
         trained="from scratch",
-        command=f"python -m baselines.train mace --data {args.data}{limited} --seed {args.seed} "
-        f"--epochs {epochs} --device {args.device}",
+        command=f"python -m baselines.train {recipe.name} --data {args.data}{limited} "
+        f"--seed {args.seed} --epochs {epochs} --device {args.device}",
         training_data=described([data]),
         seed=args.seed,
         device=args.device,
         **results,
-        packages=versions("mace-torch", "torch", "e3nn"),
+        packages=versions(*recipe.packages),
+    )
+    return results
+
+
+def _smoke(recipe: Recipe, args: argparse.Namespace) -> None:
+    """One epoch on a few relaxations, through all steps; one line on stdout says what was done.
+
+    Raises:
+        UserError: `--out` is where the committed checkpoint is.
+    """
+    args.limit, args.epochs = args.limit or SMOKE_RELAXATIONS, args.epochs or 1
+    if args.out and args.out.resolve() == recipe.out.resolve():
+        message = f"--smoke would replace {recipe.out}: give another --out"
+        raise UserError(message)
+    with tempfile.TemporaryDirectory() as scratch:
+        results = _train_to(args.out or Path(scratch) / recipe.out.name, recipe, args)
+    error = results["rmse_train"]
+    kept = f"written to {args.out}" if args.out else "nothing kept"
+    print(
+        f"{recipe.name}: trained on {results['n_frames']} frames of at most {args.limit} "
+        f"relaxations, epochs: {args.epochs}; it loads again, with errors of {error['force']} eV/Å "
+        f"and {error['stress']} eV/Å^3; {kept}"
     )
 
 
@@ -156,11 +204,17 @@ def parser() -> argparse.ArgumentParser:
             "--data", action="append", required=True, help="embedded, PATH or hf://…"
         )
         command.set_defaults(function=function)
-    command = commands.add_parser("mace", help="train this project's MACE")
-    command.add_argument("--data", default="embedded", help="frames with energy, forces, stress")
-    command.add_argument("--epochs", type=int, help="default: as for the committed checkpoint")
-    command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    command.set_defaults(function=train_mace)
+    for name in POTENTIALS:
+        command = commands.add_parser(name, help=f"train this project's own potential {name}")
+        command.add_argument(
+            "--data", default="embedded", help="frames with energy, forces, stress"
+        )
+        command.add_argument("--epochs", type=int, help="default: as for the committed checkpoint")
+        command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+        command.add_argument(
+            "--smoke", action="store_true", help="in seconds through all steps; keeps only --out"
+        )
+        command.set_defaults(function=train_potential)
     for command in commands.choices.values():
         command.add_argument("--limit", type=int, metavar="N", help=_LIMIT)
         command.add_argument("--seed", type=int, default=0)
