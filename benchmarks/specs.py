@@ -100,6 +100,7 @@ def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> 
     """A potential of `baselines.PACKAGE`, whose constructor and `weights` take its name."""
     batched = f"baselines.torchsim_{package}:{cls}"
     about: dict[str, Any] = {
+        "kwargs": {"model": name},
         "track": "foundation",
         "functional": MIXED,
         "batched": batched,
@@ -107,7 +108,6 @@ def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> 
     return ModelSpec(
         name=name,
         target=f"baselines.{package}:{cls}",
-        kwargs={"model": name},
         family="gnn",
         label=label,
         extra=package,
@@ -176,6 +176,17 @@ _SPECS = (
         functional="r2SCAN",
     ),
     _mace("mace", "MACE, equal data", FRAMES, track="equal data", functional="PBE"),
+    _potential(
+        "matgl",
+        "MatGL",
+        "tensornet",
+        "TensorNet, equal data",
+        kwargs={"model": str(_ROOT / "baselines" / "tensornet_embedded")},
+        track="equal data",
+        functional="PBE",
+        training_data=(FRAMES,),
+        licence="MIT",
+    ),
     _mace("mace-mp-0", "MACE-MP-0", _MPTRJ),
     _mace("mace-mp-0-small", "MACE-MP-0 small", _MPTRJ),
     _mace("mace-mp-0-large", "MACE-MP-0 large", _MPTRJ),
