@@ -1,7 +1,7 @@
 """Frames with energy, forces and stress, and the errors of a potential on them.
 
-A potential that is trained on a split sees more of it than `t5-equal`, which is given the start and
-the end of each relaxation: here every frame counts, with the slopes of its energy.
+A potential that is trained on a split shares relaxations with `t5-equal`, not labels: the T5 is
+given structures, a potential also how the energy changes around each of them.
 """
 
 from __future__ import annotations

@@ -12,62 +12,29 @@ file (tensornet: its folder) and a JSON card beside it. Progress goes to stderr;
 leaves the old files as they were.
 
 `mace` and `tensornet` share relaxations with the model `t5-equal`, not labels: that one is given
-the first and the last structure of each relaxation, a potential also energy, forces and stress of
-every frame between.
+structures (every frame with the last), a potential also energy, forces and stress of every frame.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.metadata
-import json
 import logging
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from baselines import trivial
+from baselines.card import described, training_sets, versions, write_card
+from baselines.train_potential import POTENTIALS, train_potential
 from benchmarks.core import UserError
-from benchmarks.data import Dataset, load
-from benchmarks.data.sources import split_names
-
-if TYPE_CHECKING:  # it reads a data set's frames, and none of the other commands does
-    from baselines.recipe import Recipe
+from benchmarks.data import Dataset
 
 log = logging.getLogger("baselines.train")  # also when run with -m
-
-
-def training_sets(names: Sequence[str], limit: int | None = None) -> list[Dataset]:
-    """The data sets named on the command line; of one that has splits the training split only.
-
-    Args:
-        names: What `benchmarks.data.load` reads.
-        limit: At most so many relaxations of each; of a data set of the Hub no more is read.
-
-    Raises:
-        UserError: One cannot be read.
-    """
-    return [load(n, split="train" if split_names(n) else None, limit=limit) for n in names]
-
-
-def described(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
-    """Name, revision (a hash of the content) and size of each, for the card."""
-    return [
-        {
-            "name": data.name if data.split is None else f"{data.name}/{data.split}",
-            "revision": data.revision,
-            "n": len(data),
-            "quarantined": len(data.quarantined),
-        }
-        for data in datasets
-    ]
 
 
 def pairs(datasets: Sequence[Dataset]) -> Iterator[tuple[Any, Any]]:
@@ -75,17 +42,6 @@ def pairs(datasets: Sequence[Dataset]) -> Iterator[tuple[Any, Any]]:
     for data in datasets:
         for sample in tqdm(data, desc=data.name, unit="pair", total=len(data)):
             yield sample.initial, sample.final
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Installed versions, for the card."""
-    return {name: importlib.metadata.version(name) for name in packages}
-
-
-def write_card(path: Path, **entries: Any) -> None:
-    """Write JSON, keys in the order given."""
-    path.write_text(json.dumps(entries, indent=2) + "\n")
-    log.info("wrote %s", path)
 
 
 def train_mean_delta(args: argparse.Namespace) -> None:
@@ -124,68 +80,6 @@ def train_gbr(args: argparse.Namespace) -> None:
         seed=args.seed,
         seconds=round(time.perf_counter() - started),
         packages=versions("scikit-learn", "skops"),
-    )
-
-
-POTENTIALS: Mapping[str, str] = {
-    "mace": "baselines.train_mace",
-    "tensornet": "baselines.train_tensornet",
-}
-"""Modules whose `RECIPE` trains a potential of the equal-data track."""
-SMOKE_RELAXATIONS = 3
-
-
-def train_potential(args: argparse.Namespace) -> None:
-    """Train this project's potential of that name; with `--smoke` hardly, and not in its place."""
-    recipe: Recipe = importlib.import_module(POTENTIALS[args.model]).RECIPE
-    if args.smoke:
-        _smoke(recipe, args)
-    else:
-        _train_to(args.out or recipe.out, recipe, args)
-
-
-def _train_to(out: Path, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
-    """Train into `out`, its card beside it; what the card says of the training."""
-    from baselines.recipe import Options, train
-
-    (data,) = training_sets([args.data], args.limit)
-    epochs = args.epochs or recipe.epochs
-    options = Options(seed=args.seed, epochs=epochs, device=args.device)
-    results = train(recipe, args.data, out, options, limit=args.limit)
-    limited = "" if args.limit is None else f" --limit {args.limit}"
-    write_card(
-        out.with_suffix(".json"),
-        model=recipe.name,
-        trained="from scratch",
-        command=f"python -m baselines.train {recipe.name} --data {args.data}{limited} "
-        f"--seed {args.seed} --epochs {epochs} --device {args.device}",
-        training_data=described([data]),
-        seed=args.seed,
-        device=args.device,
-        **results,
-        packages=versions(*recipe.packages),
-    )
-    return results
-
-
-def _smoke(recipe: Recipe, args: argparse.Namespace) -> None:
-    """One epoch on a few relaxations, through all steps; one line on stdout says what was done.
-
-    Raises:
-        UserError: `--out` is where the committed checkpoint is.
-    """
-    args.limit, args.epochs = args.limit or SMOKE_RELAXATIONS, args.epochs or 1
-    if args.out and args.out.resolve() == recipe.out.resolve():
-        message = f"--smoke would replace {recipe.out}: give another --out"
-        raise UserError(message)
-    with tempfile.TemporaryDirectory() as scratch:
-        results = _train_to(args.out or Path(scratch) / recipe.out.name, recipe, args)
-    error = results["rmse_train"]
-    kept = f"written to {args.out}" if args.out else "nothing kept"
-    print(
-        f"{recipe.name}: trained on {results['n_frames']} frames of at most {args.limit} "
-        f"relaxations, epochs: {args.epochs}; it loads again, with errors of {error['force']} eV/Å "
-        f"and {error['stress']} eV/Å^3; {kept}"
     )
 
 

@@ -179,7 +179,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _energies(potential: Any, graphs: Sequence[Any]) -> NDArray[np.float64]:
-    found = [float(potential(graph, cell, state)[0]) for graph, cell, state, _ in graphs]
+    found = [potential(graph, cell, state)[0].item() for graph, cell, state, _ in graphs]
     return np.array(found)
 
 

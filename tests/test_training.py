@@ -13,7 +13,6 @@ from baselines.recipe import Options
 from benchmarks.core import Status
 from tests.contract import check_relaxer, sample_structures
 
-
 RECIPES = {"mace": train_mace.RECIPE, "tensornet": train_tensornet.RECIPE}
 
 
