@@ -3,6 +3,12 @@
 As for `baselines.train_mace`, only slopes are fitted: differences of energy between crystals of
 different composition mean nothing here. Energies of the elements are fitted afterwards, to what
 remains, which changes no slope.
+
+Settings were chosen as there, on the training split alone: ten compounds of known elements left
+out and relaxed, mean error of a, b, c, twice. None did better than doing nothing (0.19 and 0.15 Å):
+these 0.40 and 0.55 Å, all converged; with a cutoff of 5 Å and ten times the weight of the forces
+0.37 and 0.83 Å, two of twenty `invalid`. Of the compounds that it was trained on twelve were relaxed
+too, the first time: 0.03 Å (median 0.01 Å).
 """
 
 from __future__ import annotations
@@ -31,12 +37,14 @@ SETTINGS: Mapping[str, Any] = {
     "nblocks": 1,
     "num_rbf": 16,
     "cutoff": 6.0,
-    # as two atoms come close nothing in the training set says that they repel
+    # nothing in the training set says that close atoms repel. Without it the network stays as flat
+    # as it began (stress off by 0.031 eV/Å^3, where the labels are 0.032); with parameters that are
+    # trained it fits badly (0.018)
     "calc_repuls": True,
     "energy_weight": 0.0,
     "force_weight": 1.0,
     "stress_weight": 0.1,  # of GPa^2
-    "batch_size": 4,
+    "batch_size": 16,  # with 4, and twice the steps, 0.022 eV/Å^3 instead of 0.003
     "lr": 0.01,
     "decay_alpha": 0.01,
     "gradient_clip_val": 10.0,
@@ -203,7 +211,7 @@ def _elements(potential: Any) -> frozenset[int]:
 RECIPE = Recipe(
     name="tensornet",
     out=Path(__file__).with_name("tensornet_embedded"),
-    epochs=100,
+    epochs=60,
     fit=fit,
     calculator=matgl.calculator,
     elements=_elements,
