@@ -7,8 +7,8 @@ remains, which changes no slope.
 Settings were chosen as there, on the training split alone: ten compounds of known elements left
 out and relaxed, mean error of a, b, c, twice. None did better than doing nothing (0.19 and 0.15 Å):
 these 0.40 and 0.55 Å, all converged; with a cutoff of 5 Å and ten times the weight of the forces
-0.37 and 0.83 Å, two of twenty `invalid`. Of the compounds that it was trained on twelve were relaxed
-too, the first time: 0.03 Å (median 0.01 Å).
+0.37 and 0.83 Å, two of twenty `invalid`. Of the compounds that it was trained on, twelve were
+relaxed as well, the first time: 0.03 Å (median 0.01 Å).
 """
 
 from __future__ import annotations
