@@ -111,7 +111,7 @@ def strained(atoms, strain):
 def test_stress_and_forces_are_slopes_of_the_energy_that_has_the_repulsion(potential):
     potential.potential.double()
     try:
-        atoms = Atoms("NaCl", cell=salt().lattice.matrix, positions=[[0, 0, 0], [2.3, 0.2, 0.1]])
+        atoms = Atoms("LiBr", cell=salt().lattice.matrix, positions=[[0, 0, 0], [2.3, 0.2, 0.1]])
         atoms.pbc, step = True, 1e-4
 
         def energy(changed):
@@ -136,14 +136,14 @@ def test_stress_and_forces_are_slopes_of_the_energy_that_has_the_repulsion(poten
 
 @pytest.mark.slow
 def test_atoms_that_come_too_close_repel(potential):
-    pair = Atoms("NaCl", cell=[20, 20, 20], positions=[[0, 0, 0], [0.7, 0, 0]], pbc=True)
+    pair = Atoms("LiBr", cell=[20, 20, 20], positions=[[0, 0, 0], [0.7, 0, 0]], pbc=True)
     pair.calc = potential
     assert pair.get_forces()[1, 0] > 100
 
 
 @pytest.mark.slow
 def test_an_atom_without_neighbours_does_not_raise(potential):
-    alone = Atoms("Na", cell=[20, 20, 20], pbc=True)
+    alone = Atoms("Li", cell=[20, 20, 20], pbc=True)
     alone.calc = potential
     assert np.abs(alone.get_forces()).max() < 1e-6
 
