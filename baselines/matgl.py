@@ -7,6 +7,7 @@ builds whatever class of whatever module they name: files that name another pack
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,13 +94,41 @@ def _load(folder: Path) -> Any:
     # of an older version it only warns, and the energies are wrong
     warnings.filterwarnings("error", "Incompatible model version", UserWarning)
     try:
-        return Potential.load({name: folder / name for name in FILES})
+        potential = Potential.load({name: folder / name for name in FILES})
     except UserWarning as error:
         message = (
             f"{folder} was written by an older matgl, and its weights give wrong energies in this "
             "one: get newer ones, or train again"
         )
         raise UserError(message) from error
+    mend_repulsion(potential)
+    return potential
+
+
+def mend_repulsion(potential: Any) -> None:
+    """Make the ZBL repulsion of a `Potential` work, if it has one.
+
+    That of matgl 4.1.2 reads distances from the graph that its models do not leave there, needs an
+    edge at the last atom, and makes a tensor on the CPU wherever the others are.
+    """
+    import torch
+    from matgl.graph._compute import compute_pair_vector_and_distance
+
+    if not potential.calc_repuls:
+        return
+    of_matgl, cutoff = potential.repuls.forward, potential.repuls.r_cut
+
+    def forward(element_types: tuple[str, ...], graph: Any) -> Any:
+        edges = graph.edge_index
+        _, distances = compute_pair_vector_and_distance(graph.pos, edges, graph.pbc_offshift)
+        last = edges.new_full((2, 1), len(graph.pos) - 1)
+        seen = copy.copy(graph)  # with an edge of the cutoff's length, whose repulsion is 0
+        seen.edge_index = torch.cat([edges, last], dim=1)
+        seen.bond_dist = torch.cat([distances, distances.new_tensor([cutoff])])
+        with torch.device(graph.pos.device):
+            return of_matgl(element_types, seen)
+
+    potential.repuls.forward = forward
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -5,17 +5,21 @@
     python -m baselines.train gbr --data $PAIRS --data embedded
     OMP_NUM_THREADS=1 python -m baselines.train gnn-delta --data embedded --data $PAIRS --val VAL
     OMP_NUM_THREADS=1 python -m baselines.train mace
+    OMP_NUM_THREADS=1 python -m baselines.train tensornet
+    python -m baselines.train mace --smoke          # seconds, and nothing is kept
 
 Of data with splits (`embedded` is such) the training split is read, others whole. Each writes its
-file and a JSON card beside it. Progress goes to stderr; an interrupted run leaves the old files as
-they were, and one of `gnn-delta` goes on where it stopped.
+file (tensornet: its folder) and a JSON card beside it. Progress goes to stderr; an interrupted run
+leaves the old files as they were, and one of `gnn-delta` goes on where it stopped.
+
+`mace` and `tensornet` share relaxations with the model `t5-equal`, not labels: that one is given
+structures (every frame with the last), a potential also energy, forces and stress of every frame.
+`gnn-delta` sees what `t5` sees.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import logging
 import shlex
 import sys
@@ -28,46 +32,12 @@ import numpy as np
 from tqdm import tqdm
 
 from baselines import trivial
+from baselines.card import described, training_sets, validation_sets, versions, write_card
+from baselines.train_potential import POTENTIALS, train_potential
 from benchmarks.core import Geometry, UserError
-from benchmarks.data import Dataset, load
-from benchmarks.data.sources import split_names
+from benchmarks.data import Dataset
 
 log = logging.getLogger("baselines.train")  # also when run with -m
-
-
-def training_sets(names: Sequence[str], limit: int | None = None) -> list[Dataset]:
-    """The data sets named on the command line; of one that has splits the training split only.
-
-    Args:
-        names: What `benchmarks.data.load` reads.
-        limit: At most so many relaxations of each; of a data set of the Hub no more is read.
-
-    Raises:
-        UserError: One cannot be read.
-    """
-    return [load(n, split="train" if split_names(n) else None, limit=limit) for n in names]
-
-
-def validation_sets(names: Sequence[str]) -> list[Dataset]:
-    """The same for the validation split.
-
-    Raises:
-        UserError: One cannot be read.
-    """
-    return [load(n, split="val" if split_names(n) else None) for n in names]
-
-
-def described(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
-    """Name, revision (a hash of the content) and size of each, for the card."""
-    return [
-        {
-            "name": data.name if data.split is None else f"{data.name}/{data.split}",
-            "revision": data.revision,
-            "n": len(data),
-            "quarantined": len(data.quarantined),
-        }
-        for data in datasets
-    ]
 
 
 def pairs(datasets: Sequence[Dataset]) -> Iterator[tuple[Any, Any]]:
@@ -80,17 +50,6 @@ def pairs(datasets: Sequence[Dataset]) -> Iterator[tuple[Any, Any]]:
 def geometries(datasets: Sequence[Dataset]) -> Iterator[tuple[Geometry, Geometry]]:
     """Initial and final geometries of all."""
     return (data.geometries(i) for data in datasets for i in range(len(data)))
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Installed versions, for the card."""
-    return {name: importlib.metadata.version(name) for name in packages}
-
-
-def write_card(path: Path, **entries: Any) -> None:
-    """Write JSON, keys in the order given."""
-    path.write_text(json.dumps(entries, indent=2) + "\n")
-    log.info("wrote %s", path)
 
 
 def train_mean_delta(args: argparse.Namespace) -> None:
@@ -167,31 +126,6 @@ def train_gnn_delta(args: argparse.Namespace) -> None:
     )
 
 
-def train_mace(args: argparse.Namespace) -> None:
-    """Train this project's MACE; see `baselines.train_mace`."""
-    from baselines import mace, train_mace
-
-    out = args.out or mace.OURS
-    (data,) = training_sets([args.data], args.limit)
-    epochs = args.epochs or train_mace.EPOCHS
-    results = train_mace.train(
-        args.data, args.seed, out, limit=args.limit, epochs=epochs, device=args.device
-    )
-    limited = "" if args.limit is None else f" --limit {args.limit}"
-    write_card(
-        out.with_suffix(".json"),
-        model="mace",
-        trained="from scratch",
-        command=f"python -m baselines.train mace --data {args.data}{limited} --seed {args.seed} "
-        f"--epochs {epochs} --device {args.device}",
-        training_data=described([data]),
-        seed=args.seed,
-        device=args.device,
-        **results,
-        packages=versions("mace-torch", "torch", "e3nn"),
-    )
-
-
 _LIMIT = "relaxations of each --data, at most; of hf:// data no more is read"
 
 
@@ -211,10 +145,16 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--data", action="append", required=True, help="embedded, PATH or hf://…")
     command.add_argument("--val", action="append", default=[], help="errors after each epoch")
     command.set_defaults(function=train_gnn_delta)
-    command = commands.add_parser("mace", help="train this project's MACE")
-    command.add_argument("--data", default="embedded", help="frames with energy, forces, stress")
-    command.set_defaults(function=train_mace)
-    for name in ("gnn-delta", "mace"):
+    for name in POTENTIALS:
+        command = commands.add_parser(name, help=f"train this project's own potential {name}")
+        command.add_argument(
+            "--data", default="embedded", help="frames with energy, forces, stress"
+        )
+        command.add_argument(
+            "--smoke", action="store_true", help="in seconds through all steps; keeps only --out"
+        )
+        command.set_defaults(function=train_potential)
+    for name in ("gnn-delta", *POTENTIALS):
         command = commands.choices[name]
         command.add_argument("--epochs", type=int, help="default: as for the committed checkpoint")
         command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))

@@ -12,27 +12,19 @@ out right (median 0.02 Å). That is what 47 compounds teach about a 48th.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from baselines import mace
+from baselines.labelled import to_atoms
 from baselines.loading import quiet
-from benchmarks.core import UserError
-from benchmarks.data import Frame, frames, load
-from benchmarks.data.sources import split_names
+from baselines.recipe import Options, Recipe, Trained
+from benchmarks.data import Frame
 
-log = logging.getLogger(__name__)
-
-EPOCHS = 91
 SETTINGS: dict[str, str] = {
     "model": "ScaleShiftMACE",
     "num_interactions": "1",
@@ -66,70 +58,13 @@ SETTINGS: dict[str, str] = {
 """Arguments of `mace.cli.run_train`; an empty one is a flag."""
 
 
-def train(
-    source: str,
-    seed: int,
-    out: Path,
-    *,
-    limit: int | None = None,
-    epochs: int = EPOCHS,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """Train, check that the checkpoint loads, and write it.
-
-    Args:
-        source: `embedded`, or the path of a data set; of splits the training split is used.
-        seed: Of the initial weights and the order of the frames.
-        out: Where the checkpoint goes.
-        limit: Frames of at most so many relaxations; of a data set of the Hub no more is read.
-        epochs: Passes over the frames.
-        device: `cpu` or `cuda`.
-
-    Returns:
-        What its card should say, beside the data and the seed.
-
-    Raises:
-        UserError: If there is nothing to train on.
-    """
-    splits = split_names(source)
-    split = "train" if splits else None
-    examples = [frame for frame in frames_of(source, split, limit) if _complete(frame)]
-    if not examples:
-        message = f"{source}: no frame has energy, forces and stress"
-        raise UserError(message)
-    if os.environ.get("OMP_NUM_THREADS") is None:
-        log.warning("set OMP_NUM_THREADS=1 before starting: these graphs are too small to share")
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        batch_size = min(int(SETTINGS["batch_size"]), len(examples))
-        changed = {"max_num_epochs": str(epochs), "batch_size": str(batch_size)}
-        settings = {**SETTINGS, **changed}
-        trained = _run_trainer(Path(scratch), examples, settings, seed, device)
-        mace.calculator(trained)  # a file that cannot be loaded must not replace one that can
-        shutil.copyfile(trained, out)
-    seconds = round(time.perf_counter() - started)
-    held_out = frames(source, "val") if "val" in splits else ()
-    return {
-        "n_frames": len(examples),
-        "seconds": seconds,
-        "rmse_train": errors(out, examples),
-        "rmse_val": errors(out, [frame for frame in held_out if _complete(frame)]),
-        "settings": settings,
-    }
-
-
-def frames_of(source: str, split: str | None, limit: int | None) -> Iterator[Frame]:
-    """All frames; with a limit those of the relaxations that it chooses."""
-    if limit is None:
-        yield from frames(source, split)
-        return
-    chosen = load(source, split=split, limit=limit)
-    ids = set(chosen.ids)
-    yield from (frame for frame in chosen.frames() if frame.sample_id in ids)
-
-
-def _complete(frame: Frame) -> bool:
-    return frame.energy is not None and frame.forces is not None and frame.stress is not None
+def fit(folder: Path, examples: Sequence[Frame], options: Options) -> Trained:
+    """Run mace-torch's trainer in `folder`; the model is the one that fits best."""
+    batch_size = min(int(SETTINGS["batch_size"]), len(examples))
+    changed = {"max_num_epochs": str(options.epochs), "batch_size": str(batch_size)}
+    settings = {**SETTINGS, **changed}
+    trained = _run_trainer(folder, examples, settings, options.seed, options.device)
+    return Trained(trained, {"settings": settings})
 
 
 def _run_trainer(
@@ -161,45 +96,27 @@ def _run_trainer(
 
 def write_extxyz(path: Path, examples: Sequence[Frame]) -> None:
     """Write frames as mace-torch reads them: REF_energy eV, REF_forces eV/Å, REF_stress eV/Å^3."""
-    from ase import Atoms
     from ase.io import write
 
     images = []
     for frame in examples:
-        atoms = Atoms(
-            numbers=frame.geometry.numbers,
-            cell=frame.geometry.lattice,
-            scaled_positions=frame.geometry.frac_coords,
-            pbc=True,
-        )
+        atoms = to_atoms(frame)
         atoms.info |= {"REF_energy": frame.energy, "REF_stress": np.asarray(frame.stress).ravel()}
         atoms.arrays["REF_forces"] = np.asarray(frame.forces)
         images.append(atoms)
     write(path, images, format="extxyz")
 
 
-def errors(path: Path, examples: Sequence[Frame]) -> dict[str, Any]:
-    """Root mean square errors of a checkpoint over the frames whose elements it knows.
+def _elements(potential: Any) -> frozenset[int]:
+    return frozenset(int(z) for z in potential.z_table.zs)
 
-    Returns:
-        `n` frames, `energy_per_atom` [eV], `force` component [eV/Å], `stress` component [eV/Å^3].
-    """
-    from ase import Atoms
 
-    potential = mace.calculator(path)
-    known = set(potential.z_table.zs)
-    differences: dict[str, list[Any]] = {"energy_per_atom": [], "force": [], "stress": []}
-    usable = [frame for frame in examples if known.issuperset(frame.geometry.numbers.tolist())]
-    for frame in usable:
-        lattice, frac_coords, numbers = frame.geometry
-        atoms = Atoms(numbers, cell=lattice, scaled_positions=frac_coords, pbc=True)
-        atoms.calc = potential
-        energy = atoms.get_potential_energy() - frame.energy
-        differences["energy_per_atom"].append([energy / len(numbers)])
-        differences["force"].append((atoms.get_forces() - frame.forces).ravel())
-        differences["stress"].append((atoms.get_stress(voigt=False) - frame.stress).ravel())
-    rmse = {
-        name: round(float(np.sqrt(np.mean(np.concatenate(values) ** 2))), 5) if values else None
-        for name, values in differences.items()
-    }
-    return {"n": len(usable), **rmse}
+RECIPE = Recipe(
+    name="mace",
+    out=mace.OURS,
+    epochs=91,
+    fit=fit,
+    calculator=mace.calculator,
+    elements=_elements,
+    packages=("mace-torch", "torch", "e3nn"),
+)

@@ -103,11 +103,14 @@ def _t5(
 def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> ModelSpec:
     """A potential of `baselines.PACKAGE`, whose constructor and `weights` take its name."""
     batched = f"baselines.torchsim_{package}:{cls}"
-    about: dict[str, Any] = {"functional": MIXED, "batched": batched} | fields
+    about: dict[str, Any] = {
+        "kwargs": {"model": name},
+        "functional": MIXED,
+        "batched": batched,
+    } | fields
     return ModelSpec(
         name=name,
         target=f"baselines.{package}:{cls}",
-        kwargs={"model": name},
         family="gnn",
         label=label,
         extra=package,
@@ -189,6 +192,16 @@ _SPECS = (
         functional="r2SCAN",
     ),
     _mace("mace", "MACE, equal data", FRAMES, functional="PBE"),
+    _potential(
+        "matgl",
+        "MatGL",
+        "tensornet",
+        "TensorNet, equal data",
+        kwargs={"model": str(_ROOT / "baselines" / "tensornet_embedded")},
+        functional="PBE",
+        training_data=(FRAMES,),
+        licence="MIT",
+    ),
     _mace("mace-mp-0", "MACE-MP-0", _MPTRJ),
     _mace("mace-mp-0-small", "MACE-MP-0 small", _MPTRJ),
     _mace("mace-mp-0-large", "MACE-MP-0 large", _MPTRJ),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from baselines import chgnet, gbr, mace, train, train_mace
+from baselines import chgnet, gbr, labelled, mace, train
 from baselines.ase_relaxer import AseRelaxer, ZeroForce
 from baselines.trivial import GradientBoosting, Identity, MeanDelta, VolumeScaling
 from benchmarks.core import GPA, Geometry, Relaxed, Status, UserError
@@ -467,7 +467,7 @@ def test_a_limit_takes_so_many_relaxations_and_no_more(tmp_path, write_lemat, le
     card = json.loads(out.read_text())
     assert card["n"] == 4
     assert [data["n"] for data in card["training_data"]] == [2, 2]
-    assert len(list(train_mace.frames_of(path, None, limit=2))) == 6
+    assert len(list(labelled.frames_of(path, None, limit=2))) == 6
     assert train.main([*arguments, "--limit", "0"]) == 2
 
 
@@ -479,31 +479,3 @@ def test_gbr_survives_saving(tmp_path):
     (cell,) = again.lattices([salt(a=5.4)])
     assert (cell == model.lattices([salt(a=5.4)])[0]).all()
     assert cell[0, 1] == pytest.approx(5.7 / 2, abs=0.05)
-
-
-@pytest.mark.slow
-def test_training_leaves_a_checkpoint_that_relaxes(tmp_path, write_lemat, lemat_frame):
-    pytest.importorskip("mace")
-    import torch
-
-    labels = {"energy": -3.0, "forces": np.zeros((2, 3)), "stress_tensor": np.eye(3) * 20.0}
-    frames = [lemat_frame(salt(a=a), step=step, **labels) for step, a in enumerate((6.0, 5.8, 5.7))]
-    path, out = write_lemat(tmp_path / "three.parquet", frames), tmp_path / "tiny.model"
-    arguments = ["mace", "--data", str(path), "--epochs", "1", "--out", str(out)]
-    assert train.main(arguments) == 0
-    card = json.loads(out.with_suffix(".json").read_text())
-    assert card["n_frames"] == 3
-    assert card["rmse_train"]["n"] == 3
-    assert card["trained"] == "from scratch"
-    assert mace.weights(str(out)) == out
-    assert torch.get_default_dtype() == torch.float32  # of the models that come after it
-    (outcome,) = mace.Mace(str(out), max_steps=2).relax([salt()])
-    assert outcome.status in {Status.OK, Status.UNCONVERGED}
-    assert outcome.energy == pytest.approx(-3.0, abs=1.0)
-
-
-def test_committed_mace_names_what_it_was_trained_on():
-    card = json.loads(mace.OURS.with_suffix(".json").read_text())
-    assert [data["name"] for data in card["training_data"]] == ["embedded-v1/train"]
-    assert card["n_frames"] == 229
-    assert mace.OURS.stat().st_size < 5_000_000

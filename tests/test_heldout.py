@@ -398,7 +398,7 @@ def test_the_t5_trains_on_its_train_part(folder):
 
 
 def test_baselines_train_on_its_train_part_too(folder, data):
-    from baselines.train import training_sets
+    from baselines.card import training_sets
 
     sets = training_sets([str(folder), "embedded", data])
     assert [(each.split, len(each)) for each in sets] == [("train", 90), ("train", 47), (None, 120)]

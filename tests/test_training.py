@@ -1,0 +1,201 @@
+"""Training of the equal-data potentials: right units, the same twice, nothing lost on the way."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from ase import Atoms
+from pymatgen.core import Lattice, Structure
+
+from baselines import labelled, mace, matgl, train, train_mace, train_tensornet
+from baselines.recipe import Options
+from benchmarks.core import Status
+from tests.contract import check_relaxer, sample_structures
+
+RECIPES = {"mace": train_mace.RECIPE, "tensornet": train_tensornet.RECIPE}
+
+
+def salt(cation="Na", a=5.69):
+    cell = Lattice(np.array([[0, 2, 2], [2, 0, 2], [2, 2, 0]]) * a / 4)
+    return Structure(cell, [cation, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+@pytest.fixture
+def salt_frames(tmp_path, write_lemat, lemat_frame):
+    """Three cells too wide (stress +20 kB in VASP's sign, -0.01248 eV/Å^3 in ASE's)."""
+    labels = {"energy": -3.0, "forces": np.zeros((2, 3)), "stress_tensor": np.eye(3) * 20.0}
+    frames = [lemat_frame(salt(a=a), step=step, **labels) for step, a in enumerate((6.0, 5.8, 5.7))]
+    return write_lemat(tmp_path / "three.parquet", frames)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_training_leaves_a_checkpoint_that_relaxes(name, tmp_path, salt_frames):
+    pytest.importorskip({"mace": "mace", "tensornet": "matgl"}[name])
+    import torch
+
+    out = tmp_path / f"tiny{RECIPES[name].out.suffix}"
+    arguments = [name, "--data", str(salt_frames), "--epochs", "1", "--out", str(out)]
+    assert train.main(arguments) == 0
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert card["n_frames"] == 3
+    assert card["rmse_train"]["n"] == 3
+    assert card["trained"] == "from scratch"
+    package, relaxer = {"mace": (mace, mace.Mace), "tensornet": (matgl, matgl.MatGL)}[name]
+    assert package.weights(str(out)) == out
+    assert torch.get_default_dtype() == torch.float32  # of the models that come after it
+    (outcome,) = relaxer(str(out), max_steps=2).relax([salt()])
+    assert outcome.status in {Status.OK, Status.UNCONVERGED}
+    assert outcome.energy == pytest.approx(-3.0, abs=1.0)
+    (refused,) = relaxer(str(out)).relax([salt("K")])
+    assert refused.status is Status.UNSUPPORTED
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_committed_potential_names_what_it_was_trained_on(name):
+    out = RECIPES[name].out
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert [data["name"] for data in card["training_data"]] == ["embedded-v1/train"]
+    assert card["n_frames"] == 229
+    files = [out, *out.glob("*")]
+    assert sum(file.stat().st_size for file in files) < 5_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_smoke_run_keeps_nothing_and_says_so_in_one_line(name, capsys):
+    pytest.importorskip({"mace": "mace", "tensornet": "matgl"}[name])
+    out = RECIPES[name].out
+    files = [out.with_suffix(".json"), *(out.iterdir() if out.is_dir() else [out])]
+    before = [file.stat().st_mtime_ns for file in files]
+    assert train.main([name, "--smoke", "--limit", "1"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{name}: trained on ")
+    assert said.endswith("nothing kept\n")
+    assert said.count("\n") == 1
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_smoke_run_never_replaces_the_committed_checkpoint(name, capsys):
+    out = RECIPES[name].out
+    assert train.main([name, "--smoke", "--out", str(out)]) == 2
+    assert capsys.readouterr().err == (f"error: --smoke would replace {out}: give another --out\n")
+
+
+@pytest.fixture
+def examples(salt_frames):
+    return labelled.training_frames(str(salt_frames))
+
+
+def test_stresses_are_given_to_matgl_in_gpa_with_the_sign_of_ase(examples):
+    """20 kB in VASP's sign push outwards: -2 GPa, as matgl's are the slope of the energy."""
+    pytest.importorskip("matgl")
+    (_, _, _, labels), *_ = train_tensornet._graphs(examples, ("Na", "Cl"), 5.0)
+    assert labels["stresses"].numpy() == pytest.approx(np.eye(3) * -2.0, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def potential():
+    pytest.importorskip("matgl")
+    return matgl.calculator(train_tensornet.RECIPE.out)
+
+
+def strained(atoms, strain):
+    atoms = atoms.copy()
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+    return atoms
+
+
+@pytest.mark.slow
+def test_stress_and_forces_are_slopes_of_the_energy_that_has_the_repulsion(potential):
+    potential.potential.double()
+    try:
+        atoms = Atoms("LiBr", cell=salt().lattice.matrix, positions=[[0, 0, 0], [2.3, 0.2, 0.1]])
+        atoms.pbc, step = True, 1e-4
+
+        def energy(changed):
+            changed.calc = potential
+            return changed.get_potential_energy()
+
+        for i, j in ((0, 0), (0, 1)):
+            strain = np.zeros((3, 3))
+            strain[i, j] = strain[j, i] = step
+            up, down = energy(strained(atoms, strain)), energy(strained(atoms, -strain))
+            slope = (up - down) / (2 * step * atoms.get_volume()) / (1 if i == j else 2)
+            atoms.calc = potential
+            assert atoms.get_stress(voigt=False)[i, j] == pytest.approx(slope, abs=2e-4)
+        moved = [atoms.copy(), atoms.copy()]
+        moved[0].positions[1, 0] += step
+        moved[1].positions[1, 0] -= step
+        slope = (energy(moved[0]) - energy(moved[1])) / (2 * step)
+        assert atoms.get_forces()[1, 0] == pytest.approx(-slope, abs=1e-3)
+    finally:
+        potential.potential.float()
+
+
+@pytest.mark.slow
+def test_atoms_that_come_too_close_repel(potential):
+    pair = Atoms("LiBr", cell=[20, 20, 20], positions=[[0, 0, 0], [0.7, 0, 0]], pbc=True)
+    pair.calc = potential
+    assert pair.get_forces()[1, 0] > 100
+
+
+@pytest.mark.slow
+def test_an_atom_without_neighbours_does_not_raise(potential):
+    alone = Atoms("Li", cell=[20, 20, 20], pbc=True)
+    alone.calc = potential
+    assert np.abs(alone.get_forces()).max() < 1e-6
+
+
+@pytest.mark.slow
+def test_the_same_seed_trains_the_same_weights(tmp_path, examples):
+    pytest.importorskip("matgl")
+    import torch
+
+    states = []
+    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+        (tmp_path / name).mkdir()
+        options = Options(seed=seed, epochs=2)
+        trained = train_tensornet.fit(tmp_path / name, examples, options)
+        states.append(torch.load(trained.path / "state.pt"))
+    first, second, other = states
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.slow
+def test_interrupting_leaves_the_old_checkpoint_and_its_card(tmp_path, salt_frames, monkeypatch):
+    """Lightning would end the process with 1, and let it ignore the next interrupt."""
+    pytest.importorskip("matgl")
+    import matgl.graph.data
+
+    def interrupt(batch):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(matgl.graph.data, "collate_fn_pes", interrupt)
+    out, card = tmp_path / "old", tmp_path / "old.json"
+    out.mkdir()
+    (out / "state.pt").write_text("old")
+    card.write_text("old")
+    handler = signal.getsignal(signal.SIGINT)
+    assert train.main(["tensornet", "--data", str(salt_frames), "--out", str(out)]) == 130
+    assert [file.read_text() for file in (card, *out.iterdir())] == ["old", "old"]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.slow
+def test_tensornet_keeps_the_contract():
+    pytest.importorskip("matgl")
+    outcomes = check_relaxer(matgl.MatGL(str(train_tensornet.RECIPE.out), max_steps=20))
+    assert {outcome.status for outcome in outcomes} <= {Status.OK, Status.UNCONVERGED}
+
+
+@pytest.mark.slow
+def test_tensornet_keeps_the_contract_on_the_batched_engine():
+    pytest.importorskip("matgl")
+    pytest.importorskip("torch_sim")
+    from baselines.torchsim_matgl import MatGL
+
+    check_relaxer(MatGL(str(train_tensornet.RECIPE.out), max_steps=20), sample_structures()[:4])
