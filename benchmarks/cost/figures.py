@@ -21,12 +21,20 @@ def cost(points: Sequence[Point], folder: Path) -> pd.DataFrame:
     table["exponent"] = table.model.map(fits).astype(float)
     table.to_csv(folder / "cost.csv", index=False, float_format="%.4g")
     figure, axes = _panels()
-    for name, part in _models(table):
-        for axis, column in zip(axes, ("seconds", "peak_mb"), strict=True):
+    for axis, column in zip(axes, ("seconds", "peak_mb"), strict=True):
+        for name, part in _models(table):
             axis.plot(part.sites, part[column], marker="o", label=_label(name, part))
-    for axis, label in zip(axes, ("time (s)", "peak memory (MB)"), strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="sites", ylabel=label)
-    axes[0].legend(fontsize="small", title=f"exponent: sizes within {LARGE:g} of the largest")
+        axis.set(xscale="log", xlabel="sites")
+        axis.set_xticks(*[sorted(table.sites.unique())] * 2)
+        axis.xaxis.minorticks_off()
+    axes[0].set(yscale="log", ylabel="time (s)")
+    axes[1].set(ylim=(0, None), ylabel="peak memory (MB)")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        title=f"power law: sizes within a factor of {LARGE:g} of the largest",
+    )
     _save(figure, folder, "cost")
     return table
 
