@@ -87,6 +87,14 @@ def test_the_figure_says_which_weights_are_random_and_what_is_a_whole_answer():
     assert labels == ["tensornet, ase, random weights: $n^{1.00}$", "t5, whole answer"]
 
 
+def test_an_out_that_is_a_file_is_an_error_of_one_line(tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    assert main(["--models", STILL, "--out", str(tmp_path / "taken")]) == 2
+    assert (
+        capsys.readouterr().err == f"error: {tmp_path / 'taken'}: cannot be written (File exists)\n"
+    )
+
+
 # --- which models
 
 

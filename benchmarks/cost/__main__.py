@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from benchmarks.core import UserError
 from benchmarks.cost import batching, figures, sites
@@ -32,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = _parser().parse_args(argv)
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
+        _make(args.out)
         table = _batching(args) if args.batching else _sites(args)
     except UserError as error:
         _say(f"error: {error}")
         return 2
+    except KeyboardInterrupt:
+        return 130
     print(table.to_string(index=False, float_format="%.4g"))
     return 0
 
@@ -51,20 +52,34 @@ def _parser() -> argparse.ArgumentParser:
     add("--batching", action="store_true", help="the batched engine against ASE's loop")
     add("--models", metavar="A,B,…", help=_MODELS)
     add("--engine", default=ENGINES[0], choices=ENGINES, help="of the first; default: ase")
-    add("--largest", type=int, default=200, metavar="N", help="sites; default: 200")
-    add("--structures", type=int, default=batching.STRUCTURES, metavar="N", help="default: 64")
+    add("--largest", type=_count, default=200, metavar="N", help="sites; default: 200")
+    add("--structures", type=_count, default=batching.STRUCTURES, metavar="N", help=_STRUCTURES)
     return parser
 
 
 _MODELS = f"default: those that are here of {','.join(DEFAULT)}; with --batching one, mace"
+_STRUCTURES = "of --batching; default: 64"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 2")
+    return int(text)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
 def _sites(args: argparse.Namespace) -> pd.DataFrame:
     names = args.models.split(",") if args.models else None
     with tempfile.TemporaryDirectory() as folder:
         models = chosen(Choice(names, args.engine, Path(folder)), _say)
-        found = sites.points(models, args.largest, threads(), args.out / "worker.log", _say)
-        points = list(tqdm(found, desc="points", disable=None, file=sys.stderr))
+        log = args.out / "worker.log"
+        points = list(sites.points(models, args.largest, threads(), log, _say))
     if not points:
         raise UserError("no model could be measured")
     return figures.cost(points, args.out)
@@ -72,10 +87,10 @@ def _sites(args: argparse.Namespace) -> pd.DataFrame:
 
 def _batching(args: argparse.Namespace) -> pd.DataFrame:
     (model,) = chosen(Choice([args.models or batching.MODEL], ENGINES[0], args.out), _say)
-    found = batching.rows(model, args.structures, threads(), args.out / "worker.log")
-    total = 1 + len(batching.BATCHES)
-    rows = list(tqdm(found, total=total, desc="batches", disable=None, file=sys.stderr))
-    return figures.batching(rows, args.out)
+    log = args.out / "worker.log"
+    return figures.batching(
+        list(batching.rows(model, args.structures, threads(), log, _say)), args.out
+    )
 
 
 def _say(line: str) -> None:

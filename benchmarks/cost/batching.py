@@ -7,7 +7,7 @@ it evaluates together), so a row has both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +77,10 @@ def measure(
     )
 
 
-def rows(model: Measured, n: int, threads: int, log: Path) -> Iterator[Row]:
-    """ASE's loop, then the batched engine at every size of batch up to `n`.
+def rows(
+    model: Measured, n: int, threads: int, log: Path, say: Callable[[str], None]
+) -> Iterator[Row]:
+    """ASE's loop, then the batched engine at every size of batch up to `n`; `say` is told of each.
 
     Raises:
         UserError: As `measure`, or the model has no second engine, or it is not installed.
@@ -88,7 +90,8 @@ def rows(model: Measured, n: int, threads: int, log: Path) -> Iterator[Row]:
         raise UserError(f"{model.spec.name} has no batched engine")
     interpreter(batched.spec)
     structures = starts(n)
-    yield measure(model, 1, structures, threads, log)
-    for batch in BATCHES:
-        if batch <= n:
-            yield measure(batched, batch, structures, threads, log)
+    planned = [(model, 1), *((batched, batch) for batch in BATCHES if batch <= n)]
+    for one, batch in planned:
+        row = measure(one, batch, structures, threads, log)
+        say(f"{row.engine}, {batch} per call: {row.seconds_per_structure:.3g} s a structure")
+        yield row

@@ -100,7 +100,7 @@ def points(
 ) -> Iterator[Point]:
     """All up to `largest` sites, model by model; a model ends at the first size that it fails at.
 
-    `say` is told of it.
+    `say` is told of each, and of that.
     """
     structures = [supercell(multiples) for multiples in SUPERCELLS]
     for model in models:
@@ -108,10 +108,12 @@ def points(
             if len(structure) > largest:
                 break
             try:
-                yield measure(model, structure, threads, log)
+                point = measure(model, structure, threads, log)
             except UserError as error:
                 say(f"{len(structure)} sites: {error}")
                 break
+            say(f"{point.sites} sites: {point.model} {point.seconds:.3g} s, {point.peak_mb:.0f} MB")
+            yield point
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float | None:
