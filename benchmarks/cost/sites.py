@@ -32,7 +32,7 @@ SUPERCELLS = (
     (5, 5, 4),
 )
 """Of it: 2 to 200 sites."""
-ROUNDS = 5
+ROUNDS = 11
 """Of which the median counts, after a warm-up."""
 RATTLE = 0.01
 """[Å]; every round has a geometry of its own, or ASE's calculators would remember the answer."""
