@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from pymatgen.core import Structure
@@ -25,7 +26,7 @@ class _AsePath:
     """Atoms under the Fréchet cell filter, moved by an optimiser of ASE."""
 
     def __init__(self, atoms: Atoms, optimizer: type[Any]) -> None:
-        self.atoms = atoms
+        self.atoms, self.potential = atoms, atoms.calc
         self.optimizer = optimizer(FrechetCellFilter(atoms), logfile=None)
 
     @property
@@ -40,9 +41,13 @@ class _AsePath:
 
     def evaluate(self) -> Answer:
         atoms = self.atoms
+        atoms.calc = self.potential
         return Answer(float(atoms.get_potential_energy()), atoms.get_forces(), atoms.get_stress())
 
-    def step(self, answer: Answer) -> None:  # noqa: ARG002 - the optimiser asks the calculator
+    def step(self, answer: Answer) -> None:
+        # the optimiser asks the atoms, and is to hear the answer that the protocol left of it
+        forces, stress = answer.forces, answer.stress
+        self.atoms.calc = SinglePointCalculator(self.atoms, forces=forces, stress=stress)
         self.optimizer.step()
 
 
@@ -60,6 +65,7 @@ class AseRelaxer:
         fmax: Largest norm of a force [eV/Å].
         max_stress: Largest absolute component of the stress [eV/Å^3].
         max_steps: Steps of the optimiser after which the structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
         optimizer: A class of `ase.optimize` that evaluates the potential once per step.
 
     Raises:
@@ -74,12 +80,15 @@ class AseRelaxer:
         fmax: float = 0.05,
         max_stress: float = 0.1 * GPA,
         max_steps: int = 500,
+        keep_symmetry: bool = False,
         optimizer: type[Any] = FIRE,
     ) -> None:
         factory = _imported(calculator) if isinstance(calculator, str) else calculator
         self.calculator: Any = factory() if callable(factory) else factory
         self.elements = None if elements is None else frozenset(elements)
-        self.limits = Limits(fmax=fmax, max_stress=max_stress, max_steps=max_steps)
+        self.limits = Limits(
+            fmax=fmax, max_stress=max_stress, max_steps=max_steps, keep_symmetry=keep_symmetry
+        )
         self.optimizer = optimizer
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:

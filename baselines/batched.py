@@ -62,6 +62,7 @@ class BatchedRelaxer:
         fmax: Largest norm of a force [eV/Å].
         max_stress: Largest absolute component of the stress [eV/Å^3].
         max_steps: Steps of the optimiser after which the structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
         memory: Of one evaluation, in the unit of the model's `memory_scales_with`; a structure that
             is larger by itself is evaluated alone. None: by the device, see `MEMORY`.
     """
@@ -74,11 +75,14 @@ class BatchedRelaxer:
         fmax: float = 0.05,
         max_stress: float = 0.1 * GPA,
         max_steps: int = 500,
+        keep_symmetry: bool = False,
         memory: float | None = None,
     ) -> None:
         self.model = model
         self.elements = None if elements is None else frozenset(elements)
-        self.limits = Limits(fmax=fmax, max_stress=max_stress, max_steps=max_steps)
+        self.limits = Limits(
+            fmax=fmax, max_stress=max_stress, max_steps=max_steps, keep_symmetry=keep_symmetry
+        )
         self.memory = memory or MEMORY[model.device.type]
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:

@@ -53,6 +53,7 @@ class CHGNet(AseRelaxer):
         device: `cpu` or `cuda`.
         fmax: Largest norm of a force [eV/Å].
         max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
 
     Raises:
         UserError: The checkpoint is not there, is something else, or gives wrong energies.
@@ -65,13 +66,20 @@ class CHGNet(AseRelaxer):
         device: str = "cpu",
         fmax: float = 0.05,
         max_steps: int = 500,
+        keep_symmetry: bool = False,
     ) -> None:
         known = PUBLISHED.get(model)
         potential = calculator(weights(model), device, version=known.version if known else None)
         if known:
             check_reference_energy(potential, known.reference, model)
         elements = known.elements if known else ELEMENTS
-        super().__init__(potential, elements=elements, fmax=fmax, max_steps=max_steps)
+        super().__init__(
+            potential,
+            elements=elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
 
 
 def weights(model: str = "chgnet") -> Path:

@@ -44,6 +44,7 @@ class Mace(AseRelaxer):
         device: `cpu` or `cuda`.
         fmax: Largest norm of a force [eV/Å].
         max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
         offline: Never download.
 
     Raises:
@@ -58,6 +59,7 @@ class Mace(AseRelaxer):
         device: str = "cpu",
         fmax: float = 0.05,
         max_steps: int = 500,
+        keep_symmetry: bool = False,
         offline: bool = False,
     ) -> None:
         potential = calculator(weights(model, offline=offline), device)
@@ -65,7 +67,13 @@ class Mace(AseRelaxer):
             check_reference_energy(potential, PBE, model)
         # one it was not trained on has random parameters in our model, and raises in others
         elements = frozenset(int(z) for z in potential.z_table.zs)
-        super().__init__(potential, elements=elements, fmax=fmax, max_steps=max_steps)
+        super().__init__(
+            potential,
+            elements=elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
 
 
 def calculator(path: Path, device: str = "cpu") -> Any:

@@ -49,6 +49,7 @@ class MatGL(AseRelaxer):
         device: `cpu` or `cuda`.
         fmax: Largest norm of a force [eV/Å].
         max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
         offline: Never download.
 
     Raises:
@@ -63,6 +64,7 @@ class MatGL(AseRelaxer):
         device: str = "cpu",
         fmax: float = 0.05,
         max_steps: int = 500,
+        keep_symmetry: bool = False,
         offline: bool = False,
     ) -> None:
         from pymatgen.core import Element
@@ -71,7 +73,13 @@ class MatGL(AseRelaxer):
         if model in PUBLISHED:
             check_reference_energy(potential, PUBLISHED[model].reference, model)
         elements = frozenset(Element(symbol).Z for symbol in potential.element_types)
-        super().__init__(potential, elements=elements, fmax=fmax, max_steps=max_steps)
+        super().__init__(
+            potential,
+            elements=elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
 
 
 def calculator(folder: Path, device: str = "cpu") -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pymatgen.core import Element, Structure
 
 from baselines.explosion import contact, exploded
+from baselines.kept_symmetry import KeptSymmetry
 from benchmarks.core import GPA, Geometry, Relaxed, Status
 
 Floats = NDArray[np.float64]
@@ -23,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """When a structure is relaxed, and when it is given up."""
+    """When a structure is relaxed, when it is given up, and what it must keep on the way."""
 
     fmax: float = 0.05
     """Largest norm of a force [eV/Å]."""
@@ -31,6 +32,8 @@ class Limits:
     """Largest absolute component of the stress [eV/Å^3]."""
     max_steps: int = 500
     """Steps of the optimiser after which the structure is `unconverged`."""
+    keep_symmetry: bool = False
+    """Whether the space group of the start is kept."""
 
 
 class Answer(NamedTuple):
@@ -58,6 +61,10 @@ class Answer(NamedTuple):
         """Whether nothing in it is NaN or infinite."""
         return bool(np.isfinite([self.energy, self.max_force, self.max_stress]).all())
 
+    def projected(self, kept: KeptSymmetry) -> Answer:
+        """What of it breaks no symmetry."""
+        return Answer(self.energy, kept.forces(self.forces), kept.stress(self.stress))
+
 
 class Path(Protocol):
     """A geometry and the optimiser that moves it."""
@@ -73,7 +80,7 @@ class Path(Protocol):
         ...
 
     def step(self, answer: Answer) -> None:
-        """Move, given what the potential says about where it stands."""
+        """Move by what the potential says about where it stands, in the symmetry that is kept."""
         ...
 
 
@@ -95,7 +102,9 @@ def descend(path: Path, start: Geometry, limits: Limits) -> Generator[None, Answ
     """Step until converged, out of steps, or exploded.
 
     `ok` means that at the structure that is returned every force and every component of the stress
-    is within the limits. An optimiser's own criterion, or its flag, is never asked.
+    is within the limits. An optimiser's own criterion, or its flag, is never asked. Where the
+    symmetry is kept, forces and stress are what is left of them in it, to the optimiser, the
+    limits and the record alike: the rest never vanishes.
 
     Args:
         path: At `start`; moved by this function alone.
@@ -108,10 +117,13 @@ def descend(path: Path, start: Geometry, limits: Limits) -> Generator[None, Answ
     Returns:
         The outcome.
     """
+    kept = KeptSymmetry.of(start) if limits.keep_symmetry else None
     for n_steps in range(limits.max_steps + 1):
         answer = yield
         if not answer.finite:
             return _invalid(path, start, n_steps, "energy, force or stress is not finite")
+        if kept is not None:
+            answer = answer.projected(kept)
         converged = answer.max_force <= limits.fmax and answer.max_stress <= limits.max_stress
         if converged or n_steps == limits.max_steps:
             break

@@ -32,6 +32,7 @@ class SevenNet(AseRelaxer):
         device: `cpu` or `cuda`.
         fmax: Largest norm of a force [eV/Å].
         max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
 
     Raises:
         UserError: The checkpoint is not there, cannot be loaded, or gives wrong energies.
@@ -44,11 +45,18 @@ class SevenNet(AseRelaxer):
         device: str = "cpu",
         fmax: float = 0.05,
         max_steps: int = 500,
+        keep_symmetry: bool = False,
     ) -> None:
         potential = calculator(weights(model), device)
         check_reference_energy(potential, PUBLISHED[model][1], model)
         elements = frozenset(int(z) for z in potential.type_map)
-        super().__init__(potential, elements=elements, fmax=fmax, max_steps=max_steps)
+        super().__init__(
+            potential,
+            elements=elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
 
 
 def weights(model: str = "sevennet-0") -> Path:

@@ -27,6 +27,7 @@ class CHGNet(BatchedRelaxer):
         device: `cpu` or `cuda`.
         fmax: Largest norm of a force [eV/Å].
         max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
 
     Raises:
         UserError: As there.
@@ -39,10 +40,17 @@ class CHGNet(BatchedRelaxer):
         device: str = "cpu",
         fmax: float = 0.05,
         max_steps: int = 500,
+        keep_symmetry: bool = False,
     ) -> None:
         one = chgnet.CHGNet(model, device=device)  # which checks the weights
         potential = CHGNetBatch(one.calculator.model, torch.device(device))
-        super().__init__(potential, elements=one.elements, fmax=fmax, max_steps=max_steps)
+        super().__init__(
+            potential,
+            elements=one.elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
 
 
 class CHGNetBatch(ModelInterface):

@@ -18,6 +18,7 @@ class Mace(BatchedRelaxer):
         device: `cpu` or `cuda`.
         fmax: Largest norm of a force [eV/Å].
         max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
         offline: Never download.
 
     Raises:
@@ -31,11 +32,18 @@ class Mace(BatchedRelaxer):
         device: str = "cpu",
         fmax: float = 0.05,
         max_steps: int = 500,
+        keep_symmetry: bool = False,
         offline: bool = False,
     ) -> None:
         one = mace.Mace(model, device=device, offline=offline)  # which checks the weights
         potential = MaceBatch(one.calculator.models[0], device=torch.device(device))
-        super().__init__(potential, elements=one.elements, fmax=fmax, max_steps=max_steps)
+        super().__init__(
+            potential,
+            elements=one.elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
 
 
 class MaceBatch(MaceModel):

@@ -25,6 +25,7 @@ class MatGL(BatchedRelaxer):
         device: `cpu` or `cuda`.
         fmax: Largest norm of a force [eV/Å].
         max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
         offline: Never download.
 
     Raises:
@@ -38,11 +39,18 @@ class MatGL(BatchedRelaxer):
         device: str = "cpu",
         fmax: float = 0.05,
         max_steps: int = 500,
+        keep_symmetry: bool = False,
         offline: bool = False,
     ) -> None:
         one = matgl.MatGL(model, device=device, offline=offline)  # which checks the weights
         potential = MatGLBatch(one.calculator.potential, torch.device(device))
-        super().__init__(potential, elements=one.elements, fmax=fmax, max_steps=max_steps)
+        super().__init__(
+            potential,
+            elements=one.elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
 
 
 class MatGLBatch(ModelInterface):

@@ -75,6 +75,8 @@ class Plan:
             identity["end_missing"] = str(dataset.end_policy)
         if self.spec.engine:  # runs without the field are of the first
             identity["settings"]["engine"] = self.spec.engine
+        if settings.keep_symmetry:  # runs without the field did not
+            identity["settings"]["keep_symmetry"] = True
         parts = self.spec.parts or (self.spec,)
         own = [part.kwargs["calculator"] for part in parts if "calculator" in part.kwargs]
         if own:  # the user's own code stands for weights

@@ -36,6 +36,7 @@ class Settings:
     fmax: float = 0.05
     """[eV/Å]"""
     max_steps: int = 500
+    keep_symmetry: bool = False
     offline: bool = False
     batch_size: int | None = None
     """Structures per call; None: the model's own."""
@@ -265,7 +266,7 @@ class Driver:
         return self._load(attempts - 1)
 
     def _constructor_settings(self) -> dict[str, Any]:
-        names = ("device", "seed", "fmax", "max_steps", "offline")
+        names = ("device", "seed", "fmax", "max_steps", "keep_symmetry", "offline")
         given = {name: getattr(self.settings, name) for name in names}
         return given | {"batch_size": self.settings.batch_size or self.spec.batch_size}
 

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=_count, metavar="N", help="default: the model's own")
     add("--fmax", type=_positive, default=0.05, metavar="EV/Å", help="default: 0.05")
     add("--max-steps", type=_count, default=500, metavar="N", help="default: 500")
+    add("--keep-symmetry", action="store_true", help=_SYMMETRY)
     add("--timeout", type=_positive, default=600.0, metavar="S", help="per structure; default: 600")
     add("--offline", action="store_true", help="use nothing from the network")
     add("--trust", action="store_true", help="load the user's own pickled checkpoints")
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 _DATA = "default: embedded; several are read as one set"
 _ENGINE = "of potentials: one structure after the other, or many at a time; default: ase"
+_SYMMETRY = "potentials keep the space group of what they start from"
 _LAST_FRAME = "trajectories without their last frame; default: if-relaxed, those that are near it"
 
 
@@ -119,7 +121,8 @@ def _run(args: argparse.Namespace, command: str) -> int:
 
     found = [consult(spec, offline=args.offline) for spec in specs]
     plans = [Plan(s, f.weights, f.versions) for s, f in zip(specs, found, strict=True)]
-    names = ("device", "seed", "fmax", "max_steps", "offline", "batch_size", "timeout")
+    limits = ("fmax", "max_steps", "keep_symmetry", "timeout")
+    names = ("device", "seed", *limits, "offline", "batch_size")
     campaign = Campaign(
         dataset=_load(args),
         settings=Settings(**{name: getattr(args, name) for name in names}),

@@ -1,11 +1,16 @@
-"""The symmetry search, as metrics, splits and the relaxers share it."""
+"""The symmetry search and the operations found, as metrics, splits and the relaxers share them."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
+
+Floats = NDArray[np.float64]
 
 
 def symmetry_dataset(geometry: Geometry, symprec: float) -> Any:
@@ -25,3 +30,48 @@ def symmetry_dataset(geometry: Geometry, symprec: float) -> Any:
         return MoyoDataset(cell, symprec=symprec)
     except ValueError:  # "primitive symmetry search failed": distorted beyond the tolerance's sense
         return None
+
+
+class SpaceGroup(NamedTuple):
+    """The operations of a crystal, on columns of fractional coordinates of its own cell."""
+
+    rotations: Floats
+    """(n_operations, 3, 3)."""
+    images: NDArray[np.intp]
+    """(n_operations, n_sites) the site onto which each site is carried."""
+
+
+def space_group(geometry: Geometry, symprec: float) -> SpaceGroup | None:
+    """All operations within a tolerance, or None where moyopy finds no consistent group.
+
+    Args:
+        geometry: The crystal.
+        symprec: Tolerance [Å].
+    """
+    dataset = symmetry_dataset(geometry, symprec)
+    if dataset is None:
+        return None
+    rotations = np.array(dataset.operations.rotations, dtype=np.float64)
+    carried = np.einsum("gij,nj->gni", rotations, geometry.frac_coords)
+    carried += np.array(dataset.operations.translations)[:, None]
+    return SpaceGroup(rotations, _nearest_sites(geometry, carried))
+
+
+def _nearest_sites(geometry: Geometry, carried: Floats) -> NDArray[np.intp]:
+    """The site of the same species nearest to each point; a supercell has thousands of operations.
+
+    Along the edges of the cell, in Å: wrong in a skewed cell, but not by so much that an atom 0.5 Å
+    away is taken for one that is within the tolerance.
+    """
+    from scipy.spatial import cKDTree
+
+    edges = np.linalg.norm(geometry.lattice, axis=1)
+    species = np.broadcast_to(geometry.numbers * edges.max(), carried.shape[:-1])
+
+    def points(frac_coords: Floats, last: Floats) -> Floats:
+        wrapped = frac_coords % 1.0 % 1.0  # the first makes 1 of -1e-17
+        return np.concatenate([wrapped * edges, last[..., None]], axis=-1)
+
+    sites = cKDTree(points(geometry.frac_coords, species[0]), boxsize=[*edges, 0.0])
+    found: NDArray[np.intp] = sites.query(points(carried, species))[1]
+    return found

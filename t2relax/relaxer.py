@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from pymatgen.core import Structure
 
 from benchmarks.core import Geometry, Relaxed, Status
+from benchmarks.symmetry import space_group
 from t2relax import model as t5
 from t2relax.codec import CodecError, Crystal, Delta, apply_delta, read_delta, write_cif
 from t2relax.generate import decode_constrained, decode_free
-from t2relax.symmetry import project, space_group
+from t2relax.symmetry import project
 from t2relax.tokens import EOS_ID, Tokenizer, template
 
 Mode = Literal["constrained", "free", "symmetric", "best8"]

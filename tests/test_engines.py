@@ -256,10 +256,16 @@ def test_both_engines_end_in_the_same_minimum(package, request):
 
 
 @pytest.mark.slow
-def test_two_runs_give_identical_structures(batched_chgnet):
+@pytest.mark.parametrize("engine", ["ase", "torchsim"])
+@pytest.mark.parametrize("package", ["mace", "chgnet"])
+def test_two_runs_give_identical_structures(package, engine, request):
+    one_by_one = {"mace": mace.Mace, "chgnet": chgnet.CHGNet}[package]
+    batched = request.getfixturevalue(f"batched_{package}")
+    relaxer = {"ase": one_by_one, "torchsim": batched}[engine]
     starts = sample_structures()
-    first, second = (batched_chgnet().relax(starts) for _ in range(2))
+    first, second = (relaxer().relax(starts) for _ in range(2))
     for one, two in zip(first, second, strict=True):
+        assert one.status is two.status
         assert one.n_force_evals == two.n_force_evals
         assert_same(Geometry.of(one.structure), Geometry.of(two.structure), 1e-6, "not repeatable")
 

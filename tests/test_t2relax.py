@@ -20,6 +20,7 @@ from transformers import T5ForConditionalGeneration
 from benchmarks.core import Geometry, Status, UserError
 from benchmarks.metrics.geometry import displacements, strain, symmetry
 from benchmarks.registry import MODELS
+from benchmarks.symmetry import space_group
 from t2relax import generate, train
 from t2relax import model as t5
 from t2relax.codec import (
@@ -53,7 +54,7 @@ from t2relax.generate import decode_constrained
 from t2relax.objective import Objective
 from t2relax.pretrained import average, from_pretrained
 from t2relax.relaxer import Mode, T5Relaxer, source_ids
-from t2relax.symmetry import project, space_group
+from t2relax.symmetry import project
 from t2relax.tokens import (
     COARSE,
     COARSE_TOKENS,

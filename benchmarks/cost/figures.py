@@ -1,0 +1,91 @@
+"""Rows as CSV, PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.cost.batching import Row
+from benchmarks.cost.sites import LARGE, Point, exponent
+from benchmarks.registry import ENGINES
+
+
+def cost(points: Sequence[Point], folder: Path) -> pd.DataFrame:
+    """`cost.csv` with the exponents, `cost.png` and `cost.svg`; the table."""
+    table = pd.DataFrame([asdict(point) for point in points])
+    fits = {name: exponent(t.sites.tolist(), t.seconds.tolist()) for name, t in _models(table)}
+    table["exponent"] = table.model.map(fits).astype(float)
+    table.to_csv(folder / "cost.csv", index=False, float_format="%.4g")
+    figure, axes = _panels()
+    for axis, column in zip(axes, ("seconds", "peak_mb"), strict=True):
+        for name, part in _models(table):
+            axis.plot(part.sites, part[column], marker="o", label=_label(name, part))
+        axis.set(xscale="log", xlabel="sites")
+        axis.set_xticks(*[sorted(table.sites.unique())] * 2)
+        axis.xaxis.minorticks_off()
+    axes[0].set(yscale="log", ylabel="time (s)")
+    axes[1].set(ylim=(0, None), ylabel="peak memory (MB)")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        title=f"power law: sizes within a factor of {LARGE:g} of the largest",
+    )
+    _save(figure, folder, "cost")
+    return table
+
+
+def _models(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [(str(name), part) for name, part in table.groupby("model", sort=False)]
+
+
+def _label(name: str, part: pd.DataFrame) -> str:
+    """Model, engine, what is special about it, and its exponent."""
+    first = part.iloc[0]
+    engine = f", {first.engine}" if first.engine else ", whole answer"
+    random = ", random weights" if first.weights == "random" else ""
+    power = "" if pd.isna(first.exponent) else f": $n^{{{first.exponent:.2f}}}$"
+    return f"{name}{engine}{random}{power}"
+
+
+def batching(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
+    """`batching.csv`, `batching.png` and `batching.svg`; the table."""
+    table = pd.DataFrame([asdict(row) for row in rows])
+    table.to_csv(folder / "batching.csv", index=False, float_format="%.4g")
+    figure, axes = _panels()
+    loop, batched = (table[table.engine == engine] for engine in ENGINES)
+    for axis, column in zip(axes, ("seconds_per_structure", "peak_mb"), strict=True):
+        axis.plot(batched.batch, batched[column], marker="o", label="batched engine")
+        axis.axhline(loop[column].iloc[0], color="C1", linestyle="--", label="ASE, one by one")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(batched.batch, batched.batch)
+        axis.set(xlabel="structures per call", ylim=(0, None))
+    for axis, label in zip(axes, ("time per structure (s)", "peak memory (MB)"), strict=True):
+        axis.set_ylabel(label)
+    axes[0].legend()
+    _save(figure, folder, "batching")
+    return table
+
+
+def _panels() -> tuple[Any, Any]:
+    """A figure of two panels, time and memory."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import seaborn as sns
+    from matplotlib import pyplot as plt
+
+    sns.set_theme(style="whitegrid")
+    return plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
+
+
+def _save(figure: Any, folder: Path, name: str) -> None:
+    from matplotlib import pyplot as plt
+
+    for suffix in ("png", "svg"):
+        figure.savefig(folder / f"{name}.{suffix}", dpi=150)
+    plt.close(figure)
