@@ -78,6 +78,7 @@ COLUMNS: Final = (
     Column("Elements kept ↑", "Elem. ↑", partial(_number, "element_preservation_rate")),
     Column("Valid ↑", "Valid ↑", partial(_number, "validity_rate")),
     Column("Match RMSD ↓", "RMSD ↓", partial(_number, "rmsd_normalized")),
+    Column("Force evals", "Evals", partial(_number, "n_force_evals", digits=0)),
     Column("Time (s)", "Time s", _seconds),
 )
 NOTES: Final = (
@@ -96,8 +97,8 @@ NOTES: Final = (
     """Match RMSD is pymatgen's StructureMatcher over all samples, 1 without a match or without a
     prediction. It does not see the cell (a
     crystal stretched by 19 % scores 0.000): read it beside the strain.""",
-    """Time: median seconds per structure (batch time over batch size) on the machine that the JSON
-    names.""",
+    """Force evals: evaluations of the potential per structure, the median. Time: median seconds per
+    structure (batch time over batch size) on the machine that the JSON names.""",
 )
 DATASET_NOTES: Final[Mapping[str, str]] = {
     "substitution": """These are paired prototype substitutions, not trajectories: the start is the
