@@ -281,6 +281,11 @@ def test_a_command_does_one_thing(tmp_path, capsys):
         assert "name one of" in capsys.readouterr().err
 
 
+def test_a_limit_alone_tries_the_list(fake):
+    assert fake.run("--limit", "2") == 1  # the fake knows neither arsenic nor osmium
+    assert sorted(fake.records()) == ["A7-As-scaled", "B2m-Al-Os-scaled"]
+
+
 # --- structures from files ----------------------------------------------------------------------
 
 

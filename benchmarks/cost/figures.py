@@ -63,9 +63,11 @@ def batching(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
         axis.axhline(loop[column].iloc[0], color="C1", linestyle="--", label="ASE, one by one")
         axis.set_xscale("log", base=2)
         axis.set_xticks(batched.batch, batched.batch)
-        axis.set(xlabel="structures per call", ylim=(0, None))
+        axis.set(xlabel="structures per call", ylim=(0, 1.1 * table[column].max()))
     for axis, label in zip(axes, ("time per structure (s)", "peak memory (MB)"), strict=True):
         axis.set_ylabel(label)
+    times = table.seconds_per_structure
+    axes[0].set(yscale="log", ylim=(times.min() / 2, 2 * times.max()))
     axes[0].legend()
     _save(figure, folder, "batching")
     return table
