@@ -107,8 +107,9 @@ def test_a_missing_environment_is_one_line_before_any_model_runs(nowhere, capsys
     assert not out.exists()
 
 
-def test_an_environment_that_lacks_the_package_says_the_same(there):
-    with pytest.raises(UserError, match=r"there needs nor_there, .* own: make env-toy$"):
+def test_an_environment_that_lacks_a_package_says_which(there):
+    message = r"there needs nor_there, which \.venv-toy has not: make env-toy again .* share it$"
+    with pytest.raises(UserError, match=message):
         consult(replace(SPEC, requires=("only_there", "nor_there")), offline=True)
 
 
