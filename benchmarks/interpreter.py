@@ -86,16 +86,20 @@ def main() -> None:
     """Answer `consult` from within the environment: (spec, offline) in, one JSON object out."""
     spec, offline = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
     try:
-        if lacking := missing(spec):
-            raise UserError(
-                f"{spec.name} needs {', '.join(lacking)}, which .venv-{spec.environment} has not: "
-                f"make env-{spec.environment} again if it is old; not every pair can share it"
-            )
-        weights = [str(path.absolute()) for path in find_weights(spec, offline=offline)]
-        answer: dict[str, Any] = {"weights": weights, "versions": versions()}
+        answer = _found_here(spec, offline=offline)
     except UserError as error:
         answer = {"error": str(error)}
     sys.stdout.write(json.dumps(answer))
+
+
+def _found_here(spec: ModelSpec, *, offline: bool) -> dict[str, Any]:
+    if lacking := missing(spec):
+        raise UserError(
+            f"{spec.name} needs {', '.join(lacking)}, which .venv-{spec.environment} has not: "
+            f"make env-{spec.environment} again if it is old; not every pair can share it"
+        )
+    weights = [str(path.absolute()) for path in find_weights(spec, offline=offline)]
+    return {"weights": weights, "versions": versions()}
 
 
 if __name__ == "__main__":
