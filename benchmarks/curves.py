@@ -204,12 +204,10 @@ def _numbers(metric: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _effort(card: Mapping[str, Any]) -> dict[str, Any]:
-    minutes = card["minutes"] if "minutes" in card else card["seconds"] / 60
     return {
         "n_pairs": card["n_pairs"] if "n_pairs" in card else card["n"],
         "steps": card["steps"],
         "parameters": card["n_parameters"],
-        "minutes": round(minutes, 1),
     }
 
 
@@ -228,13 +226,13 @@ def write(found: Sequence[Mapping[str, Any]], out: Path, dataset: Mapping[str, A
 def _markdown(table: pd.DataFrame, title: str) -> str:
     from benchmarks.data.markdown import markdown_table
 
-    head = ["pairs", "student", "steps", "minutes"]
+    head = ["pairs", "student", "steps", "parameters"]
     head += [f"{name} ({unit})" if unit else name for name, unit in SHOWN.values()]
-    keys = ["n_pairs", "student", "steps", "minutes"]
+    keys = ["n_pairs", "student", "steps", "parameters"]
     lines = []
     for key, group in table.groupby(keys, dropna=False, sort=True):
         numbers = group.set_index("metric")
-        about = ["" if x != x else f"{x:g}" if isinstance(x, float) else str(x) for x in key]
+        about = ["" if x != x else f"{x:.0f}" if isinstance(x, float) else x for x in key]
         lines.append([*about, *(_interval(numbers.loc[name]) for name in SHOWN)])
     return f"# Learning curves on {title}\n\n{markdown_table(head, lines)}\n"
 
