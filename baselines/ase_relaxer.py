@@ -46,8 +46,7 @@ class _AsePath:
 
     def step(self, answer: Answer) -> None:
         # the optimiser asks the atoms, and is to hear the answer that the protocol left of it
-        forces, stress = answer.forces, answer.stress
-        self.atoms.calc = SinglePointCalculator(self.atoms, forces=forces, stress=stress)
+        self.atoms.calc = SinglePointCalculator(self.atoms, **answer._asdict())
         self.optimizer.step()
 
 

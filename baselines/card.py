@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.data import Dataset, load
 from benchmarks.data.sources import split_names
+from benchmarks.data.whole import whole
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,11 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def write_card(path: Path, **entries: Any) -> None:
-    """Write JSON, keys in the order given."""
-    path.write_text(json.dumps(entries, indent=2) + "\n")
+    """Write JSON, keys in the order given.
+
+    Raises:
+        UserError: There is no room, or no permission.
+    """
+    with whole(path) as partial:
+        partial.write_text(json.dumps(entries, indent=2) + "\n")
     log.info("wrote %s", path)

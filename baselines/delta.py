@@ -14,10 +14,13 @@ import torch
 from pymatgen.core import Structure
 
 from baselines.delta_network import DeltaNetwork, graph, joined, load
+from baselines.explosion import exploded
 from baselines.protocol import unsupported
-from baselines.strain import strained
+from baselines.strain import Floats, strained
 from benchmarks.core import Geometry, Relaxed, Status
 
+LARGEST = 10.0
+"""Components of a logarithmic strain from which on it counts as not finite."""
 PACKAGED = Path(__file__).with_name("gnn_delta.safetensors")
 
 
@@ -45,31 +48,39 @@ class GraphDelta:
             for structure, reason in zip(structures, reasons, strict=True)
             if reason is None
         ]
-        ends = iter(predict(self.network, starts, self.device))
+        predicted = predict(self.network, starts, self.device)
+        ends = (_outcome(*pair) for pair in zip(starts, predicted, strict=True))
         return [
-            Relaxed(status=Status.UNSUPPORTED, detail=reason)
-            if reason is not None
-            else Relaxed(status=Status.OK, structure=next(ends).structure())
+            Relaxed(status=Status.UNSUPPORTED, detail=reason) if reason is not None else next(ends)
             for reason in reasons
         ]
+
+
+def _outcome(start: Geometry, end: Geometry | None) -> Relaxed:
+    if end is None:
+        return Relaxed(status=Status.INVALID, detail="strain or displacement is not finite")
+    reason = exploded(start.lattice, end.lattice, end.frac_coords @ end.lattice)
+    status = Status.OK if reason is None else Status.INVALID
+    return Relaxed(status=status, structure=end.structure(), detail=reason)
 
 
 @torch.inference_mode()
 def predict(
     network: DeltaNetwork, starts: Sequence[Geometry], device: str = "cpu"
-) -> list[Geometry]:
-    """The end of each start."""
+) -> list[Geometry | None]:
+    """The end of each start; None where it is not finite."""
     if not starts:
         return []
     cutoff = network.shape.cutoff
     batch = joined([graph(start, cutoff) for start in starts], cutoff).to(device)
     strains, moved = (found.double().cpu().numpy() for found in network(batch))
     offsets = np.cumsum([len(start.numbers) for start in starts])[:-1]
-    return [
-        Geometry(
-            strained(start.lattice, strain),
-            start.frac_coords + move @ np.linalg.inv(start.lattice),
-            start.numbers,
-        )
-        for start, strain, move in zip(starts, strains, np.split(moved, offsets), strict=True)
-    ]
+    changes = zip(starts, strains, np.split(moved, offsets), strict=True)
+    return [_changed(*change) for change in changes]
+
+
+def _changed(start: Geometry, strain: Floats, moved: Floats) -> Geometry | None:
+    if not (np.isfinite(moved).all() and np.abs(strain).max() < LARGEST):  # NaN is not either
+        return None
+    frac_coords = start.frac_coords + moved @ np.linalg.inv(start.lattice)
+    return Geometry(strained(start.lattice, strain), frac_coords, start.numbers)

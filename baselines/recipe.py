@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from baselines import labelled
 from benchmarks.data import Frame
+from benchmarks.data.whole import whole
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +102,11 @@ def train(
 
 def _replace(new: Path, out: Path) -> None:
     """Put a file or folder in the place of another; what is copied has another name until then."""
-    beside, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
     if not new.is_dir():
-        shutil.copyfile(new, beside)
-        beside.replace(out)
+        with whole(out) as partial:
+            shutil.copyfile(new, partial)
         return
+    beside, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
     shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed
     shutil.copytree(new, beside)
     if out.exists():  # a folder cannot be renamed to one that is there

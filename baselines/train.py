@@ -129,6 +129,18 @@ def train_gnn_delta(args: argparse.Namespace) -> None:
 _LIMIT = "relaxations of each --data, at most; of hf:// data no more is read"
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
@@ -156,11 +168,11 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(function=train_potential)
     for name in ("gnn-delta", *POTENTIALS):
         command = commands.choices[name]
-        command.add_argument("--epochs", type=int, help="default: as for the committed checkpoint")
+        command.add_argument("--epochs", type=_count, help="default: as for the committed one")
         command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for command in commands.choices.values():
-        command.add_argument("--limit", type=int, metavar="N", help=_LIMIT)
-        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--limit", type=_count, metavar="N", help=_LIMIT)
+        command.add_argument("--seed", type=_seed, default=0)
         command.add_argument("--out", type=Path, help="default: the file that the relaxer loads")
     return top
 
@@ -174,6 +186,21 @@ def _log_to_stderr() -> None:
     ours.propagate = False
 
 
+def _check(args: argparse.Namespace) -> None:
+    """What would be found out after a training.
+
+    Raises:
+        UserError: There is no such device, or the card would take the model's place.
+    """
+    if args.out and args.model != "mean-delta" and args.out.suffix == ".json":
+        raise UserError(f"--out {args.out}: the card beside the model ends in .json")
+    if getattr(args, "device", "cpu") == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: torch finds no GPU here")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Fit one baseline; 0, 2 for a mistake of the user's, 130 when interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -181,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.command = argv
     _log_to_stderr()
     try:
+        _check(args)
         args.function(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -4,21 +4,25 @@
 
 Trains the T5 and `gnn-delta` from scratch on a part, on more (which holds the part), and on all of
 the pairs, relaxes the test pairs with each, and writes `curves.md`, `.csv`, `.png` and `.svg`. What
-is there is not made again: the same command goes on where it stopped.
+is there is not made again: the same command goes on with what is missing (a T5 that was interrupted
+begins anew, a graph network with the epoch).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.core import UserError
+from benchmarks.registry import resolve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,13 +98,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR")
     add("--shares", type=_shares, default=(25, 50, 100), metavar="%,…", help="default: 25,50,100")
     add("--students", type=_students, default=tuple(STUDENTS), help="default: t5,gnn-delta")
-    add("--steps", type=int, default=1000, help="of each T5; default: 1000")
-    add("--batch-size", type=int, default=64, help="of the T5; default: 64")
-    add("--epochs", type=int, default=24, help="of each graph network; default: 24")
+    add("--steps", type=_count, default=1000, help="of each T5; default: 1000")
+    add("--batch-size", type=_count, default=64, help="of the T5; default: 64")
+    add("--epochs", type=_count, default=24, help="of each graph network; default: 24")
     add("--beside", default="t5,gnn-delta", metavar="MODELS", help="also shown; default: packaged")
-    add("--limit", type=int, metavar="N", help="test pairs, at most")
+    add("--limit", type=_count, metavar="N", help="test pairs, at most")
     add("--seed", type=int, default=0)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 def _shares(text: str) -> tuple[int, ...]:
@@ -129,16 +139,33 @@ def _curves(args: argparse.Namespace) -> None:
         for share in args.shares
         for student in args.students
     ]
-    for training in trainings:
-        if not training.card.is_file():
-            _run(*_command(training, args))
-    beside = [name for name in args.beside.split(",") if name]
+    beside = {name: resolve(name).name for name in args.beside.split(",") if name}
+    for source in (args.val, args.test):
+        _size(source)
+    missing = [training for training in trainings if not _done(training, args)]
+    for training in missing:
+        _run(*_command(training, args))
     models = ",".join([*beside, *(training.model for training in trainings)])
     limit = ["--limit", str(args.limit)] if args.limit else []
     runs = args.out / "runs"
     _run("benchmarks.run", "--models", models, "--data", args.test, "--out", str(runs), *limit)
     board = json.loads((runs / "leaderboard.json").read_text(encoding="utf-8"))
-    write(list(rows(board, trainings, beside)), args.out, board["dataset"])
+    write(list(rows(board, trainings, list(beside.values()))), args.out, board["dataset"])
+
+
+def _done(training: Training, args: argparse.Namespace) -> bool:
+    """Whether it is there.
+
+    Raises:
+        UserError: Another one is.
+    """
+    if not training.card.is_file():
+        return False
+    asked = shlex.join(["python", "-m", *_command(training, args)])
+    made = str(training.about()["command"])
+    if made.rpartition(" --out ")[0] != asked.rpartition(" --out ")[0]:
+        raise UserError(f"{training.folder} was trained otherwise: use another --out ({made})")
+    return True
 
 
 def _size(source: str) -> int:
@@ -257,8 +284,8 @@ def _draw(table: pd.DataFrame, out: Path, title: str) -> None:
             for student, group in part[part.n_pairs.notna()].groupby("student", sort=False):
                 off = [group.value - group.ci_low, group.ci_high - group.value]
                 axes.errorbar(group.n_pairs, group.value, off, marker="o", capsize=3, label=student)
-            levels = zip(part[part.n_pairs.isna()].itertuples(), ("--", ":", "-."), strict=False)
-            for row, line in levels:
+            levels = part[part.n_pairs.isna()].itertuples()
+            for row, line in zip(levels, cycle(("--", ":", "-.")), strict=False):
                 axes.axhline(row.value, color="gray", linestyle=line, label=row.student)
             label, unit = SHOWN[name]
             axes.set(xlabel="training pairs", ylabel=f"{label} ({unit})", xlim=(0, None))

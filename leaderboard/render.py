@@ -194,16 +194,18 @@ def tracks(board: Board) -> str:
     for track in (Track.EQUAL_DATA, Track.FOUNDATION, Track.UNKNOWN):
         for row in board.rows:
             if row.track == track:
-                data = f": {', '.join(row.training_data)}" if track == Track.EQUAL_DATA else ""
+                data = (
+                    f": {', '.join(sorted(row.training_data))}" if track == Track.EQUAL_DATA else ""
+                )
                 groups.setdefault(f"{track}{data}".capitalize(), []).append(row)
-    floor = [row for row in board.rows if row.track == Track.TRIVIAL]
+    trivial = [row for row in board.rows if row.track == Track.TRIVIAL]
     about = """Models of *equal data* were trained on nothing but the sets that the heading names;
         what they learn from a relaxation can differ, and a potential learns from the energies,
         forces and stresses of all its frames. Those of *foundation* were trained on more, by
         others. The trivial rows stand under each."""
     lines = [f"# Tracks: {title(board)}", "", " ".join(about.split())]
     for name, rows in groups.items():
-        lines += ["", f"## {name}", "", *_rows([*rows, *floor])]
+        lines += ["", f"## {name}", "", *_rows([*rows, *trivial])]
     return "\n".join(lines) + "\n"
 
 

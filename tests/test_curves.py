@@ -86,6 +86,21 @@ def test_data_that_are_not_there_are_one_line(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_training_of_other_settings_is_not_taken_for_this_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(curves, "_size", lambda _: 46)
+    monkeypatch.setattr(curves, "_run", lambda *_: pytest.fail("nothing is to run"))
+    folder = tmp_path / "t5-50"
+    folder.mkdir()
+    args = arguments("--shares", "50", "--steps", "7")
+    command = ["python", "-m", *curves._command(training(tmp_path), args)]
+    (folder / "t2relax.json").write_text(json.dumps({"training": {"command": " ".join(command)}}))
+    given = [*ARGUMENTS, "--out", str(tmp_path), "--students", "t5", "--shares", "50"]
+    assert main([*given, "--steps", "8"]) == 2
+    assert "trained otherwise" in capsys.readouterr().err
+    assert main([*given, "--beside", "t6"]) == 2
+    assert "did you mean t5" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_second_run_trains_nothing_again(tmp_path, monkeypatch):
     command = ["--data", "embedded", "--val", "embedded", "--test", "embedded", "--limit", "4"]

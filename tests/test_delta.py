@@ -13,7 +13,7 @@ from baselines.delta import GraphDelta, predict
 from baselines.delta_network import MARGIN, DeltaNetwork, Shape, load, save
 from baselines.strain import strained
 from baselines.train_delta import Examples, Settings, example
-from benchmarks.core import Geometry, Status, UserError
+from benchmarks.core import ANSWERED, Geometry, Status, UserError
 from benchmarks.metrics.geometry import displacements, strain
 from tests.contract import check_relaxer
 
@@ -144,8 +144,20 @@ def test_unknown_elements_overlaps_and_mixed_sites_are_refused_and_the_rest_answ
         Structure(Lattice.cubic(40), ["Na"], [[0, 0, 0]]),  # no bonds at all
     ]
     found = relaxer.relax(strange)
-    assert [x.status for x in found] == [Status.UNSUPPORTED] * 3 + [Status.OK] * 2
+    assert [x.status for x in found[:3]] == [Status.UNSUPPORTED] * 3
+    assert all(x.status in ANSWERED for x in found[3:])  # with weights that mean nothing
     assert "Pu" in found[0].detail
+
+
+def test_an_answer_that_is_no_crystal_is_invalid_and_costs_its_own_row(relaxer):
+    sane = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    with torch.no_grad():
+        relaxer.network.growth.layers[-1].weight.zero_()
+        for bias, word in ((0.6, "volume"), (800.0, "not finite"), (float("nan"), "not finite")):
+            relaxer.network.growth.layers[-1].bias.fill_(bias)
+            found = relaxer.relax([sane, sane])
+            assert [x.status for x in found] == [Status.INVALID] * 2
+            assert word in found[0].detail
 
 
 def test_a_file_that_is_no_model_is_one_line(tmp_path, network):
@@ -207,6 +219,9 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
         run("parts.safetensors")
     assert not (tmp_path / "parts.safetensors").exists()
     monkeypatch.setattr(train_delta.Training, "on_train_epoch_start", begin)
+    other = tmp_path / "parts.safetensors"
+    with pytest.raises(UserError, match="differs in data"):
+        train_delta.train(growing(stretch=1.2), (), other, settings=settings, shape=SMALL, seed=1)
     with pytest.raises(UserError, match="differs in seed"):
         train_delta.train(
             growing(), (), tmp_path / "parts.safetensors", settings=settings, shape=SMALL, seed=2

@@ -590,7 +590,7 @@ def test_models_of_other_training_data_stand_in_tables_of_their_own(tmp_path, to
     }
     assert found == {
         "Equal data: embedded/train": ["frames", "identity"],
-        "Equal data: substitution/train, embedded/train": ["graph", "text", "identity"],
+        "Equal data: embedded/train, substitution/train": ["graph", "text", "identity"],
         "Foundation": ["published", "identity"],
     }
 
@@ -604,7 +604,7 @@ def test_errors_below_that_of_the_references_say_nothing(tmp_path):
     measured.write_text(json.dumps(rows))
     text = floor("embedded-v2", measured)
     assert "references of 3 such crystals" in text
-    assert "0.020 Å in a, b, c (median; mean 0.030, largest 0.060)" in text
+    assert "0.020 Å in the largest of a, b, c (median; mean 0.030, largest 0.060)" in text
     assert "2.00 % in volume (mean 2.00, largest 3.00)" in text
     assert floor("substitution/test", measured) is None
     assert floor("embedded-v1", tmp_path / "absent") is None

@@ -27,7 +27,8 @@ def floor(dataset: str, measured: Path = MEASURED) -> str | None:
     return (
         "Floor: with converged settings (1.5 times the cutoff, 1.6 times the density of k-points, "
         f"a sixth of the force at which to stop) the references of {len(found)} such crystals "
-        f"change by {np.median(lengths):.3f} Å in a, b, c (median; mean {lengths.mean():.3f}, "
-        f"largest {lengths.max():.3f}) and {np.median(volumes):.2f} % in volume (mean "
-        f"{volumes.mean():.2f}, largest {volumes.max():.2f}): errors below that say nothing."
+        f"change by {np.median(lengths):.3f} Å in the largest of a, b, c (median; mean "
+        f"{lengths.mean():.3f}, largest {lengths.max():.3f}) and {np.median(volumes):.2f} % in "
+        f"volume (mean {volumes.mean():.2f}, largest {volumes.max():.2f}): errors below that say "
+        "nothing."
     )
