@@ -468,7 +468,33 @@ def test_a_limit_takes_so_many_relaxations_and_no_more(tmp_path, write_lemat, le
     assert card["n"] == 4
     assert [data["n"] for data in card["training_data"]] == [2, 2]
     assert len(list(labelled.frames_of(path, None, limit=2))) == 6
-    assert train.main([*arguments, "--limit", "0"]) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["mean-delta", "--data", "embedded", "--limit", "0"],
+        ["gnn-delta", "--data", "embedded", "--epochs", "-1"],
+        ["mace", "--epochs", "0"],
+        ["tensornet", "--seed", "-1"],
+    ],
+)
+def test_a_number_that_means_nothing_is_refused_at_once(wrong, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.main(wrong)
+    assert stopped.value.code == 2
+    assert "is not a whole number" in capsys.readouterr().err
+
+
+def test_a_missing_gpu_and_a_card_in_the_models_place_are_told_before_training(tmp_path, capsys):
+    card = ["gnn-delta", "--data", "embedded", "--out", str(tmp_path / "x.json")]
+    assert train.main(card) == 2
+    assert "the card beside the model ends in .json" in capsys.readouterr().err
+    import torch
+
+    if not torch.cuda.is_available():
+        assert train.main(["tensornet", "--device", "cuda"]) == 2
+        assert "no GPU" in capsys.readouterr().err
 
 
 def test_gbr_survives_saving(tmp_path):
