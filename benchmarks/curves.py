@@ -178,7 +178,9 @@ def _size(source: str) -> int:
 def _command(training: Training, args: argparse.Namespace) -> list[str]:
     """The module and arguments that train it; goes on with one that was interrupted."""
     data = [part for source in args.data for part in ("--data", source)]
-    data += ["--limit", str(training.n_pairs), "--val", args.val]
+    if training.share < 100:
+        data += ["--limit", str(training.n_pairs)]
+    data += ["--val", args.val]
     seed = ["--seed", str(args.seed)]
     if training.student == "t5":
         size = ["--steps", str(args.steps), "--batch-size", str(args.batch_size)]
