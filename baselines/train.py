@@ -34,6 +34,7 @@ from tqdm import tqdm
 from baselines import trivial
 from baselines.card import described, training_sets, validation_sets, versions, write_card
 from baselines.train_potential import POTENTIALS, train_potential
+from benchmarks.arguments import whole_number
 from benchmarks.core import Geometry, UserError
 from benchmarks.data import Dataset
 
@@ -129,18 +130,6 @@ def train_gnn_delta(args: argparse.Namespace) -> None:
 _LIMIT = "relaxations of each --data, at most; of hf:// data no more is read"
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
@@ -168,11 +157,13 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(function=train_potential)
     for name in ("gnn-delta", *POTENTIALS):
         command = commands.choices[name]
-        command.add_argument("--epochs", type=_count, help="default: as for the committed one")
+        command.add_argument(
+            "--epochs", type=whole_number(1), help="default: as for the committed one"
+        )
         command.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     for command in commands.choices.values():
-        command.add_argument("--limit", type=_count, metavar="N", help=_LIMIT)
-        command.add_argument("--seed", type=_seed, default=0)
+        command.add_argument("--limit", type=whole_number(1), metavar="N", help=_LIMIT)
+        command.add_argument("--seed", type=whole_number(0), default=0)
         command.add_argument("--out", type=Path, help="default: the file that the relaxer loads")
     return top
 

@@ -21,6 +21,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks.arguments import whole_number
 from benchmarks.core import UserError
 from benchmarks.registry import resolve
 
@@ -98,19 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR")
     add("--shares", type=_shares, default=(25, 50, 100), metavar="%,…", help="default: 25,50,100")
     add("--students", type=_students, default=tuple(STUDENTS), help="default: t5,gnn-delta")
-    add("--steps", type=_count, default=1000, help="of each T5; default: 1000")
-    add("--batch-size", type=_count, default=64, help="of the T5; default: 64")
-    add("--epochs", type=_count, default=24, help="of each graph network; default: 24")
+    add("--steps", type=whole_number(1), default=1000, help="of each T5; default: 1000")
+    add("--batch-size", type=whole_number(1), default=64, help="of the T5; default: 64")
+    add("--epochs", type=whole_number(1), default=24, help="of each graph network; default: 24")
     add("--beside", default="t5,gnn-delta", metavar="MODELS", help="also shown; default: packaged")
-    add("--limit", type=_count, metavar="N", help="test pairs, at most")
+    add("--limit", type=whole_number(1), metavar="N", help="test pairs, at most")
     add("--seed", type=int, default=0)
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
 
 
 def _shares(text: str) -> tuple[int, ...]:

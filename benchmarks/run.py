@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import os
 import re
 import shlex
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.arguments import positive, whole_number
 from benchmarks.core import EndMissing, UserError
 from benchmarks.interpreter import consult, interpreter
 from benchmarks.own import FORMS, installed
@@ -62,17 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--models", default="", metavar="A,B,…", help="what to run; identity always runs")
     add("--data", action="append", metavar="embedded|PATH|hf://…", help=_DATA)
     add("--split", help="of the data; default: test, where there are splits")
-    add("--limit", type=_count, metavar="N", help="N samples chosen by hash")
+    add("--limit", type=whole_number(1), metavar="N", help="N samples chosen by hash")
     add("--end-missing", default="if-relaxed", choices=[*map(str, EndMissing)], help=_LAST_FRAME)
-    add("--repeats", type=_count, default=1, metavar="R", help="default: 1")
+    add("--repeats", type=whole_number(1), default=1, metavar="R", help="default: 1")
     add("--seed", type=int, default=0, help="default: 0")
     add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu")
     add("--engine", default=ENGINES[0], choices=ENGINES, help=_ENGINE)
-    add("--batch-size", type=_count, metavar="N", help="default: the model's own")
-    add("--fmax", type=_positive, default=0.05, metavar="EV/Å", help="default: 0.05")
-    add("--max-steps", type=_count, default=500, metavar="N", help="default: 500")
+    add("--batch-size", type=whole_number(1), metavar="N", help="default: the model's own")
+    add("--fmax", type=positive, default=0.05, metavar="EV/Å", help="default: 0.05")
+    add("--max-steps", type=whole_number(1), default=500, metavar="N", help="default: 500")
     add("--keep-symmetry", action="store_true", help=_SYMMETRY)
-    add("--timeout", type=_positive, default=600.0, metavar="S", help="per structure; default: 600")
+    add("--timeout", type=positive, default=600.0, metavar="S", help="per structure; default: 600")
     add("--offline", action="store_true", help="use nothing from the network")
     add("--trust", action="store_true", help="load the user's own pickled checkpoints")
     add("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs/")
@@ -85,22 +85,6 @@ _DATA = "default: embedded; several are read as one set"
 _ENGINE = "of potentials: one structure after the other, or many at a time; default: ase"
 _SYMMETRY = "potentials keep the space group of what they start from"
 _LAST_FRAME = "trajectories without their last frame; default: if-relaxed, those that are near it"
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
 
 
 def _model_list() -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.arguments import whole_number
 from benchmarks.core import UserError
 from benchmarks.cost import batching, figures, sites
 from benchmarks.cost.models import DEFAULT, Choice, chosen
@@ -52,19 +53,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--batching", action="store_true", help="the batched engine against ASE's loop")
     add("--models", metavar="A,B,…", help=_MODELS)
     add("--engine", default=ENGINES[0], choices=ENGINES, help="of the first; default: ase")
-    add("--largest", type=_count, default=200, metavar="N", help="sites; default: 200")
-    add("--structures", type=_count, default=batching.STRUCTURES, metavar="N", help=_STRUCTURES)
+    add("--largest", type=whole_number(2), default=200, metavar="N", help="sites; default: 200")
+    add(
+        "--structures",
+        type=whole_number(2),
+        default=batching.STRUCTURES,
+        metavar="N",
+        help=_STRUCTURES,
+    )
     return parser
 
 
 _MODELS = f"default: those that are here of {','.join(DEFAULT)}; with --batching one, mace"
 _STRUCTURES = "of --batching; default: 64"
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 2")
-    return int(text)
 
 
 def _make(folder: Path) -> None:

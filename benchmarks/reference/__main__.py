@@ -14,12 +14,12 @@ or something missing; 130 when interrupted. The same command goes on where it st
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.arguments import positive, whole_number
 from benchmarks.core import UserError
 from benchmarks.reference import checks, starts
 from benchmarks.reference.card import Card
@@ -62,14 +62,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=[LIST],
         help="prototypes for the embedded set's version 2; --limit alone means it",
     )
-    add("--verify", type=_count, metavar="N", help="relax N of version 1 again and compare")
-    add("--convergence", action="store_true", help="ten structures with converged settings, too")
-    add("--limit", type=_count, metavar="N", help="the first N structures")
-    add("--out", type=Path, default=OUT, metavar="DIR", help=f"records, tables; default: {OUT}/")
-    add("--workers", type=_count, default=1, metavar="N", help="processes; default: 1")
     add(
-        "--timeout", type=_positive, default=3600.0, metavar="S", help="per structure; default: 1 h"
+        "--verify", type=whole_number(1), metavar="N", help="relax N of version 1 again and compare"
     )
+    add("--convergence", action="store_true", help="ten structures with converged settings, too")
+    add("--limit", type=whole_number(1), metavar="N", help="the first N structures")
+    add("--out", type=Path, default=OUT, metavar="DIR", help=f"records, tables; default: {OUT}/")
+    add("--workers", type=whole_number(1), default=1, metavar="N", help="processes; default: 1")
+    add("--timeout", type=positive, default=3600.0, metavar="S", help="per structure; default: 1 h")
     add("--retry", action="store_true", help="try again what failed")
     add("--python", default=DEFAULT, metavar="PATH", help=f"that has GPAW; default: {DEFAULT}")
     add("--licence", default="CC-BY-4.0", help="for the data card; default: CC-BY-4.0")
@@ -81,29 +81,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     settings, add = Settings(), parser.add_argument
     for name, unit in (("fmax", "EV/Å"), ("kpt_density", "Å"), ("cutoff_factor", "X")):
         value = getattr(settings, name)
-        add(_flag(name), type=_positive, default=value, metavar=unit, help=f"default: {value:g}")
+        add(_flag(name), type=positive, default=value, metavar=unit, help=f"default: {value:g}")
     n = settings.max_steps
-    add("--max-steps", type=_count, default=n, metavar="N", help=f"default: {n}")
+    add("--max-steps", type=whole_number(1), default=n, metavar="N", help=f"default: {n}")
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
 
 
 def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
