@@ -61,7 +61,7 @@ class ModelSpec:
     @property
     def track(self) -> Track:
         """With which models it can be compared; see `benchmarks.training_data`."""
-        return track(self.family, self.training_data)
+        return track(self.training_data)
 
 
 def _trivial(

@@ -18,6 +18,8 @@ class TrainingSet:
     """Labels of published models that were trained on it."""
     ours: bool = False
     """Made by the rule of `benchmarks.data.splits`: only its chemical systems are in it."""
+    table: bool = False
+    """Bond lengths or radii: who looks them up has not been trained."""
 
 
 _MP: Final = frozenset({"mp", "mvc"})
@@ -49,9 +51,10 @@ TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
             "TensorNet MatPES-r2SCAN",
         ),
     ),
-    "Materials Project bond lengths": TrainingSet(_MP),
+    "Materials Project bond lengths": TrainingSet(_MP, table=True),
     "substitution/train": TrainingSet(_MP | _AGM | {"oqmd", "wbm"}, ours=True),
     "embedded/train": TrainingSet(frozenset({"gpaw"}), ours=True),
+    "embedded-v2/train": TrainingSet(frozenset({"gpaw"}), ours=True),
 }
 """By the names that `training_data` of `benchmarks.registry` uses. The structures of OMat24 are
 Alexandria's, rattled or heated."""
@@ -69,17 +72,15 @@ class Track(StrEnum):
     UNKNOWN = "not stated"
 
 
-def track(family: str, training_data: Collection[str]) -> Track:
+def track(training_data: Collection[str]) -> Track:
     """Where a model belongs.
 
     Args:
-        family: `llm`, `gnn`, `trivial` or `hybrid`.
         training_data: Names of what it was trained on; empty for nothing.
     """
-    if training_data and all(x in TRAINING_SETS and TRAINING_SETS[x].ours for x in training_data):
-        return Track.EQUAL_DATA
-    if family == "trivial" or not training_data:
-        return Track.TRIVIAL
-    if any(x not in TRAINING_SETS for x in training_data):
+    if any(name not in TRAINING_SETS for name in training_data):
         return Track.UNKNOWN
-    return Track.FOUNDATION
+    learned = [known for name in training_data if not (known := TRAINING_SETS[name]).table]
+    if not learned:
+        return Track.TRIVIAL
+    return Track.EQUAL_DATA if all(known.ours for known in learned) else Track.FOUNDATION

@@ -262,15 +262,15 @@ def _coverage(table: pd.DataFrame, common: Iterable[str]) -> dict[str, int]:
 
 
 def _about(run: Run) -> dict[str, Any]:
-    family, trained_on = str(run.identity["family"]), tuple(run.provenance.get("training_data", ()))
+    trained_on = tuple(run.provenance.get("training_data", ()))
     return {
         "model": run.name,
         "label": str(run.identity.get("label", run.name)),
-        "family": family,
+        "family": str(run.identity["family"]),
         "weights": run.identity.get("weights"),
         "weights_sha256": run.identity.get("weights_sha256"),
         "training_data": trained_on,
-        "track": track(family, trained_on),
+        "track": track(trained_on),
         "functional": run.provenance.get("functional"),
     }
 

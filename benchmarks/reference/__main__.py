@@ -25,7 +25,7 @@ from benchmarks.reference import checks, starts
 from benchmarks.reference.card import Card
 from benchmarks.reference.catalogue import starts as version_2
 from benchmarks.reference.interpreter import DEFAULT, versions
-from benchmarks.reference.order import useful
+from benchmarks.reference.order import cheap_first
 from benchmarks.reference.pool import Workers
 from benchmarks.reference.records import Record, Start
 from benchmarks.reference.relax import relax_all
@@ -119,7 +119,7 @@ def _files(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     folder: Path = args.out / LIST.replace("-", "_")
-    listed = useful(version_2())
+    listed = cheap_first(version_2())
     records = _relaxed(listed[: args.limit], args.out, _settings(args), args)
     used = [record for record in records if not record.reason]
     if used:

@@ -65,7 +65,7 @@ def tight(settings: Settings) -> Settings:
 
 
 def embedded_starts(n: int) -> list[Start]:
-    """First frames of N entries of version 1, named by their ids, the cheap ones of each kind."""
+    """First frames of N entries of version 1, named by their ids, the cheap ones."""
     starts = [Start(name.removeprefix(_PREFIX), pair[0]) for name, pair in _version_1().items()]
     return [start._replace(name=_PREFIX + start.name) for start in cheap_first(starts)[:n]]
 

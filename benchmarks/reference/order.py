@@ -1,10 +1,8 @@
-"""Cheap structures first, and of every kind some early, so that a part of a list is of use."""
+"""Cheap structures first, so that a part of a list is soon of use."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from itertools import chain, zip_longest
 
 import numpy as np
 
@@ -17,39 +15,45 @@ _SYMPREC = 1e-4
 """Å; what a calculation of the start can make use of."""
 
 
-def useful(starts: Sequence[Start]) -> list[Start]:
-    """Cheap ones first, by turns without and with coordinates that the symmetry leaves free."""
-    queues: dict[bool, list[Start]] = {False: [], True: []}
-    for start in cheap_first(starts):
-        queues[internal_freedom(start.geometry) > 0].append(start)
-    turns = chain.from_iterable(zip_longest(*queues.values()))
-    return [start for start in turns if start is not None]
-
-
 def cheap_first(starts: Sequence[Start]) -> list[Start]:
-    """By cost, the later ones of a kind (the name up to the first `-`) moved back.
-
-    Of a kind the second counts as twice as expensive, the third as three times, and so on.
-    """
-    costs = {start.name: cost(start) for start in starts}
-    seen: Counter[str] = Counter()
-    for name in sorted(costs, key=lambda name: (costs[name], name)):
-        kind = name.partition("-")[0]
-        seen[kind] += 1
-        costs[name] *= seen[kind]
-    return sorted(starts, key=lambda start: (costs[start.name], start.name))
+    """By cost, equal ones by name."""
+    return sorted(starts, key=lambda start: (cost(start), start.name))
 
 
 def cost(start: Start) -> float:
     """What one step of a relaxation costs, up to a factor.
 
-    The number of k-points falls with the volume as that of plane waves grows, so that what is left
-    is the cutoff, the square of the electrons, and the symmetry.
+    The k-points that the symmetry leaves, times the bands, times the plane waves (volume times the
+    cutoff to the power of 3/2).
     """
-    found = symmetry_dataset(start.geometry, _SYMPREC)
-    operations = len(found.operations) if found else 1
-    waves = float(Settings().cutoff(start.symbols) ** 1.5)
-    return waves * len(start.symbols) ** 2 / operations
+    volume = abs(np.linalg.det(start.geometry.lattice))
+    bands = sum(map(_valence, start.symbols)) / 2 + 4  # some are empty
+    waves = volume * Settings().cutoff(start.symbols) ** 1.5
+    return float(_n_kpoints(start.geometry) * bands * waves)
+
+
+def _n_kpoints(geometry: Geometry) -> int:
+    from ase import Atoms
+    from ase.calculators.calculator import kpts2sizeandoffsets
+    from spglib import get_ir_reciprocal_mesh
+
+    atoms = Atoms(cell=geometry.lattice, pbc=True)
+    size, _ = kpts2sizeandoffsets(density=Settings().kpt_density, gamma=True, atoms=atoms)
+    irreducible, _ = get_ir_reciprocal_mesh(size, geometry, symprec=_SYMPREC)
+    return len(np.unique(irreducible))
+
+
+def _valence(symbol: str) -> int:
+    """Electrons outside the core, about as PAW setups have it."""
+    from pymatgen.core import Element
+
+    element = Element(symbol)
+    semicore = element.group <= 8
+    return sum(
+        electrons
+        for n, orbital, electrons in element.full_electronic_structure
+        if orbital != "f" and n >= element.row - (semicore or orbital == "d")
+    )
 
 
 def internal_freedom(geometry: Geometry) -> int:
