@@ -9,14 +9,9 @@ no weights are selected on the validation pairs, whose errors are written down b
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
 import math
 import shutil
-import signal
-import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +35,7 @@ from baselines.delta_network import (
     joined,
     save,
 )
+from baselines.fitting import fitting
 from baselines.strain import Floats, log_strain, strained
 from benchmarks.core import Geometry, UserError
 from benchmarks.data.whole import whole
@@ -287,21 +283,16 @@ def _fit(
     device: str,
 ) -> Trainer:
     """Train to the end, from where `state` stands."""
-    trainer = _trainer(training.settings, state, device)
     last = state / "last.ckpt"
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # where progress belongs
-            trainer.fit(
-                training,
-                loader,
-                held_out,
-                ckpt_path=last if last.is_file() else None,
-                weights_only=False,  # ours
-            )
-    except SystemExit:  # what Lightning makes of an interrupt, which it then ignores
-        signal.signal(signal.SIGINT, on_interrupt)
-        raise KeyboardInterrupt from None
+    with fitting():
+        trainer = _trainer(training.settings, state, device)
+        trainer.fit(
+            training,
+            loader,
+            held_out,
+            ckpt_path=last if last.is_file() else None,
+            weights_only=False,  # ours
+        )
     return trainer
 
 
@@ -321,8 +312,6 @@ def _loader(
 
 
 def _trainer(settings: Settings, state: Path, device: str) -> Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", "The '.*dataloader' does not have many workers")
     return Trainer(
         max_epochs=settings.epochs,
         accelerator=device,

@@ -13,11 +13,7 @@ relaxed as well, the first time: 0.03 Å (median 0.01 Å).
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from baselines import matgl
+from baselines.fitting import fitting
 from baselines.labelled import to_atoms
 from baselines.loading import quiet
 from baselines.recipe import Options, Recipe, Trained
@@ -146,7 +143,7 @@ def _train(module: Any, batches: Any, settings: Mapping[str, Any], device: str) 
             bar.set_postfix(stress=curve[-1])
             bar.update()
 
-    with bar, _silent(), _interruptible():
+    with bar, fitting():
         # no early stopping, and no checkpoint but the last: frames left out are no guide
         lightning.Trainer(
             max_epochs=settings["max_epochs"],
@@ -160,30 +157,6 @@ def _train(module: Any, batches: Any, settings: Mapping[str, Any], device: str) 
             enable_model_summary=False,
         ).fit(module, batches)
     return curve
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Without Lightning's remarks on accelerators, workers and its own products."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with quiet(), contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Lightning answers an interrupt by ignoring further ones and ending the process with 1."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as ended:
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from ended
 
 
 def _energies(potential: Any, graphs: Sequence[Any]) -> NDArray[np.float64]:
