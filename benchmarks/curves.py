@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.arguments import whole_number
 from benchmarks.core import UserError
+from benchmarks.figure import drawn
 from benchmarks.registry import resolve
 
 if TYPE_CHECKING:
@@ -268,13 +269,7 @@ def _interval(row: Any) -> str:
 
 
 def _draw(table: pd.DataFrame, out: Path, title: str) -> None:
-    import matplotlib as mpl
-    import seaborn as sns
-    from matplotlib.figure import Figure
-
-    style = {**sns.axes_style("whitegrid"), "svg.fonttype": "none", "svg.hashsalt": "curves"}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(9, 3.2), layout="constrained")
+    with drawn(out / "curves", (9, 3.2), "curves") as figure:
         metrics = [name for name in SHOWN if name != "score"]
         for axes, name in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
             part = table[table.metric == name]
@@ -289,8 +284,6 @@ def _draw(table: pd.DataFrame, out: Path, title: str) -> None:
             axes.set_ylim(bottom=0)
         axes.legend(fontsize=8)
         figure.suptitle(f"{title}, 95 % intervals", fontsize=10)
-        figure.savefig(out / "curves.svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(out / "curves.png", dpi=160, metadata={"Software": None})
 
 
 if __name__ == "__main__":

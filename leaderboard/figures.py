@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks.figure import drawn
 from benchmarks.metrics import METRICS
 from leaderboard.render import title
 from leaderboard.summary import Board, Row
@@ -32,25 +33,13 @@ def error_against_time(board: Board, path: Path) -> list[Path]:
     rows = [row for row in board.rows if _drawable(row)]
     if not rows:
         return []
-    import matplotlib as mpl
-    import seaborn as sns
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # text stays text and ids do not depend on the time, so that the file is the same each time
-    style = {**sns.axes_style("whitegrid"), "svg.fonttype": "none", "svg.hashsalt": board.name}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(7.2, 4.5), layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawn(path, (7.2, 4.5), board.name) as figure:
         axes = figure.add_subplot()
         _draw(axes, rows)
         axes.set_title(f"{title(board)}: error against time, 95 % intervals", fontsize=10)
         figure.draw_without_rendering()  # fixes the layout, which the labels need
         _label(axes, rows)
-        written = [path.with_suffix(".svg"), path.with_suffix(".png")]
-        figure.savefig(written[0], metadata={"Date": None, "Creator": None})
-        figure.savefig(written[1], dpi=160, metadata={"Software": None})
-    return written
+    return [path.with_suffix(".svg"), path.with_suffix(".png")]
 
 
 def _drawable(row: Row) -> bool:

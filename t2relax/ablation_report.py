@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from benchmarks.figure import drawn
 from t2relax.reward import MEASURES, Floats, Measure
 
 if TYPE_CHECKING:
@@ -197,23 +198,13 @@ def _draw(
     path: Path, table: Mapping[str, Mapping[str, Estimate]], outcomes: Sequence[Outcome]
 ) -> None:
     """A panel for each measure: arms with intervals, and a small point for each seed."""
-    import matplotlib as mpl
-    import seaborn as sns
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style = {**sns.axes_style("whitegrid"), "svg.fonttype": "none", "svg.hashsalt": "ablation"}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(10, 2.8), layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawn(path, (10, 2.8), "ablation") as figure:
         panels = figure.subplots(1, len(SHOWN), sharey=True)
         for axes, name in zip(panels, SHOWN, strict=True):
             _panel(axes, name, table, outcomes)
         figure.suptitle(
             "Free decoding after each reward, 95 % intervals; small: seeds", fontsize=10
         )
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
-        figure.savefig(path.with_suffix(".png"), dpi=160, metadata={"Software": None})
 
 
 def _panel(

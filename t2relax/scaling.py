@@ -23,6 +23,8 @@ import numpy as np
 from pymatgen.core import Lattice, Structure
 from tqdm import tqdm
 
+from benchmarks.figure import drawn
+
 SITES = (1, 2, 4, 8, 16, 30, 60)
 BATCHES = (1, 4, 16, 64, 256)
 FIXED_BATCH, FIXED_SITES = 16, 4
@@ -76,32 +78,25 @@ def points() -> list[tuple[int, int]]:
 
 def draw(rows: Sequence[dict[str, float]], folder: Path) -> None:
     """Table and figure."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
     import pandas as pd
     import seaborn as sns
-    from matplotlib import pyplot as plt
 
     table = pd.DataFrame(rows)
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "scaling.csv", index=False, float_format="%.4g")
-    sns.set_theme(style="whitegrid")
-    figure, axes = plt.subplots(2, 2, figsize=(8, 6), sharey="row", layout="constrained")
     sweeps: dict[str, Any] = {
         "sites": table[table.batch == FIXED_BATCH],
         "batch": table[table.sites == FIXED_SITES],
     }
     labels = {"sites": f"sites (batch {FIXED_BATCH})", "batch": f"batch ({FIXED_SITES} sites)"}
-    for column, (name, part) in enumerate(sweeps.items()):
-        for row, y in enumerate(("seconds_per_structure", "memory_mb")):
-            axis = axes[row, column]
-            sns.lineplot(part, x=name, y=y, marker="o", ax=axis)
-            axis.set(xscale="log", yscale="log", xlabel=labels[name])
-            axis.set_ylabel(("time per structure (s)", "memory (MB)")[row])
-    for suffix in ("png", "svg"):
-        figure.savefig(folder / f"scaling.{suffix}", dpi=150)
-    plt.close(figure)
+    with drawn(folder / "scaling", (8, 6), "scaling") as figure:
+        axes = figure.subplots(2, 2, sharey="row")
+        for column, (name, part) in enumerate(sweeps.items()):
+            for row, y in enumerate(("seconds_per_structure", "memory_mb")):
+                axis = axes[row, column]
+                sns.lineplot(part, x=name, y=y, marker="o", ax=axis)
+                axis.set(xscale="log", yscale="log", xlabel=labels[name])
+                axis.set_ylabel(("time per structure (s)", "memory (MB)")[row])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

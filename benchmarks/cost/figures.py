@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import pandas as pd
 
 from benchmarks.cost.batching import Row
 from benchmarks.cost.sites import LARGE, Point, exponent
+from benchmarks.figure import drawn
 from benchmarks.registry import ENGINES
+
+_SIZE: Final = (10, 4.5)
+"""Two panels, time and memory [inch]."""
 
 
 def cost(points: Sequence[Point], folder: Path) -> pd.DataFrame:
@@ -20,22 +24,22 @@ def cost(points: Sequence[Point], folder: Path) -> pd.DataFrame:
     fits = {name: exponent(t.sites.tolist(), t.seconds.tolist()) for name, t in _models(table)}
     table["exponent"] = table.model.map(fits).astype(float)
     table.to_csv(folder / "cost.csv", index=False, float_format="%.4g")
-    figure, axes = _panels()
-    for axis, column in zip(axes, ("seconds", "peak_mb"), strict=True):
-        for name, part in _models(table):
-            axis.plot(part.sites, part[column], marker="o", label=_label(name, part))
-        axis.set(xscale="log", xlabel="sites")
-        axis.set_xticks(*[sorted(table.sites.unique())] * 2)
-        axis.xaxis.minorticks_off()
-    axes[0].set(yscale="log", ylabel="time (s)")
-    axes[1].set(ylim=(0, None), ylabel="peak memory (MB)")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2,
-        title=f"power law: sizes within a factor of {LARGE:g} of the largest",
-    )
-    _save(figure, folder, "cost")
+    with drawn(folder / "cost", _SIZE, "cost") as figure:
+        axes = figure.subplots(1, 2)
+        for axis, column in zip(axes, ("seconds", "peak_mb"), strict=True):
+            for name, part in _models(table):
+                axis.plot(part.sites, part[column], marker="o", label=_label(name, part))
+            axis.set(xscale="log", xlabel="sites")
+            axis.set_xticks(*[sorted(table.sites.unique())] * 2)
+            axis.xaxis.minorticks_off()
+        axes[0].set(yscale="log", ylabel="time (s)")
+        axes[1].set(ylim=(0, None), ylabel="peak memory (MB)")
+        figure.legend(
+            *axes[0].get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=2,
+            title=f"power law: sizes within a factor of {LARGE:g} of the largest",
+        )
     return table
 
 
@@ -56,38 +60,18 @@ def batching(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
     """`batching.csv`, `batching.png` and `batching.svg`; the table."""
     table = pd.DataFrame([asdict(row) for row in rows])
     table.to_csv(folder / "batching.csv", index=False, float_format="%.4g")
-    figure, axes = _panels()
     loop, batched = (table[table.engine == engine] for engine in ENGINES)
-    for axis, column in zip(axes, ("seconds_per_structure", "peak_mb"), strict=True):
-        axis.plot(batched.batch, batched[column], marker="o", label="batched engine")
-        axis.axhline(loop[column].iloc[0], color="C1", linestyle="--", label="ASE, one by one")
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(batched.batch, batched.batch)
-        axis.set(xlabel="structures per call", ylim=(0, 1.1 * table[column].max()))
-    for axis, label in zip(axes, ("time per structure (s)", "peak memory (MB)"), strict=True):
-        axis.set_ylabel(label)
     times = table.seconds_per_structure
-    axes[0].set(yscale="log", ylim=(times.min() / 2, 2 * times.max()))
-    axes[0].legend()
-    _save(figure, folder, "batching")
+    with drawn(folder / "batching", _SIZE, "batching") as figure:
+        axes = figure.subplots(1, 2)
+        for axis, column in zip(axes, ("seconds_per_structure", "peak_mb"), strict=True):
+            axis.plot(batched.batch, batched[column], marker="o", label="batched engine")
+            axis.axhline(loop[column].iloc[0], color="C1", linestyle="--", label="ASE, one by one")
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(batched.batch, batched.batch)
+            axis.set(xlabel="structures per call", ylim=(0, 1.1 * table[column].max()))
+        axes[0].set(ylabel="time per structure (s)")
+        axes[1].set(ylabel="peak memory (MB)")
+        axes[0].set(yscale="log", ylim=(times.min() / 2, 2 * times.max()))
+        axes[0].legend()
     return table
-
-
-def _panels() -> tuple[Any, Any]:
-    """A figure of two panels, time and memory."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import seaborn as sns
-    from matplotlib import pyplot as plt
-
-    sns.set_theme(style="whitegrid")
-    return plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
-
-
-def _save(figure: Any, folder: Path, name: str) -> None:
-    from matplotlib import pyplot as plt
-
-    for suffix in ("png", "svg"):
-        figure.savefig(folder / f"{name}.{suffix}", dpi=150)
-    plt.close(figure)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from benchmarks.data.whole import whole
+from benchmarks.figure import drawn
 from benchmarks.metrics import METRICS
 from leaderboard.bootstrap import Floats
 from leaderboard.settings.findings import Findings
@@ -34,16 +34,8 @@ def differences_and_errors(found: Findings, path: Path) -> list[Path]:
     moved = [each for each in found.estimates if each.by == PAIR]
     if not moved:
         return []
-    import matplotlib as mpl
-    import seaborn as sns
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     labels = list(dict.fromkeys(each.label for each in moved))
-    style = {**sns.axes_style("whitegrid"), "svg.fonttype": "none", "svg.hashsalt": found.name}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(10, 2.4 + 0.9 * len(labels)), layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawn(path, (10, 2.4 + 0.9 * len(labels)), found.name) as figure:
         panels = figure.subplots(2, 2, sharey=True)
         for axes, metric in zip(panels.flat, DIFFERENCES, strict=True):
             _draw(axes, [each for each in moved if each.metric == metric], labels, found.models)
@@ -52,9 +44,6 @@ def differences_and_errors(found: Findings, path: Path) -> list[Path]:
         figure.suptitle(f"{found.name}: {title}", size=11)
         handles, names = panels.flat[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
-        with whole(path.with_suffix(".svg")) as svg, whole(path.with_suffix(".png")) as png:
-            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-            figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
     return [path.with_suffix(".svg"), path.with_suffix(".png")]
 
 
