@@ -16,16 +16,20 @@ from benchmarks.data import Frame, frames, load
 from benchmarks.data.sources import split_names
 
 
-def training_frames(source: str, limit: int | None = None) -> list[Frame]:
-    """Those of the training split, where there are splits, that have all three labels.
+def training_frames(sources: Sequence[str], limit: int | None = None) -> list[Frame]:
+    """Those of the training splits, where there are splits, that have all three labels.
 
     Args:
-        source: `embedded`, or the path of a data set.
-        limit: Frames of at most so many relaxations; of a data set of the Hub no more is read.
+        sources: `embedded`, or paths of data sets.
+        limit: Frames of at most so many relaxations of each; of the Hub no more is read.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none in one of them.
     """
+    return [frame for source in sources for frame in _training_frames(source, limit)]
+
+
+def _training_frames(source: str, limit: int | None) -> list[Frame]:
     split = "train" if split_names(source) else None
     found = [frame for frame in frames_of(source, split, limit) if _complete(frame)]
     if not found:
@@ -34,10 +38,10 @@ def training_frames(source: str, limit: int | None = None) -> list[Frame]:
     return found
 
 
-def validation_frames(source: str) -> list[Frame]:
-    """Those of the validation split; none where there is no such split."""
-    held_out = frames(source, "val") if "val" in split_names(source) else ()
-    return [frame for frame in held_out if _complete(frame)]
+def validation_frames(sources: Sequence[str]) -> list[Frame]:
+    """Those of the validation splits; none where there is no such split."""
+    held_out = (frames(source, "val") for source in sources if "val" in split_names(source))
+    return [frame for each in held_out for frame in each if _complete(frame)]
 
 
 def frames_of(source: str, split: str | None, limit: int | None) -> Iterator[Frame]:

@@ -65,16 +65,21 @@ class Recipe:
 
 
 def train(
-    recipe: Recipe, source: str, out: Path, options: Options, *, limit: int | None = None
+    recipe: Recipe,
+    sources: Sequence[str],
+    out: Path,
+    options: Options,
+    *,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Train, check that the checkpoint loads, measure it, and write it.
 
     Args:
         recipe: Of the potential.
-        source: `embedded`, or the path of a data set; of splits the training split is used.
+        sources: `embedded`, or paths of data sets; of splits the training split is used.
         out: Where the checkpoint goes; until the end what is there stays as it is.
         options: Seed, epochs, device.
-        limit: Frames of at most so many relaxations; of a data set of the Hub no more is read.
+        limit: Frames of at most so many relaxations of each; of the Hub no more is read.
 
     Returns:
         What its card should say, beside the data and the options.
@@ -82,7 +87,7 @@ def train(
     Raises:
         UserError: If there is nothing to train on.
     """
-    examples = labelled.training_frames(source, limit)
+    examples = labelled.training_frames(sources, limit)
     if os.environ.get("OMP_NUM_THREADS") is None:
         log.warning("set OMP_NUM_THREADS=1 before starting: these graphs are too small to share")
     started = time.perf_counter()
@@ -94,7 +99,7 @@ def train(
         elements = recipe.elements(potential)
         table = {
             "rmse_train": labelled.errors(potential, elements, examples),
-            "rmse_val": labelled.errors(potential, elements, labelled.validation_frames(source)),
+            "rmse_val": labelled.errors(potential, elements, labelled.validation_frames(sources)),
         }
         _replace(trained.path, out)
     return {"n_frames": len(examples), "seconds": seconds, **table, **trained.about}

@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     for name in POTENTIALS:
         command = commands.add_parser(name, help=f"train this project's own potential {name}")
         command.add_argument(
-            "--data", default="embedded", help="frames with energy, forces, stress"
+            "--data", action="append", help="frames with energy, forces, stress; default: embedded"
         )
         command.add_argument(
             "--smoke", action="store_true", help="in seconds through all steps; keeps only --out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,18 +33,20 @@ def train_potential(args: argparse.Namespace) -> None:
 
 def _train_to(out: Path, recipe: Recipe, args: argparse.Namespace) -> dict[str, Any]:
     """Train into `out`, its card beside it; what the card says of the training."""
-    (data,) = training_sets([args.data], args.limit)
+    sources = args.data or ["embedded"]
+    datasets = training_sets(sources, args.limit)
     epochs = args.epochs or recipe.epochs
     options = Options(seed=args.seed, epochs=epochs, device=args.device)
-    results = train(recipe, args.data, out, options, limit=args.limit)
-    limited = "" if args.limit is None else f" --limit {args.limit}"
+    results = train(recipe, sources, out, options, limit=args.limit)
+    data = [word for source in sources for word in ("--data", source)]
+    limited = [] if args.limit is None else ["--limit", str(args.limit)]
     write_card(
         out.with_suffix(".json"),
         model=recipe.name,
         trained="from scratch",
-        command=f"python -m baselines.train {recipe.name} --data {args.data}{limited} "
-        f"--seed {args.seed} --epochs {epochs} --device {args.device}",
-        training_data=described([data]),
+        command=shlex.join(["python", "-m", "baselines.train", recipe.name, *data, *limited])
+        + f" --seed {args.seed} --epochs {epochs} --device {args.device}",
+        training_data=described(datasets),
         seed=args.seed,
         device=args.device,
         **results,

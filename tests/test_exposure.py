@@ -1,5 +1,8 @@
 """Who may have seen what: training sets against the source and composition of a sample."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from benchmarks.data import load
@@ -9,6 +12,7 @@ from benchmarks.data.splits import split_of
 from benchmarks.registry import MODELS
 from benchmarks.training_data import TRAINING_SETS, track
 
+ROOT = Path(__file__).parents[1]
 MPTRJ = ("MPtrj (Materials Project)",)
 
 
@@ -54,6 +58,27 @@ def test_no_model_saw_the_embedded_test_set():
 
 def test_every_training_set_of_the_registry_is_known():
     assert {name for spec in MODELS.values() for name in spec.training_data} <= TRAINING_SETS.keys()
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("mean-delta", "baselines/mean_delta.json"),
+        ("gbr", "baselines/gbr.json"),
+        ("gnn-delta", "baselines/gnn_delta.json"),
+        ("mace", "baselines/mace_embedded.json"),
+        ("tensornet", "baselines/tensornet_embedded.json"),
+        ("t5", "t2relax/checkpoint/t2relax.json"),
+        ("t5-equal", "t2relax/equal/t2relax.json"),
+    ],
+)
+def test_our_models_were_trained_on_what_the_registry_says(model, path):
+    card = json.loads((ROOT / path).read_text())
+    data = card.get("training_data") or card["training"]["data"]
+    names = {each if isinstance(each, str) else each["name"] for each in data}
+    assert {name.replace("embedded-v1", "embedded") for name in names} == set(
+        MODELS[model].training_data
+    )
 
 
 def test_published_models_stand_with_what_they_were_trained_on():

@@ -603,10 +603,11 @@ def test_errors_below_that_of_the_references_say_nothing(tmp_path):
     rows.append({"lengths": None, "volume": None, "reason": "time"})
     measured.write_text(json.dumps(rows))
     text = floor("embedded-v2", measured)
-    assert "references of 3 such crystals" in text
+    assert "references of 3 prototype crystals" in text
     assert "0.020 Å in the largest of a, b, c (median; mean 0.030, largest 0.060)" in text
     assert "2.00 % in volume (mean 2.00, largest 3.00)" in text
     assert floor("substitution/test", measured) is None
+    assert floor("embedded-v1/test+mine/own", measured) is None
     assert floor("embedded-v1", tmp_path / "absent") is None
 
 

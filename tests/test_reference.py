@@ -137,7 +137,7 @@ def test_units_and_the_sign_of_the_stress_are_those_of_the_layout(fake):
 
 
 def test_the_card_says_how_and_what_failed(fake):
-    fake.run(fake.file("Cu", 3.5), fake.file("Pd"), "--licence", "CC0-1.0")
+    fake.run(fake.file("Cu", 3.4), fake.file("Pd"), "--licence", "CC0-1.0")
     card = (fake.out / "README.md").read_text()
     for words in (
         "1 of 2 structures relaxed",
@@ -147,6 +147,9 @@ def test_the_card_says_how_and_what_failed(fake):
         "Cu 01234567",
         "| Pd | RuntimeError: no self-consistency | 0 |",
         "fmax 0.03 eV/Å, at most 40 steps",
+        "the largest force is 0.000 eV/Å",
+        "GPa (over 0.1 GPa: Cu); fmax bounds the virial per atom",
+        "(1 of 1 trajectories)",  # 9 x 9 x 9 k-points at 3.4 Å, 8 x 8 x 8 at 3.59 Å
     ):
         assert words in card
     assert str(fake.path) not in card
@@ -284,6 +287,17 @@ def test_a_command_does_one_thing(tmp_path, capsys):
 def test_a_limit_alone_tries_the_list(fake):
     assert fake.run("--limit", "2") == 1  # the fake knows neither lithium nor mercury
     assert sorted(fake.records()) == ["B1-Li-F-scaled", "B2m-Li-Hg-scaled"]
+
+
+def test_a_part_of_the_list_is_a_table_and_not_version_2(fake, monkeypatch):
+    copper = starts.from_files([Path(fake.file("Cu", 3.5))])
+    monkeypatch.setattr("benchmarks.reference.__main__.version_2", lambda: copper)
+    assert fake.run("--list", "embedded-v2", "--limit", "1") == 0
+    assert load(str(fake.out / "relaxations.parquet")).ids == ("gpaw-Cu-0-pbe",)
+    assert not (fake.out / "embedded_v2").exists()
+    assert fake.run("--list", "embedded-v2") == 0
+    manifest = json.loads((fake.out / "embedded_v2" / "manifest.json").read_text())
+    assert (manifest["name"], manifest["version"]) == ("embedded", 2)
 
 
 # --- structures from files ----------------------------------------------------------------------

@@ -52,6 +52,18 @@ def test_training_leaves_a_checkpoint_that_relaxes(name, tmp_path, salt_frames):
     assert refused.status is Status.UNSUPPORTED
 
 
+@pytest.mark.slow
+def test_potentials_are_trained_on_all_data_that_are_named(tmp_path, salt_frames):
+    pytest.importorskip("matgl")
+    out, both = tmp_path / "both", ["--data", str(salt_frames), "--data", "embedded"]
+    assert train.main(["tensornet", *both, "--limit", "2", "--epochs", "1", "--out", str(out)]) == 0
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert [data["n"] for data in card["training_data"]] == [1, 2]
+    assert card["n_frames"] == 3 + len(labelled.training_frames(["embedded"], 2))
+    assert card["rmse_val"]["n"] >= 0
+    assert f"--data {salt_frames} --data embedded --limit 2 --seed 0" in card["command"]
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_committed_potential_names_what_it_was_trained_on(name):
     out = RECIPES[name].out
@@ -86,7 +98,7 @@ def test_a_smoke_run_never_replaces_the_committed_checkpoint(name, capsys):
 
 @pytest.fixture
 def examples(salt_frames):
-    return labelled.training_frames(str(salt_frames))
+    return labelled.training_frames([str(salt_frames)])
 
 
 def test_stresses_are_given_to_matgl_in_gpa_with_the_sign_of_ase(examples):

@@ -35,8 +35,8 @@ def seen(training_data: Iterable[str], source: str, composition: str) -> Seen:
     """Whether a sample was seen by a model.
 
     Args:
-        training_data: Names of what it was trained on; one that is not in `TRAINING_SETS` may hold
-            anything.
+        training_data: Names of what it was trained on, or looks up; one that is not in
+            `TRAINING_SETS` may hold anything.
         source: Prefix of the sample's material id.
         composition: Its reduced composition.
     """

@@ -180,7 +180,7 @@ def made_of(source: str) -> tuple[str, ...]:
         UserError: Its manifest is not usable.
     """
     folder = Path(source)
-    if source == "embedded" or not (folder / MANIFEST).is_file():
+    if source in EMBEDDED_SETS or not (folder / MANIFEST).is_file():
         return (source,)
     sources = read_manifest(folder).get("sources", ())
     return tuple(inner for each in sources for inner in made_of(each)) or (source,)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.core import GPA
 from benchmarks.data.markdown import markdown_table
+from benchmarks.reference.order import kpoint_grid
 from benchmarks.reference.records import Record
 from benchmarks.reference.settings import CUTOFFS, Settings
 
@@ -15,6 +17,8 @@ _COLUMNS = """The columns and types of LeMat-Traj, one row per frame; `id` is
 `{immutable_id}-{trajectory}-{functional}-{step}`. Lattices and positions in Å, energies (free
 energies, eV per cell) with the zero of GPAW's setups, forces in eV/Å, stress in kB with VASP's
 sign (minus ASE's). What LeMat-Traj has and was not computed is null."""
+_STRESS = 0.1
+"""GPa; what a relaxed crystal is held to where the potentials relax it."""
 _LIMITS = """Not spin-polarised, so magnetic elements are left out; no dispersion, so layered
 crystals are as PBE makes them. Only what converged within the limits of time and steps is in the
 tables. `python -m benchmarks.reference --convergence` measures the error of the basis."""
@@ -40,15 +44,17 @@ class Card:
             splits: The relaxed structures of each file.
         """
         failed = [record for record in self.records if record.reason]
-        n_used = len(self.records) - len(failed)
+        used = [record for record in self.records if not record.reason]
         sections = [
             f"# {self.title}",
-            f"{n_used} of {len(self.records)} structures relaxed. {self.about}",
+            f"{len(used)} of {len(self.records)} structures relaxed. {self.about}",
             f"Licence: {self.licence}.",
             "## Sizes",
             _sizes(splits),
             "## How it was computed",
             _computed(self.settings, self.versions),
+            _residuals(used),
+            _grids(used, self.settings),
             "PAW setups (fingerprint of the file): " + _setups(self.records) + ".",
             "## Columns",
             _COLUMNS,
@@ -97,6 +103,30 @@ def _computed(settings: Settings, versions: Mapping[str, str]) -> str:
         f"at most {settings.max_steps} steps, maximum step {settings.max_step:g} Å",
     }
     return markdown_table(("setting", "value"), rows.items())
+
+
+def _residuals(used: Sequence[Record]) -> str:
+    force = max(np.linalg.norm(record.frames[-1]["forces"], axis=1).max() for record in used)
+    stress = [np.abs(record.frames[-1]["stress"]).max() / GPA for record in used]
+    loose = sorted(r.name for r, each in zip(used, stress, strict=True) if each > _STRESS)
+    return (
+        f"At the last frames the largest force is {force:.3f} eV/Å and the largest component of "
+        f"the stress {max(stress):.2f} GPa (over {_STRESS:g} GPa: {', '.join(loose) or 'none'}); "
+        "fmax bounds the virial per atom, which is lenient for a small cell."
+    )
+
+
+def _grids(used: Sequence[Record], settings: Settings) -> str:
+    grids = [
+        {kpoint_grid(frame["lattice"], settings.kpt_density) for frame in record.frames}
+        for record in used
+    ]
+    n = sum(len(each) > 1 for each in grids)
+    return (
+        f"The grid of k-points follows the cell, so that frames of one trajectory can stand on "
+        f"different ones ({n} of {len(used)} trajectories): their energies differ by more than "
+        "their forces say."
+    )
 
 
 def _cutoffs(settings: Settings) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from benchmarks.core import Geometry
 from benchmarks.reference.records import Start
@@ -32,14 +33,25 @@ def cost(start: Start) -> float:
     return float(_n_kpoints(start.geometry) * bands * waves)
 
 
-def _n_kpoints(geometry: Geometry) -> int:
+def kpoint_grid(lattice: ArrayLike, density: float) -> tuple[int, ...]:
+    """Points along each reciprocal vector, as GPAW chooses them.
+
+    Args:
+        lattice: (3, 3) rows [Å].
+        density: Points per Å^-1.
+    """
     from ase import Atoms
     from ase.calculators.calculator import kpts2sizeandoffsets
+
+    size, _ = kpts2sizeandoffsets(density=density, gamma=True, atoms=Atoms(cell=lattice, pbc=True))
+    return tuple(int(n) for n in size)
+
+
+def _n_kpoints(geometry: Geometry) -> int:
     from spglib import get_ir_reciprocal_mesh
 
-    atoms = Atoms(cell=geometry.lattice, pbc=True)
-    size, _ = kpts2sizeandoffsets(density=Settings().kpt_density, gamma=True, atoms=atoms)
-    irreducible, _ = get_ir_reciprocal_mesh(size, geometry, symprec=_SYMPREC)
+    grid = kpoint_grid(geometry.lattice, Settings().kpt_density)
+    irreducible, _ = get_ir_reciprocal_mesh(grid, geometry, symprec=_SYMPREC)
     return len(np.unique(irreducible))
 
 

@@ -79,13 +79,14 @@ class Folder:
         """Create the folder, or go on with one of equal settings and GPAW.
 
         Raises:
-            UserError: The settings or the version of GPAW differ, or somebody else writes to it.
+            UserError: The settings, GPAW or ASE differ, or somebody else writes to it.
         """
         lock = locked(path)
         try:
             for leftover in (path / "records").glob(".*.tmp"):
                 leftover.unlink()
-            _agree(path / SETTINGS, {**asdict(settings), "gpaw": versions["gpaw"]}, versions)
+            computed_with = {name: versions[name] for name in ("gpaw", "ase")}
+            _agree(path / SETTINGS, {**asdict(settings), **computed_with}, versions)
             yield cls(path)
         finally:
             os.close(lock)
