@@ -14,7 +14,7 @@ from pymatgen.core import Lattice, Structure
 from benchmarks.core import UserError
 from benchmarks.data import Reason, frames, ids_sha256, load
 from benchmarks.data.ids import source_of
-from benchmarks.data.sources import EMBEDDED
+from benchmarks.data.sources import EMBEDDED, EMBEDDED_SETS
 from benchmarks.data.splits import main as splits_main
 from benchmarks.data.splits import make_manifest, split_of
 from tests.conftest import one_line
@@ -83,10 +83,24 @@ def test_embedded_manifest_and_card_can_be_derived_from_the_files():
         assert entry["ids"] == sorted(entry["ids"])
 
 
-def test_no_chemical_system_is_in_two_splits():
+def test_version_2_is_what_its_manifest_says_and_holds_none_of_version_1():
+    folder = EMBEDDED_SETS["embedded-v2"]
+    manifest = make_manifest(folder, name="embedded", version=2)
+    assert manifest == json.loads((folder / "manifest.json").read_text())
+    assert splits_main([str(folder), "--check"]) == 0
+    sets = {split: load("embedded-v2", split=split) for split in ("train", "val", "test")}
+    assert sum(map(len, sets.values())) >= 100
+    assert len(sets["train"]) + len(sets["val"]) > 4 * len(sets["test"])
+    assert not any(each.quarantined for each in sets.values())
+    old = {i for split in sets for i in load(split=split).ids}
+    assert not old & {i for each in sets.values() for i in each.ids}
+
+
+@pytest.mark.parametrize("name", EMBEDDED_SETS)
+def test_no_chemical_system_is_in_two_splits(name):
+    splits = ("train", "val", "test")
     systems = {
-        split: {s.initial.chemical_system for s in load(split=split)}
-        for split in ("train", "val", "test")
+        split: {s.initial.chemical_system for s in load(name, split=split)} for split in splits
     }
     assert not systems["train"] & systems["test"]
     assert not systems["train"] & systems["val"]

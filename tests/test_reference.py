@@ -355,6 +355,7 @@ def test_the_list_begins_with_few_k_points_and_electrons(listed):
     assert names.index("B1-Na-F-scaled") < names.index("B1-Ca-S-strained")  # fewer k-points
     assert names.index("GeTe-Ge-Te-scaled") < names.index("A7-Bi-scaled")  # fewer electrons
     assert names.index("C1-Sr-F-scaled") < names.index("C1-Ba-F-shifted")
+    assert names.index("B33-Ca-Si-scaled") < names.index("C6-Sn-S-scaled")  # no layers
     assert {split_of(start.symbols) for start in listed[:30]} == {"train", "val", "test"}
 
 

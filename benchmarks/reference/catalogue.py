@@ -26,6 +26,10 @@ SPREAD: Final = 0.02
 """Standard deviation of the change of size, and of the strains of `strained`."""
 
 
+LAYERED: Final = frozenset({"B10", "C6", "C13", "C19", "MoS2"})
+"""Kinds whose layers PBE, without dispersion, holds together weakly."""
+
+
 class Change(StrEnum):
     """What is done to the prototype, after a random change of its size."""
 
