@@ -147,6 +147,7 @@ def test_the_card_says_how_and_what_failed(fake):
         "Cu 01234567",
         "| Pd | RuntimeError: no self-consistency | 0 |",
         "fmax 0.03 eV/Å, at most 40 steps",
+        "1 to 1 sites, 1 elements: Cu.",
         "the largest force is 0.000 eV/Å",
         "GPa (over 0.1 GPa: Cu); fmax bounds the virial per atom",
         "(1 of 1 trajectories)",  # 9 x 9 x 9 k-points at 3.4 Å, 8 x 8 x 8 at 3.59 Å

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.core import GPA
 from benchmarks.data.markdown import markdown_table
+from benchmarks.metrics.geometry import displacements
 from benchmarks.reference.order import kpoint_grid
 from benchmarks.reference.records import Record
 from benchmarks.reference.settings import CUTOFFS, Settings
@@ -19,6 +20,8 @@ energies, eV per cell) with the zero of GPAW's setups, forces in eV/Å, stress i
 sign (minus ASE's). What LeMat-Traj has and was not computed is null."""
 _STRESS = 0.1
 """GPa; what a relaxed crystal is held to where the potentials relax it."""
+_MOVED = 0.005
+"""Å."""
 _LIMITS = """Not spin-polarised, so magnetic elements are left out; no dispersion, so layered
 crystals are as PBE makes them. Only what converged within the limits of time and steps is in the
 tables. `python -m benchmarks.reference --convergence` measures the error of the basis."""
@@ -67,9 +70,18 @@ class Card:
 
 
 def _sizes(splits: Mapping[str, Sequence[Record]]) -> str:
-    head = ("", "relaxations", "frames", "chemical systems", "a, b, c change (Å)", "volume (%)")
+    head = (
+        *("", "relaxations", "frames", "chemical systems", f"atoms move (> {_MOVED:g} Å)"),
+        *("a, b, c change (Å)", "volume (%)"),
+    )
     rows = [(name, *_size(records)) for name, records in splits.items()]
-    note = "The changes are means of the absolute change from the first frame to the last."
+    used = [record for records in splits.values() for record in records]
+    elements = sorted({symbol for record in used for symbol in record.symbols})
+    sites = [len(record.symbols) for record in used]
+    note = (
+        f"{min(sites)} to {max(sites)} sites, {len(elements)} elements: {' '.join(elements)}. The "
+        "changes are means of the absolute change from the first frame to the last."
+    )
     return f"{markdown_table(head, rows)}\n\n{note}"
 
 
@@ -80,9 +92,16 @@ def _size(records: Sequence[Record]) -> tuple[object, ...]:
         len(records),
         sum(len(record.frames) for record in records),
         len({frozenset(record.symbols) for record in records}),
+        sum(_moved(record) > _MOVED for record in records),
         f"{np.abs(lengths[:, 1] - lengths[:, 0]).mean():.3f}",
         f"{100 * np.abs(volumes[:, 0] / volumes[:, 1] - 1).mean():.1f}",
     )
+
+
+def _moved(record: Record) -> float:
+    """The largest displacement of an atom [Å]."""
+    moved = displacements(record.geometry(-1), record.geometry(0))
+    return float(np.linalg.norm(moved, axis=1).max())
 
 
 def _computed(settings: Settings, versions: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +90,8 @@ def against(records: Sequence[Record], better: Mapping[str, Record]) -> list[Dif
 
 def ends(starts: Sequence[Start], records: Sequence[Record]) -> list[Start]:
     """Where the relaxations ended, as starts of better ones; those that failed as they were."""
-    found = {record.name: record.frames[-1] for record in records if not record.reason}
-    return [_moved(start, found[start.name]) if start.name in found else start for start in starts]
+    found = {record.name: record.geometry(-1) for record in records if not record.reason}
+    return [start._replace(geometry=found.get(start.name, start.geometry)) for start in starts]
 
 
 def report(title: str, differences: Sequence[Difference], tolerance: float | None) -> str:
@@ -137,11 +137,5 @@ def _difference(record: Record, lattice: NDArray[np.float64] | None) -> Differen
     return Difference(record.name, float(np.abs(lengths).max()), float(volume), "")
 
 
-def _moved(start: Start, frame: Mapping[str, Any]) -> Start:
-    lattice = np.array(frame["lattice"], dtype=np.float64)
-    frac_coords = np.array(frame["positions"], dtype=np.float64) @ np.linalg.inv(lattice)
-    return Start(start.name, Geometry(lattice, frac_coords, start.geometry.numbers))
-
-
 def _end(record: Record) -> NDArray[np.float64] | None:
-    return None if record.reason else np.array(record.frames[-1]["lattice"], dtype=np.float64)
+    return None if record.reason else record.geometry(-1).lattice

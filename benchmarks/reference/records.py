@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from benchmarks.core import Geometry, UserError
 from benchmarks.data.whole import whole
 from benchmarks.reference.settings import Settings
@@ -61,6 +63,15 @@ class Record:
     """Fingerprint of the PAW setup by element."""
     frames: list[dict[str, Any]] = field(default_factory=list)
     """Ionic steps as the worker wrote them, also those before a failure."""
+
+    def geometry(self, step: int) -> Geometry:
+        """The structure at an ionic step; -1 for the last."""
+        from ase.data import atomic_numbers
+
+        lattice = np.array(self.frames[step]["lattice"], dtype=np.float64)
+        positions = np.array(self.frames[step]["positions"], dtype=np.float64)
+        numbers = np.array([atomic_numbers[symbol] for symbol in self.symbols], dtype=np.int16)
+        return Geometry(lattice, positions @ np.linalg.inv(lattice), numbers)
 
 
 class Folder:
