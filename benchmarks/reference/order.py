@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from benchmarks.core import Geometry
-from benchmarks.reference.catalogue import LAYERED
 from benchmarks.reference.records import Start
 from benchmarks.reference.settings import Settings
 from benchmarks.symmetry import symmetry_dataset
@@ -23,17 +22,15 @@ def cheap_first(starts: Sequence[Start]) -> list[Start]:
 
 
 def cost(start: Start) -> float:
-    """What a relaxation costs, up to a factor.
+    """What one step of a relaxation costs, up to a factor.
 
     The k-points that the symmetry leaves, times the bands, times the plane waves (volume times the
-    cutoff to the power of 3/2), times the steps: of the layered kinds of the catalogue, which it
-    tells by the name, three times as many.
+    cutoff to the power of 3/2).
     """
     volume = abs(np.linalg.det(start.geometry.lattice))
     bands = sum(map(_valence, start.symbols)) / 2 + 4  # some are empty
     waves = volume * Settings().cutoff(start.symbols) ** 1.5
-    steps = 3 if start.name.partition("-")[0] in LAYERED else 1
-    return float(_n_kpoints(start.geometry) * bands * waves * steps)
+    return float(_n_kpoints(start.geometry) * bands * waves)
 
 
 def kpoint_grid(lattice: ArrayLike, density: float) -> tuple[int, ...]:
