@@ -9,7 +9,7 @@ filter system by system, and reports what ran out of steps as converged.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +22,11 @@ from baselines.frechet import FrechetLBFGS
 from baselines.protocol import Answer, Limits, descend, unsupported
 from benchmarks.core import GPA, Geometry, Relaxed, Status
 
-MEMORY: Mapping[str, float] = {"cpu": 10_000.0, "cuda": 100_000.0}
-"""By kind of device, of one evaluation: the sum over its structures of atoms times atoms per nm^3
-(torch-sim's `n_atoms_x_density`). On a CPU about 200 atoms: CHGNet takes 0.5 GB for them, and in
-larger evaluations longer per atom. That for GPUs is a guess on the safe side."""
+CPU_MEMORY = 10_000.0
+"""Of one evaluation on a CPU: sum over its structures of atoms times atoms per nm^3 (torch-sim's
+`n_atoms_x_density`). About 200 atoms: in larger evaluations CHGNet takes longer per atom."""
+GPU_MEMORY = 2_500.0
+"""And on a GPU, per GB of its memory: about 50 atoms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class BatchedRelaxer:
         max_steps: Steps of the optimiser after which the structure is `unconverged`.
         keep_symmetry: Keep the space group of the start.
         memory: Of one evaluation, in the unit of the model's `memory_scales_with`; a structure that
-            is larger by itself is evaluated alone. None: by the device, see `MEMORY`.
+            is larger by itself is evaluated alone. None: by the device, see `CPU_MEMORY` and
+            `GPU_MEMORY`.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class BatchedRelaxer:
         self.limits = Limits(
             fmax=fmax, max_stress=max_stress, max_steps=max_steps, keep_symmetry=keep_symmetry
         )
-        self.memory = memory or MEMORY[model.device.type]
+        self.memory = memory or _memory(model.device)
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """Relax all; see `benchmarks.core.Relaxer`."""
@@ -127,6 +129,14 @@ class BatchedRelaxer:
             except StopIteration as end:
                 ended[descent.index] = end.value
         return ended
+
+
+def _memory(device: torch.device) -> float:
+    """Of one evaluation there."""
+    if device.type == "cpu":
+        return CPU_MEMORY
+    _free, total = torch.cuda.mem_get_info(device)
+    return GPU_MEMORY * total / 2**30
 
 
 def _answers(model: ModelInterface, batch: Sequence[_Descent]) -> list[Answer]:

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from baselines import trivial
 from baselines.card import described, training_sets, validation_sets, versions, write_card
 from baselines.train_potential import POTENTIALS, train_potential
-from benchmarks.arguments import whole_number
+from benchmarks.arguments import check_device, whole_number
 from benchmarks.core import Geometry, UserError
 from benchmarks.data import Dataset
 
@@ -185,11 +185,7 @@ def _check(args: argparse.Namespace) -> None:
     """
     if args.out and args.model != "mean-delta" and args.out.suffix == ".json":
         raise UserError(f"--out {args.out}: the card beside the model ends in .json")
-    if getattr(args, "device", "cpu") == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("--device cuda: torch finds no GPU here")
+    check_device(getattr(args, "device", "cpu"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

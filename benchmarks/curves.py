@@ -21,7 +21,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.arguments import whole_number
+from benchmarks.arguments import check_device, whole_number
 from benchmarks.core import UserError
 from benchmarks.figure import drawn
 from benchmarks.registry import resolve
@@ -106,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--beside", default="t5,gnn-delta", metavar="MODELS", help="also shown; default: packaged")
     add("--limit", type=whole_number(1), metavar="N", help="test pairs, at most")
     add("--seed", type=int, default=0)
+    add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu; a T5 trains on a GPU")
+    add("--workers", type=whole_number(0), default=0, help="that write texts for a T5; default: 0")
     return parser
 
 
@@ -124,6 +126,7 @@ def _students(text: str) -> tuple[str, ...]:
 
 
 def _curves(args: argparse.Namespace) -> None:
+    check_device(args.device)
     n_all = max(map(_size, args.data))
     trainings = [
         Training(
@@ -144,7 +147,8 @@ def _curves(args: argparse.Namespace) -> None:
     models = ",".join([*beside, *(training.model for training in trainings)])
     limit = ["--limit", str(args.limit)] if args.limit else []
     runs = args.out / "runs"
-    _run("benchmarks.run", "--models", models, "--data", args.test, "--out", str(runs), *limit)
+    where = ["--out", str(runs), "--device", args.device]
+    _run("benchmarks.run", "--models", models, "--data", args.test, *where, *limit)
     board = json.loads((runs / "leaderboard.json").read_text(encoding="utf-8"))
     write(list(rows(board, trainings, list(beside.values()))), args.out, board["dataset"])
 
@@ -172,7 +176,10 @@ def _size(source: str) -> int:
 
 
 def _command(training: Training, args: argparse.Namespace) -> list[str]:
-    """The module and arguments that train it; goes on with one that was interrupted."""
+    """The module and arguments that train it; goes on with one that was interrupted.
+
+    What comes after `--out` is where and by how many it is done.
+    """
     data = [part for source in args.data for part in ("--data", source)]
     if training.share < 100:
         data += ["--limit", str(training.n_pairs)]
@@ -181,19 +188,12 @@ def _command(training: Training, args: argparse.Namespace) -> list[str]:
     if training.student == "t5":
         size = ["--steps", str(args.steps), "--batch-size", str(args.batch_size)]
         # nothing is selected on the way, as for the graph
-        size += ["--eval-steps", str(args.steps), "--workers", "0"]
-        return ["t2relax.train", *data, *size, *seed, "--out", str(training.folder)]
-    out = str(training.folder / "model.safetensors")
-    return [
-        "baselines.train",
-        "gnn-delta",
-        *data,
-        "--epochs",
-        str(args.epochs),
-        *seed,
-        "--out",
-        out,
-    ]
+        size += ["--eval-steps", str(args.steps)]
+        out = ["--out", str(training.folder), "--workers", str(args.workers)]
+        return ["t2relax.train", *data, *size, *seed, *out]
+    size = ["--epochs", str(args.epochs)]
+    out = ["--out", str(training.folder / "model.safetensors"), "--device", args.device]
+    return ["baselines.train", "gnn-delta", *data, *size, *seed, *out]
 
 
 def _run(module: str, *arguments: str) -> None:

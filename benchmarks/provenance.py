@@ -48,7 +48,7 @@ def environment(device: str) -> dict[str, Any]:
     return {
         **_git(),
         **versions(),
-        "device": _device(device),
+        "device": device_name(device),
         "cpu": _cpu(),
         "load_average": load_average(),
     }
@@ -119,7 +119,8 @@ def _packages() -> dict[str, str]:
     return versions
 
 
-def _device(device: str) -> str:
+def device_name(device: str) -> str:
+    """With a CUDA device the name of the card, as `cuda (NVIDIA H100 80GB HBM3)`."""
     if not device.startswith("cuda"):
         return device
     import torch

@@ -10,9 +10,7 @@ the same command goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
-import re
 import shlex
 import sys
 from collections import Counter
@@ -20,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.arguments import positive, whole_number
+from benchmarks.arguments import check_device, positive, whole_number
 from benchmarks.core import EndMissing, UserError
 from benchmarks.interpreter import consult, interpreter
 from benchmarks.own import FORMS, installed
@@ -134,21 +132,8 @@ def _requested(args: argparse.Namespace) -> list[ModelSpec]:
     specs = [on_engine(spec, args.engine) for spec in named]
     for spec in specs:
         interpreter(spec)
-    _check_device(args.device)
+    check_device(args.device)
     return specs
-
-
-def _check_device(device: str) -> None:
-    if device == "cpu":
-        return
-    if not re.fullmatch(r"cuda(:\d+)?", device):
-        raise UserError(f"--device {device}: cpu or cuda")
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("--device cuda needs torch: pip install 't2relax-bench[t5]'")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; leave it out to run on the CPU")
 
 
 def _load(args: argparse.Namespace) -> Dataset:

@@ -241,11 +241,15 @@ def _synchronise() -> None:
 
 
 def peak_memory_mb() -> float:
-    """The largest resident size of this process so far [MB].
+    """The most memory that this process has held so far [MB]: of the GPU where it uses one.
 
-    `ru_maxrss` would count what the driver held when it started us (Linux carries it over exec),
-    so it is only the fallback.
+    Else its largest resident size; `ru_maxrss` would count what the driver held when it started us
+    (Linux carries it over exec), so it is only the fallback.
     """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        devices = range(torch.cuda.device_count())
+        return float(max(map(torch.cuda.max_memory_allocated, devices))) / 2**20
     try:
         with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - no Path needed
             return next(int(line.split()[1]) / 1024 for line in status if line[:6] == "VmHWM:")

@@ -28,6 +28,7 @@ from ase.io.formats import open_with_compression as ase_open
 from pymatgen.core import Structure
 from tqdm import tqdm
 
+from benchmarks.arguments import check_device
 from benchmarks.core import SCORED, Geometry, Relaxed, UserError
 from benchmarks.metrics.columns import SHORTEST
 from benchmarks.metrics.geometry import cell_parameters, displacements, shortest_distance
@@ -96,13 +97,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    import torch
-
     t5.weights(args.checkpoint)
     if args.batch_size < 1:
         raise UserError("--batch-size is at least 1")
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; leave it out to run on the CPU")
+    check_device(args.device)
     sources = _sources(args.inputs)
     targets = _targets(sources, args)
     with warnings.catch_warnings():

@@ -20,7 +20,8 @@ EMT = "emt=ase:ase.calculators.emt:EMT"
 
 def point(model, n, seconds, **fields):
     about = {"engine": "ase", "weights": "its own", "loaded_mb": 300.0, "peak_mb": 300.0 + n}
-    return Point(model=model, sites=n, seconds=seconds, threads=1, **(about | fields))
+    about |= {"threads": 1, "device": "cpu"}
+    return Point(model=model, sites=n, seconds=seconds, **(about | fields))
 
 
 # --- by sites
@@ -60,6 +61,7 @@ def test_the_command_measures_one_evaluation_at_each_size(tmp_path, capsys):
     assert table.engine.tolist() == ["ase"] * 3
     assert table.seconds.between(1e-5, 1.0).all()
     assert (table.peak_mb >= table.loaded_mb).all()
+    assert table.device.tolist() == ["cpu"] * 3
     assert table.exponent.notna().all()
     assert {"cost.png", "cost.svg"} <= {path.name for path in tmp_path.iterdir()}
     assert "still" in capsys.readouterr().out
@@ -85,6 +87,20 @@ def test_the_figure_says_which_weights_are_random_and_what_is_a_whole_answer():
     table["exponent"] = [1.0] * 3 + [None] * 2
     labels = [figures._label(name, part) for name, part in figures._models(table)]
     assert labels == ["tensornet, ase, random weights: $n^{1.00}$", "t5, whole answer"]
+
+
+def test_a_machine_without_a_gpu_is_told_so_in_one_line(tmp_path, capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["--models", STILL, "--device", "cuda", "--out", str(tmp_path / "new")]) == 2
+    assert capsys.readouterr().err.startswith("error: --device cuda: torch finds no GPU here")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_figure_says_whose_memory_it_is():
+    table = pd.DataFrame([asdict(point("mace", 2, 0.1, device="cuda (NVIDIA H100)"))])
+    assert figures._memory(table) == "peak memory of the GPU (MB)"
+    assert figures._memory(table.assign(device="cpu")) == "peak memory (MB)"
 
 
 def test_an_out_that_is_a_file_is_an_error_of_one_line(tmp_path, capsys):

@@ -7,7 +7,8 @@ The first has, by the number of sites from 2 to 200, seconds of an evaluation of
 stress, peak memory, and the exponent of a power law at large sizes, for every potential that can be
 loaded here, and for the T5 up to its limit. The second relaxes the same structures with MACE, by
 ASE's loop and on the batched engine, 1 to 64 at a time. Every point has a process of its own, with
-the threads of `OMP_NUM_THREADS`; for numbers to keep, use a machine that does nothing else.
+the threads of `OMP_NUM_THREADS`; for numbers to keep, use a machine that does nothing else. With
+`--device cuda` the memory is that of the GPU.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.arguments import whole_number
+from benchmarks.arguments import check_device, whole_number
 from benchmarks.core import UserError
 from benchmarks.cost import batching, figures, sites
 from benchmarks.cost.models import DEFAULT, Choice, chosen
-from benchmarks.process import threads
+from benchmarks.cost.timing import Machine
 from benchmarks.registry import ENGINES
 
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = _parser().parse_args(argv)
     try:
+        check_device(args.device)
         _make(args.out)
         table = _batching(args) if args.batching else _sites(args)
     except UserError as error:
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batching", action="store_true", help="the batched engine against ASE's loop")
     add("--models", metavar="A,B,…", help=_MODELS)
     add("--engine", default=ENGINES[0], choices=ENGINES, help="of the first; default: ase")
+    add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu")
     add("--largest", type=whole_number(2), default=200, metavar="N", help="sites; default: 200")
     add(
         "--structures",
@@ -79,8 +82,7 @@ def _sites(args: argparse.Namespace) -> pd.DataFrame:
     names = args.models.split(",") if args.models else None
     with tempfile.TemporaryDirectory() as folder:
         models = chosen(Choice(names, args.engine, Path(folder)), _say)
-        log = args.out / "worker.log"
-        points = list(sites.points(models, args.largest, threads(), log, _say))
+        points = list(sites.points(models, args.largest, _machine(args), _say))
     if not points:
         raise UserError("no model could be measured")
     return figures.cost(points, args.out)
@@ -88,10 +90,12 @@ def _sites(args: argparse.Namespace) -> pd.DataFrame:
 
 def _batching(args: argparse.Namespace) -> pd.DataFrame:
     (model,) = chosen(Choice([args.models or batching.MODEL], ENGINES[0], args.out), _say)
-    log = args.out / "worker.log"
-    return figures.batching(
-        list(batching.rows(model, args.structures, threads(), log, _say)), args.out
-    )
+    found = list(batching.rows(model, args.structures, _machine(args), _say))
+    return figures.batching(found, args.out)
+
+
+def _machine(args: argparse.Namespace) -> Machine:
+    return Machine(args.device, args.out / "worker.log")
 
 
 def _say(line: str) -> None:

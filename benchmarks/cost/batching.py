@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.core import Geometry, Status, UserError
 from benchmarks.cost.models import Measured
-from benchmarks.cost.timing import timed
+from benchmarks.cost.timing import Machine, timed
 from benchmarks.data import load
 from benchmarks.interpreter import interpreter
 from benchmarks.registry import ENGINES, on_engine
@@ -38,10 +37,12 @@ class Row:
     evaluations: int
     converged: int
     loaded_mb: float
-    """Peak memory of the process before its first structure [MB]."""
+    """Peak memory of the process before its first structure [MB]; of the GPU if on one."""
     peak_mb: float
     """And after all."""
     threads: int
+    device: str
+    """`cpu`, or the name of the card."""
 
 
 def starts(n: int) -> list[Geometry]:
@@ -50,9 +51,7 @@ def starts(n: int) -> list[Geometry]:
     return [split.geometries(i % len(split))[0] for i in range(n)]
 
 
-def measure(
-    model: Measured, batch: int, structures: list[Geometry], threads: int, log: Path
-) -> Row:
+def measure(model: Measured, batch: int, structures: list[Geometry], machine: Machine) -> Row:
     """All structures, `batch` at a time, in a process of its own.
 
     Raises:
@@ -60,7 +59,7 @@ def measure(
     """
     n = len(structures)
     parts = [structures[i : i + batch] for i in range(0, n, batch)]
-    found = timed(model.spec, {"offline": True}, [structures[:1], *parts], log)
+    found = timed(model.spec, {}, [structures[:1], *parts], machine)
     evaluations = sum(outcome.n_force_evals or 0 for outcome in found.outcomes)
     return Row(
         model=model.spec.name,
@@ -73,13 +72,11 @@ def measure(
         converged=sum(outcome.status is Status.OK for outcome in found.outcomes),
         loaded_mb=found.loaded_mb,
         peak_mb=found.peak_mb,
-        threads=threads,
+        **machine.about(),
     )
 
 
-def rows(
-    model: Measured, n: int, threads: int, log: Path, say: Callable[[str], None]
-) -> Iterator[Row]:
+def rows(model: Measured, n: int, machine: Machine, say: Callable[[str], None]) -> Iterator[Row]:
     """ASE's loop, then the batched engine at every size of batch up to `n`; `say` is told of each.
 
     Raises:
@@ -92,6 +89,6 @@ def rows(
     structures = starts(n)
     planned = [(model, 1), *((batched, batch) for batch in BATCHES if batch <= n)]
     for one, batch in planned:
-        row = measure(one, batch, structures, threads, log)
+        row = measure(one, batch, structures, machine)
         say(f"{row.engine}, {batch} per call: {row.seconds_per_structure:.3g} s a structure")
         yield row

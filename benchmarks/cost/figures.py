@@ -33,7 +33,7 @@ def cost(points: Sequence[Point], folder: Path) -> pd.DataFrame:
             axis.set_xticks(*[sorted(table.sites.unique())] * 2)
             axis.xaxis.minorticks_off()
         axes[0].set(yscale="log", ylabel="time (s)")
-        axes[1].set(ylim=(0, None), ylabel="peak memory (MB)")
+        axes[1].set(ylim=(0, None), ylabel=_memory(table))
         figure.legend(
             *axes[0].get_legend_handles_labels(),
             loc="outside lower center",
@@ -45,6 +45,10 @@ def cost(points: Sequence[Point], folder: Path) -> pd.DataFrame:
 
 def _models(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(str(name), part) for name, part in table.groupby("model", sort=False)]
+
+
+def _memory(table: pd.DataFrame) -> str:
+    return f"peak memory{'' if table.device.iloc[0] == 'cpu' else ' of the GPU'} (MB)"
 
 
 def _label(name: str, part: pd.DataFrame) -> str:
@@ -71,7 +75,7 @@ def batching(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
             axis.set_xticks(batched.batch, batched.batch)
             axis.set(xlabel="structures per call", ylim=(0, 1.1 * table[column].max()))
         axes[0].set(ylabel="time per structure (s)")
-        axes[1].set(ylabel="peak memory (MB)")
+        axes[1].set(ylabel=_memory(table))
         axes[0].set(yscale="log", ylim=(times.min() / 2, 2 * times.max()))
         axes[0].legend()
     return table

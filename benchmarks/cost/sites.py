@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from pymatgen.core import Structure
 
 from benchmarks.core import SCORED, Geometry, UserError
 from benchmarks.cost.models import Measured
-from benchmarks.cost.timing import timed
+from benchmarks.cost.timing import Machine, timed
 from benchmarks.data import load
 from benchmarks.registry import ENGINES
 
@@ -52,10 +51,12 @@ class Point:
     seconds: float
     """Median of an evaluation of energy, forces and stress; of the T5, of an answer."""
     loaded_mb: float
-    """Peak memory of the process before its first structure [MB]."""
+    """Peak memory of the process before its first structure [MB]; of the GPU if on one."""
     peak_mb: float
     """And after all."""
     threads: int
+    device: str
+    """`cpu`, or the name of the card."""
 
 
 def supercell(multiples: tuple[int, int, int]) -> Structure:
@@ -71,7 +72,7 @@ def rattled(structure: Structure, rng: np.random.Generator) -> Geometry:
     return start._replace(frac_coords=start.frac_coords + moved)
 
 
-def measure(model: Measured, structure: Structure, threads: int, log: Path) -> Point:
+def measure(model: Measured, structure: Structure, machine: Machine) -> Point:
     """One point, in a process of its own.
 
     Raises:
@@ -79,7 +80,7 @@ def measure(model: Measured, structure: Structure, threads: int, log: Path) -> P
     """
     rng = np.random.default_rng(0)
     calls = [[rattled(structure, rng)] for _ in range(ROUNDS + 1)]
-    found = timed(model.spec, {"max_steps": 0, "offline": True}, calls, log)
+    found = timed(model.spec, {"max_steps": 0}, calls, machine)
     for outcome in found.outcomes:
         if outcome.status not in SCORED:
             raise UserError(f"{model.spec.name}: {outcome.status} ({outcome.detail})")
@@ -91,12 +92,12 @@ def measure(model: Measured, structure: Structure, threads: int, log: Path) -> P
         seconds=float(np.median(found.seconds)),
         loaded_mb=found.loaded_mb,
         peak_mb=found.peak_mb,
-        threads=threads,
+        **machine.about(),
     )
 
 
 def points(
-    models: Sequence[Measured], largest: int, threads: int, log: Path, say: Callable[[str], None]
+    models: Sequence[Measured], largest: int, machine: Machine, say: Callable[[str], None]
 ) -> Iterator[Point]:
     """All up to `largest` sites, model by model; a model ends at the first size that it fails at.
 
@@ -108,7 +109,7 @@ def points(
             if len(structure) > largest:
                 break
             try:
-                point = measure(model, structure, threads, log)
+                point = measure(model, structure, machine)
             except UserError as error:
                 say(f"{len(structure)} sites: {error}")
                 break

@@ -5,15 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.core import Geometry, Relaxed, UserError
-from benchmarks.process import Worker
+from benchmarks.process import Worker, threads
+from benchmarks.provenance import device_name
 from benchmarks.specs import ModelSpec
 from benchmarks.worker import Answered, Failure, Ready
 
 LIMIT = 1800.0
 """For loading, and for each call [s]; only what hangs takes so long."""
+
+
+class Machine(NamedTuple):
+    """Where the workers run."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    log: Path
+    """File to which their output is appended."""
+
+    def about(self) -> dict[str, Any]:
+        """What a row says of it."""
+        return {"threads": threads(), "device": device_name(self.device)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +39,16 @@ class Timed:
     outcomes: tuple[Relaxed, ...]
     """Of all calls; their structures stay in the worker."""
     loaded_mb: float
-    """Peak memory of the process before the first call [MB]."""
+    """Peak memory before the first call [MB], see `benchmarks.worker.peak_memory_mb`."""
     peak_mb: float
     """And in the end [MB]."""
 
 
 def timed(
-    spec: ModelSpec, settings: Mapping[str, Any], calls: Sequence[Sequence[Geometry]], log: Path
+    spec: ModelSpec,
+    settings: Mapping[str, Any],
+    calls: Sequence[Sequence[Geometry]],
+    machine: Machine,
 ) -> Timed:
     """Time the calls of `relax`; the first is a warm-up and does not count.
 
@@ -39,12 +56,13 @@ def timed(
         spec: The model.
         settings: For its constructor, as far as it names them.
         calls: The structures of each.
-        log: File to which the worker's output is appended.
+        machine: Where.
 
     Raises:
         UserError: The model cannot be loaded, or a call came to nothing.
     """
-    worker = Worker(spec, settings, log)
+    settings = {**settings, "device": machine.device, "offline": True}
+    worker = Worker(spec, settings, machine.log)
     try:
         ready = _got(spec, worker.load(LIMIT))
         assert isinstance(ready, Ready)
