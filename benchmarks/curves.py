@@ -3,9 +3,10 @@
     python -m benchmarks.curves --data TRAIN.parquet --val VAL.parquet --test TEST.parquet --out DIR
 
 Trains the T5 and `gnn-delta` from scratch on a part, on more (which holds the part), and on all of
-the pairs, relaxes the test pairs with each, and writes `curves.md`, `.csv`, `.png` and `.svg`. What
-is there is not made again: the same command goes on with what is missing (a T5 that was interrupted
-begins anew, a graph network with the epoch).
+the pairs, relaxes the test pairs with each, and writes `curves.md`, `.csv`, `.png`, `.svg`, and
+`curves.json`, in which each training says how it was made. What is there is not made again: the
+same command goes on with what is missing (a T5 that was interrupted begins anew, a graph network
+with the epoch).
 """
 
 from __future__ import annotations
@@ -150,6 +151,8 @@ def _curves(args: argparse.Namespace) -> None:
     where = ["--out", str(runs), "--device", args.device]
     _run("benchmarks.run", "--models", models, "--data", args.test, *where, *limit)
     board = json.loads((runs / "leaderboard.json").read_text(encoding="utf-8"))
+    made = {training.label: training.about() for training in trainings}
+    (args.out / "curves.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     write(list(rows(board, trainings, list(beside.values()))), args.out, board["dataset"])
 
 
@@ -232,6 +235,7 @@ def _effort(card: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "n_pairs": card["n_pairs"] if "n_pairs" in card else card["n"],
         "steps": card["steps"],
+        "epochs": card["epochs"] if "epochs" in card else card["settings"]["epochs"],
         "parameters": card["n_parameters"],
     }
 
@@ -245,21 +249,27 @@ def write(found: Sequence[Mapping[str, Any]], out: Path, dataset: Mapping[str, A
     title = f"{dataset['name']}, {dataset['n_samples']} samples"
     (out / "curves.md").write_text(_markdown(table, title), encoding="utf-8")
     _draw(table, out, title)
-    print(f"wrote {out / 'curves.md'}, and .csv, .png, .svg beside it")
+    print(f"wrote {out / 'curves.md'}, and .csv, .json, .png, .svg beside it")
 
 
 def _markdown(table: pd.DataFrame, title: str) -> str:
     from benchmarks.data.markdown import markdown_table
 
-    head = ["pairs", "student", "steps", "parameters"]
+    head = ["pairs", "student", "steps", "epochs", "parameters"]
     head += [f"{name} ({unit})" if unit else name for name, unit in SHOWN.values()]
-    keys = ["n_pairs", "student", "steps", "parameters"]
+    keys = ["n_pairs", "student", "steps", "epochs", "parameters"]
     lines = []
     for key, group in table.groupby(keys, dropna=False, sort=True):
         numbers = group.set_index("metric")
         about = ["" if x != x else f"{x:.0f}" if isinstance(x, float) else x for x in key]
         lines.append([*about, *(_interval(numbers.loc[name]) for name in SHOWN)])
-    return f"# Learning curves on {title}\n\n{markdown_table(head, lines)}\n"
+    return f"# Learning curves on {title}\n\n{markdown_table(head, lines)}\n\n{_NOTE}\n"
+
+
+_NOTE: Final = (
+    "Brackets: 95 % of a bootstrap over the compositions of the test pairs. Each is one training, "
+    "so how far another seed would be off is not in them."
+)
 
 
 def _interval(row: Any) -> str:

@@ -33,7 +33,7 @@ def test_both_students_are_trained_on_the_same_pairs_from_scratch(tmp_path):
 
 
 def card(**more):
-    return {"n_pairs": 23, "steps": 7, "n_parameters": 99, **more}
+    return {"n_pairs": 23, "steps": 7, "epochs": 1.5, "n_parameters": 99, **more}
 
 
 def board(trainings):
@@ -55,17 +55,17 @@ def test_table_and_figure_show_each_student_beside_no_change(tmp_path):
     for each in trainings:
         each.folder.mkdir()
     trainings[0].card.write_text(json.dumps({"training": card()}))
-    graph = card(n=23)
-    del graph["n_pairs"]
+    graph = card(n=23, settings={"epochs": 4})
+    del graph["n_pairs"], graph["epochs"]
     trainings[1].card.write_text(json.dumps(graph))
     found = list(rows(board(enumerate(trainings, 1)), trainings, ["t5"]))
     write(found, tmp_path, {"name": "toy", "n_samples": 4})
     text = (tmp_path / "curves.md").read_text()
     assert "# Learning curves on toy, 4 samples" in text
-    assert "| 23 | text (T5) | 7 | 99 | 0.250 [0.150, 0.350] |" in text
-    assert "| 23 | graph (gnn-delta) | 7 | 99 | 0.500 [0.400, 0.600] |" in text
-    assert "|  | no change |  |  | 0.500 [0.400, 0.600] |" in text
-    assert "|  | t5, packaged |  |  | 0.125 [0.025, 0.225] |" in text
+    assert "| 23 | text (T5) | 7 | 2 | 99 | 0.250 [0.150, 0.350] |" in text
+    assert "| 23 | graph (gnn-delta) | 7 | 4 | 99 | 0.500 [0.400, 0.600] |" in text
+    assert "|  | no change |  |  |  | 0.500 [0.400, 0.600] |" in text
+    assert "|  | t5, packaged |  |  |  | 0.125 [0.025, 0.225] |" in text
     assert (tmp_path / "curves.csv").read_text().count("\n") == 1 + 4 * len(curves.SHOWN)
     assert "lattice MAE (Å)" in (tmp_path / "curves.svg").read_text()
     assert (tmp_path / "curves.png").stat().st_size > 5000
@@ -109,6 +109,9 @@ def test_a_second_run_trains_nothing_again(tmp_path, monkeypatch):
     first = (tmp_path / "curves.md").read_text()
     assert "| 9 | graph (gnn-delta) | 1 |" in first
     assert "| 47 | graph (gnn-delta) | 1 |" in first
+    made = json.loads((tmp_path / "curves.json").read_text())
+    assert [made[f"gnn-delta-{share}"]["n"] for share in (20, 100)] == [9, 47]
+    assert "--limit 9" in made["gnn-delta-20"]["command"]
     started = []
     run = curves._run
     monkeypatch.setattr(curves, "_run", lambda *x: (started.append(x[0]), run(*x)))

@@ -38,13 +38,18 @@ def cost(points: Sequence[Point], folder: Path) -> pd.DataFrame:
             *axes[0].get_legend_handles_labels(),
             loc="outside lower center",
             ncols=2,
-            title=f"power law: sizes within a factor of {LARGE:g} of the largest",
+            title=f"{_where(table)}; power law: within a factor of {LARGE:g} of the largest",
         )
     return table
 
 
 def _models(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(str(name), part) for name, part in table.groupby("model", sort=False)]
+
+
+def _where(table: pd.DataFrame) -> str:
+    first = table.iloc[0]
+    return f"{first.device}, {first.threads} thread{'s' if first.threads > 1 else ''}"
 
 
 def _memory(table: pd.DataFrame) -> str:
@@ -78,4 +83,6 @@ def batching(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
         axes[1].set(ylabel=_memory(table))
         axes[0].set(yscale="log", ylim=(times.min() / 2, 2 * times.max()))
         axes[0].legend()
+        first = table.iloc[0]
+        figure.suptitle(f"{first.structures} relaxations with {first.model}, {_where(table)}")
     return table
