@@ -26,7 +26,9 @@ CPU_MEMORY = 10_000.0
 """Of one evaluation on a CPU: sum over its structures of atoms times atoms per nm^3 (torch-sim's
 `n_atoms_x_density`). About 200 atoms: in larger evaluations CHGNet takes longer per atom."""
 GPU_MEMORY = 2_500.0
-"""And on a GPU, per GB of its memory: about 50 atoms."""
+"""And on a GPU, per GB of its memory: about 50 atoms. For each CHGNet takes 2.8 MB (measured by
+tests/perf on an H100), so that a ninth of the memory is used; the large published potentials want
+several times as much."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ def train(
         UserError: If there is nothing to train on.
     """
     examples = labelled.training_frames(sources, limit)
+    held_out = labelled.validation_frames(sources)
     if os.environ.get("OMP_NUM_THREADS") is None:
         log.warning("set OMP_NUM_THREADS=1 before starting: these graphs are too small to share")
     started = time.perf_counter()
@@ -99,7 +100,7 @@ def train(
         elements = recipe.elements(potential)
         table = {
             "rmse_train": labelled.errors(potential, elements, examples),
-            "rmse_val": labelled.errors(potential, elements, labelled.validation_frames(sources)),
+            "rmse_val": labelled.errors(potential, elements, held_out),
         }
         _replace(trained.path, out)
     return {"n_frames": len(examples), "seconds": seconds, **table, **trained.about}

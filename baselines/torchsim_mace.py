@@ -8,6 +8,7 @@ from torch_sim.state import SimState
 
 from baselines import mace
 from baselines.batched import BatchedRelaxer
+from benchmarks.core import UserError
 
 
 class Mace(BatchedRelaxer):
@@ -22,7 +23,7 @@ class Mace(BatchedRelaxer):
         offline: Never download.
 
     Raises:
-        UserError: As there.
+        UserError: As there, or the model has several heads.
     """
 
     def __init__(
@@ -36,6 +37,9 @@ class Mace(BatchedRelaxer):
         offline: bool = False,
     ) -> None:
         one = mace.Mace(model, device=device, offline=offline)  # which checks the weights
+        heads = one.calculator.available_heads
+        if len(heads) > 1:  # torch-sim asks the first, ASE's calculator the one called default
+            raise UserError(f"{model} has the heads {', '.join(heads)}: use --engine ase")
         potential = MaceBatch(one.calculator.models[0], device=torch.device(device))
         super().__init__(
             potential,

@@ -21,20 +21,22 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from tqdm import tqdm
 
 from baselines import trivial
 from baselines.card import described, training_sets, validation_sets, versions, write_card
+from baselines.matgl import FILES
 from baselines.train_potential import POTENTIALS, train_potential
-from benchmarks.arguments import check_device, whole_number
+from benchmarks.arguments import check_device, check_installed, whole_number
 from benchmarks.core import Geometry, UserError
 from benchmarks.data import Dataset
 
@@ -181,11 +183,35 @@ def _check(args: argparse.Namespace) -> None:
     """What would be found out after a training.
 
     Raises:
-        UserError: There is no such device, or the card would take the model's place.
+        UserError: Something is not installed, there is no such device, or the model cannot go
+            where it should.
     """
-    if args.out and args.model != "mean-delta" and args.out.suffix == ".json":
-        raise UserError(f"--out {args.out}: the card beside the model ends in .json")
+    if args.model in _NEEDS:
+        check_installed(args.model, *_NEEDS[args.model])
+    if args.out:
+        _check_out(args.model, args.out)
     check_device(getattr(args, "device", "cpu"))
+
+
+_NEEDS: Final[Mapping[str, tuple[Sequence[str], str]]] = {
+    "gnn-delta": (("torch", "matgl", "lightning"), "matgl"),
+    "tensornet": (("torch", "matgl", "lightning"), "matgl"),
+    "mace": (("torch", "mace"), "mace"),
+}
+"""Modules, and the extra that brings them."""
+
+
+def _check_out(model: str, out: Path) -> None:
+    if model != "mean-delta" and out.suffix == ".json":
+        raise UserError(f"--out {out}: the card beside the model ends in .json")
+    if model == "tensornet":  # a folder, which takes the place of what is there
+        if out.is_file() or (out.is_dir() and {p.name for p in out.iterdir()} - set(FILES)):
+            raise UserError(f"--out {out}: is there, and is no checkpoint of {model}")
+    elif out.is_dir():
+        raise UserError(f"--out {out} is a folder: name a file")
+    there = next(parent for parent in out.absolute().parents if parent.exists())
+    if not (out.name and there.is_dir() and os.access(there, os.W_OK)):
+        raise UserError(f"--out {out}: cannot be written")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from benchmarks.core import UserError
 
@@ -43,9 +43,37 @@ def check_device(device: str) -> None:
         return
     if not re.fullmatch(r"cuda(:\d+)?", device):
         raise UserError(f"--device {device}: cpu or cuda")
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("--device cuda needs torch: pip install 't2relax-bench[t5]'")
+    check_installed("--device cuda", ["torch"], "t5")
     import torch
 
     if not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here; leave it out to run on the CPU")
+    n = torch.cuda.device_count()
+    if int(device.partition(":")[2] or 0) >= n:
+        raise UserError(f"--device {device}: there are {n} GPUs here, the first is cuda:0")
+
+
+def check_installed(what: str, modules: Iterable[str], extra: str) -> None:
+    """Whether the modules that something needs are there; none is imported.
+
+    Args:
+        what: Needs them.
+        modules: By name.
+        extra: Of this package, which brings them.
+
+    Raises:
+        UserError: They are not, with the line that installs them.
+    """
+    if lacking := [module for module in modules if not importable(module)]:
+        raise UserError(
+            f"{what} needs {', '.join(lacking)}: pip install 't2relax-bench[{extra}]' "
+            f"(in a clone: pip install -e '.[{extra}]')"
+        )
+
+
+def importable(module: str) -> bool:
+    """Whether there is such a module, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a parent package is missing
+        return False

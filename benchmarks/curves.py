@@ -4,9 +4,9 @@
 
 Trains the T5 and `gnn-delta` from scratch on a part, on more (which holds the part), and on all of
 the pairs, relaxes the test pairs with each, and writes `curves.md`, `.csv`, `.png`, `.svg`, and
-`curves.json`, in which each training says how it was made. What is there is not made again: the
-same command goes on with what is missing (a T5 that was interrupted begins anew, a graph network
-with the epoch).
+`curves.json`, in which each training says how it was made, and `curves-differences.md` (paired).
+What is there is not made again: the same command goes on with what is missing (a T5 that was
+interrupted begins anew, a graph network with the epoch).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--beside", default="t5,gnn-delta", metavar="MODELS", help="also shown; default: packaged")
     add("--limit", type=whole_number(1), metavar="N", help="test pairs, at most")
     add("--seed", type=int, default=0)
-    add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu; a T5 trains on a GPU")
+    add("--device", default="cpu", choices=("cpu", "cuda"), help="a T5 trains on a GPU anyway")
     add("--workers", type=whole_number(0), default=0, help="that write texts for a T5; default: 0")
     return parser
 
@@ -151,6 +151,8 @@ def _curves(args: argparse.Namespace) -> None:
     where = ["--out", str(runs), "--device", args.device]
     _run("benchmarks.run", "--models", models, "--data", args.test, *where, *limit)
     board = json.loads((runs / "leaderboard.json").read_text(encoding="utf-8"))
+    differences = (runs / "differences.md").read_text(encoding="utf-8")
+    (args.out / "curves-differences.md").write_text(differences, encoding="utf-8")
     made = {training.label: training.about() for training in trainings}
     (args.out / "curves.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     write(list(rows(board, trainings, list(beside.values()))), args.out, board["dataset"])
@@ -205,7 +207,15 @@ def _run(module: str, *arguments: str) -> None:
     Raises:
         CalledProcessError: It failed.
     """
-    subprocess.run([sys.executable, "-m", module, *arguments], check=True, stdout=sys.stderr)  # noqa: S603 - our own
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(command, stdout=sys.stderr) as process:  # noqa: S603 - our own
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it is interrupted too, and writes what it has
+            raise
+    if status:
+        raise subprocess.CalledProcessError(status, command)
 
 
 def rows(
@@ -268,7 +278,8 @@ def _markdown(table: pd.DataFrame, title: str) -> str:
 
 _NOTE: Final = (
     "Brackets: 95 % of a bootstrap over the compositions of the test pairs. Each is one training, "
-    "so how far another seed would be off is not in them."
+    "so how far another seed would be off is not in them. Paired differences: "
+    "[curves-differences.md](curves-differences.md)."
 )
 
 

@@ -33,11 +33,13 @@ _UNKNOWN: dict[str, Any] = {
 def installed() -> dict[str, ModelSpec]:
     """Models that installed packages bring, by name; names of the registry stay the registry's.
 
+    What is no label, or no `module:factory`, is passed over: it must not break other models.
     The label has the version of the package, so that a run is not resumed with another one.
     """
     specs = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        if _LABEL.fullmatch(point.name) and point.name not in MODELS:
+        usable = _LABEL.fullmatch(point.name) and all(point.value.partition(":"))
+        if usable and point.name not in MODELS:
             spec = _ase(point.name, point.value)
             package = f" ({point.dist.name} {point.dist.version})" if point.dist else ""
             specs[point.name] = replace(spec, label=point.name + package)

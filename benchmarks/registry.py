@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import check_installed, importable
 from benchmarks.core import UserError
 from benchmarks.own import installed, own
 from benchmarks.specs import MODELS, ModelSpec
@@ -145,22 +146,12 @@ def require(spec: ModelSpec) -> None:
         raise UserError(f"{what}, in an environment of its own: make env-{spec.environment}")
     if spec.extra is None:
         raise UserError(f"{what}, which cannot be found: is it installed, or is the name wrong?")
-    raise UserError(
-        f"{what}: pip install 't2relax-bench[{spec.extra}]' "
-        f"(in a clone: pip install -e '.[{spec.extra}]')"
-    )
+    check_installed(spec.name, lacking, spec.extra)
 
 
 def missing(spec: ModelSpec) -> list[str]:
     """Modules that the model imports and that are not installed here."""
-    return [module for module in spec.requires if not _importable(module)]
-
-
-def _importable(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # a parent package is missing
-        return False
+    return [module for module in spec.requires if not importable(module)]
 
 
 def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, Status, UserError
+from benchmarks.metrics.columns import SHORTEST
+from benchmarks.metrics.geometry import shortest_distance
 from benchmarks.registry import ModelSpec, import_target, understood
 
 if TYPE_CHECKING:
@@ -110,6 +112,8 @@ def _relax_checked(relaxer: Relaxer, structures: Sequence[Structure]) -> list[Re
 
 
 def _joined(first: Relaxed, second: Relaxed) -> Relaxed:
+    if second.status is Status.UNSUPPORTED and _collapsed(first.structure):
+        return replace(first, status=Status.INVALID, detail=second.detail)
     return Relaxed(
         status=second.status,
         structure=second.structure,
@@ -120,6 +124,12 @@ def _joined(first: Relaxed, second: Relaxed) -> Relaxed:
         n_tokens=_sum(first.n_tokens, second.n_tokens),
         detail=second.detail,
     )
+
+
+def _collapsed(structure: Structure | None) -> bool:
+    """Whether it is for what the first made of it that the second refused it."""
+    assert structure is not None
+    return shortest_distance(Geometry.of(structure)) < SHORTEST
 
 
 def _sum(a: int | None, b: int | None) -> int | None:

@@ -9,8 +9,10 @@ import pytest
 from benchmarks.core import UserError
 from benchmarks.cost import batching, figures, sites
 from benchmarks.cost.__main__ import main
-from benchmarks.cost.models import Choice, chosen
+from benchmarks.cost.models import Choice, Measured, chosen
 from benchmarks.cost.sites import Point, exponent, rattled, supercell
+from benchmarks.cost.timing import Machine
+from benchmarks.registry import resolve
 from tests.conftest import one_line
 
 STILL = "still=ase:baselines.ase_relaxer:ZeroForce"
@@ -72,6 +74,17 @@ def test_a_model_that_fails_at_a_size_costs_its_larger_points_only(tmp_path, cap
     assert main(["--models", f"{EMT},{STILL}", "--largest", "2", "--out", str(tmp_path)]) == 0
     assert pd.read_csv(tmp_path / "cost.csv").model.tolist() == ["still"]
     assert "2 sites: emt: " in capsys.readouterr().err
+
+
+def test_an_interrupted_measurement_keeps_its_points(tmp_path, monkeypatch, capsys):
+    def some(*_):
+        yield point("still", 2, 0.1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sites, "points", some)
+    assert main(["--models", STILL, "--out", str(tmp_path)]) == 130
+    assert pd.read_csv(tmp_path / "cost.csv").sites.tolist() == [2]
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_nothing_measured_is_an_error_of_one_line(tmp_path, capsys):
@@ -152,6 +165,12 @@ def test_batching_needs_a_model_with_two_engines(tmp_path, capsys):
     command = ["--batching", "--models", "identity", "--out", str(tmp_path)]
     assert main(command) == 2
     assert capsys.readouterr().err == "error: identity has no batched engine\n"
+
+
+def test_a_relaxation_with_random_weights_is_no_measurement(tmp_path):
+    model = Measured(resolve("mace"), "random")
+    machine = Machine("cpu", tmp_path / "log")
+    one_line(lambda: list(batching.rows(model, 2, machine, print)), "its weights are not here")
 
 
 def test_structures_are_those_of_the_training_split_and_from_the_first_again():

@@ -112,6 +112,7 @@ def test_a_second_run_trains_nothing_again(tmp_path, monkeypatch):
     made = json.loads((tmp_path / "curves.json").read_text())
     assert [made[f"gnn-delta-{share}"]["n"] for share in (20, 100)] == [9, 47]
     assert "--limit 9" in made["gnn-delta-20"]["command"]
+    assert "| gnn-delta-20 |" in (tmp_path / "curves-differences.md").read_text()
     started = []
     run = curves._run
     monkeypatch.setattr(curves, "_run", lambda *x: (started.append(x[0]), run(*x)))

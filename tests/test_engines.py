@@ -1,5 +1,7 @@
 """Two engines, one protocol: the batched one ends in the same minima, with the same statuses."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -16,6 +18,7 @@ from benchmarks.data import load
 from benchmarks.execute import Settings
 from benchmarks.registry import MODELS, on_engine, resolve
 from tests import tiny
+from tests.conftest import one_line
 from tests.contract import assert_same, check_independent, check_relaxer, sample_structures
 
 torch = pytest.importorskip("torch")
@@ -189,6 +192,13 @@ def batched_chgnet():
 def test_mace_keeps_the_contract(batched_mace):
     outcomes = check_relaxer(batched_mace())
     assert [outcome.status for outcome in outcomes] == [Status.OK] * len(outcomes)
+
+
+def test_of_several_heads_none_is_chosen_in_silence(batched_mace, monkeypatch):
+    """torch-sim would ask the first, often that of the pretraining; ASE's calculator another."""
+    one = SimpleNamespace(calculator=SimpleNamespace(available_heads=["pt_head", "Default"]))
+    monkeypatch.setattr(mace, "Mace", lambda *_, **__: one)
+    one_line(lambda: batched_mace("two.model"), "two.model has the heads pt_head, Default")
 
 
 @pytest.mark.slow

@@ -149,6 +149,16 @@ def test_a_hybrid_starts_where_its_first_part_ended(tmp_path):
     assert records[2].detail == "too many sites"
 
 
+def test_what_the_first_part_of_a_hybrid_collapsed_is_no_input_of_the_second(tmp_path):
+    """A text model whose atoms meet must not gain by being followed by a potential."""
+    first = toy("Stretches", factor=0.1, n_tokens=7)
+    second = toy("Stretches", factor=2.0, bad=2)
+    records, _ = run(toy("both", parts=(first, second)), [1, 2], tmp_path)
+    assert statuses(records) == {1: OK, 2: Status.INVALID}
+    assert records[2].geometry.lattice[0, 0] == pytest.approx(0.4)
+    assert (records[2].detail, records[2].n_tokens) == ("too many sites", 7)
+
+
 def test_constructors_get_the_settings_that_they_name(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     settings = {"seed": 4, "fmax": 0.01, "max_steps": 9, "offline": True}

@@ -128,18 +128,19 @@ def test_every_model_says_what_dft_it_learned_from(name, functional):
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    """An installed package whose modules cannot be imported, with three entry points."""
+    """An installed package whose modules cannot be imported, with four entry points."""
     info = tmp_path / "gap_zoo-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gap-zoo\nVersion: 1.2\n")
-    points = ("gap-si = gap_zoo:si", "t5 = gap_zoo:t5", "a/b = gap_zoo:ab")
+    points = ("gap-si = gap_zoo:si", "t5 = gap_zoo:t5", "a/b = gap_zoo:ab", "gap-c = gap_zoo")
     (info / "entry_points.txt").write_text("\n".join(["[t2relax_bench.models]", *points]))
     (tmp_path / "gap_zoo.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
 
 
 def test_a_package_brings_a_model_of_its_own(plugin, capsys):
-    assert list(installed()) == ["gap-si"]  # the registry's names stay its own
+    # the registry's names stay its own, and what cannot be a model breaks no other
+    assert list(installed()) == ["gap-si"]
     assert main(["--list-models"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[0] == "gap-si"
     spec = resolve("gap-si")

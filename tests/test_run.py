@@ -13,9 +13,11 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from benchmarks import campaign
+from benchmarks.arguments import check_device
 from benchmarks.run import main
 from benchmarks.store import read_run
 from leaderboard.__main__ import main as render
+from tests.conftest import one_line
 
 N = 12
 SLOW = "slow=ase:tests.toys:slow_calculator"
@@ -238,6 +240,15 @@ def test_a_broken_model_ends_with_1_and_the_others_have_their_rows(data, tmp_pat
     assert "KeyError" in (out / "bad" / "worker.log").read_text()
     assert main(command) == 1  # going on with it does not make it good
     assert len(ids(out / "bad")) == 6
+
+
+@pytest.mark.parametrize(("device", "there"), [("cuda", 0), ("cuda:1", 1)])
+def test_a_gpu_that_is_not_there_is_one_line(device, there, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    one_line(lambda: check_device(device), f"--device {device}")
+    check_device("cpu")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,6 @@ def test_potentials_are_trained_on_all_data_that_are_named(tmp_path, salt_frames
     card = json.loads(out.with_suffix(".json").read_text())
     assert [data["n"] for data in card["training_data"]] == [1, 2]
     assert card["n_frames"] == 3 + len(labelled.training_frames(["embedded"], 2))
-    assert card["rmse_val"]["n"] >= 0
     assert f"--data {salt_frames} --data embedded --limit 2 --seed 0" in card["command"]
 
 
@@ -94,6 +93,29 @@ def test_a_smoke_run_never_replaces_the_committed_checkpoint(name, capsys):
     out = RECIPES[name].out
     assert train.main([name, "--smoke", "--out", str(out)]) == 2
     assert capsys.readouterr().err == (f"error: --smoke would replace {out}: give another --out\n")
+
+
+@pytest.mark.parametrize("name", ["gnn-delta", *RECIPES])
+def test_a_training_that_could_not_be_kept_is_refused_before_it(name, tmp_path, capsys):
+    """A folder of other files was once taken for an old checkpoint, and removed."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("hypothesis")
+    (tmp_path / "file").touch()
+    pairs = ["--data", "embedded"] if name == "gnn-delta" else []
+    for out in (precious, tmp_path / "file" / "below"):
+        assert train.main([name, *pairs, "--out", str(out)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: --out {out}")
+    assert (precious / "thesis.tex").read_text() == "hypothesis"
+
+
+@pytest.mark.parametrize("name", ["gnn-delta", *RECIPES])
+def test_a_library_that_is_not_installed_is_one_line(name, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.arguments.importable", lambda module: module == "torch")
+    assert train.main([name, "--data", "embedded"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {name} needs ma")
+    assert "pip install 't2relax-bench[ma" in said
 
 
 @pytest.fixture

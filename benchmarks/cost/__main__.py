@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"error: {error}")
         return 2
     except KeyboardInterrupt:
+        _say("interrupted; what was measured by then is in --out")
         return 130
     print(table.to_string(index=False, float_format="%.4g"))
     return 0
@@ -82,7 +83,14 @@ def _sites(args: argparse.Namespace) -> pd.DataFrame:
     names = args.models.split(",") if args.models else None
     with tempfile.TemporaryDirectory() as folder:
         models = chosen(Choice(names, args.engine, Path(folder)), _say)
-        points = list(sites.points(models, args.largest, _machine(args), _say))
+        points: list[sites.Point] = []
+        try:
+            for point in sites.points(models, args.largest, _machine(args), _say):
+                points.append(point)  # noqa: PERF402 - kept if interrupted
+        except KeyboardInterrupt:
+            if points:
+                figures.cost(points, args.out)
+            raise
     if not points:
         raise UserError("no model could be measured")
     return figures.cost(points, args.out)

@@ -61,6 +61,8 @@ def measure(model: Measured, batch: int, structures: list[Geometry], machine: Ma
     parts = [structures[i : i + batch] for i in range(0, n, batch)]
     found = timed(model.spec, {}, [structures[:1], *parts], machine)
     evaluations = sum(outcome.n_force_evals or 0 for outcome in found.outcomes)
+    if not evaluations:
+        raise UserError(f"{model.spec.name}: {found.outcomes[0].detail}")
     return Row(
         model=model.spec.name,
         engine=model.spec.engine or ENGINES[0],
@@ -80,8 +82,11 @@ def rows(model: Measured, n: int, machine: Machine, say: Callable[[str], None]) 
     """ASE's loop, then the batched engine at every size of batch up to `n`; `say` is told of each.
 
     Raises:
-        UserError: As `measure`, or the model has no second engine, or it is not installed.
+        UserError: As `measure`, or the model has no second engine, or it is not installed, or its
+            weights are random: they converge nowhere.
     """
+    if model.weights == "random":
+        raise UserError(f"{model.spec.name}: its weights are not here")
     batched = Measured(on_engine(model.spec, ENGINES[1]), model.weights)
     if batched.spec.engine is None:
         raise UserError(f"{model.spec.name} has no batched engine")

@@ -7,8 +7,8 @@
     python -m benchmarks.reference --convergence --out runs/convergence
 
 GPAW runs under an interpreter of its own (Debian: apt install gpaw gpaw-data). Exit status: 0 when
-every structure has a record, be it a failure; 1 when a check failed; 2 for a mistake in the command
-or something missing; 130 when interrupted. The same command goes on where it stopped.
+every structure has a record, be it a failure; 1 when all failed, or a check did; 2 for a mistake in
+the command or something missing; 130 when interrupted. The same command goes on where it stopped.
 """
 
 from __future__ import annotations
