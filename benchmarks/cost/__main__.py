@@ -40,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        _say("interrupted; what was measured by then is in --out")
         return 130
     print(table.to_string(index=False, float_format="%.4g"))
     return 0
@@ -90,6 +89,7 @@ def _sites(args: argparse.Namespace) -> pd.DataFrame:
         except KeyboardInterrupt:
             if points:
                 figures.cost(points, args.out)
+                _say(f"interrupted; {args.out / 'cost.csv'} has what was measured by then")
             raise
     if not points:
         raise UserError("no model could be measured")
