@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -151,8 +152,7 @@ def _curves(args: argparse.Namespace) -> None:
     where = ["--out", str(runs), "--device", args.device]
     _run("benchmarks.run", "--models", models, "--data", args.test, *where, *limit)
     board = json.loads((runs / "leaderboard.json").read_text(encoding="utf-8"))
-    differences = (runs / "differences.md").read_text(encoding="utf-8")
-    (args.out / "curves-differences.md").write_text(differences, encoding="utf-8")
+    shutil.copyfile(runs / "differences.md", args.out / "curves-differences.md")
     made = {training.label: training.about() for training in trainings}
     (args.out / "curves.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     write(list(rows(board, trainings, list(beside.values()))), args.out, board["dataset"])

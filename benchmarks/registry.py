@@ -138,15 +138,16 @@ def require(spec: ModelSpec) -> None:
     Raises:
         UserError: It is not, with the line that installs it.
     """
+    if spec.environment is None and spec.extra is not None:
+        check_installed(spec.name, spec.requires, spec.extra)
+        return
     lacking = missing(spec)
     if not lacking:
         return
     what = f"{spec.name} needs {', '.join(lacking)}"
     if spec.environment is not None:
         raise UserError(f"{what}, in an environment of its own: make env-{spec.environment}")
-    if spec.extra is None:
-        raise UserError(f"{what}, which cannot be found: is it installed, or is the name wrong?")
-    check_installed(spec.name, lacking, spec.extra)
+    raise UserError(f"{what}, which cannot be found: is it installed, or is the name wrong?")
 
 
 def missing(spec: ModelSpec) -> list[str]:

@@ -193,13 +193,7 @@ def _costs() -> Iterator[Metric]:
         ("wall_time_median", "s", seconds, Reduce.MEDIAN, "batch time over batch size, median"),
         ("n_force_evals", "", "n_force_evals", Reduce.MEDIAN, "median force evaluations"),
         ("n_tokens", "", "n_tokens", Reduce.MEDIAN, "median tokens written"),
-        (
-            "peak_memory",
-            "MB",
-            "peak_memory_mb",
-            Reduce.PER_RUN,
-            "of the process, or of its GPU",
-        ),
+        ("peak_memory", "MB", "peak_memory_mb", Reduce.PER_RUN, "of the process, or of its GPU"),
         ("load_time", "s", "load_seconds", Reduce.PER_RUN, "loading the model, warm-up apart"),
     ):
         yield _error(name, unit, column, text, reduce)
