@@ -33,11 +33,17 @@ import numpy as np
 from tqdm import tqdm
 
 from baselines import trivial
-from baselines.card import described, training_sets, validation_sets, versions, write_card
-from baselines.matgl import FILES
-from baselines.train_potential import POTENTIALS, train_potential
-from benchmarks.arguments import check_device, check_installed, whole_number
+from baselines.potentials.matgl import FILES
+from baselines.training.model_card import (
+    described,
+    training_sets,
+    validation_sets,
+    versions,
+    write_card,
+)
+from baselines.training.train_potential import POTENTIALS, train_potential
 from benchmarks.core import Geometry, UserError
+from benchmarks.core.cli import check_device, check_installed, whole_number
 from benchmarks.data import Dataset
 
 log = logging.getLogger("baselines.train")  # also when run with -m
@@ -69,10 +75,10 @@ def train_mean_delta(args: argparse.Namespace) -> None:
 
 
 def train_gbr(args: argparse.Namespace) -> None:
-    """Fit `baselines.gbr` on all pairs."""
+    """Fit `baselines.gbr.boosting` on all pairs."""
     from dataclasses import asdict
 
-    from baselines import gbr
+    from baselines.gbr import boosting as gbr
 
     started = time.perf_counter()
     datasets = training_sets(args.data, args.limit)
@@ -95,10 +101,11 @@ def train_gbr(args: argparse.Namespace) -> None:
 
 
 def train_gnn_delta(args: argparse.Namespace) -> None:
-    """Train the graph network of `baselines.delta_network` on all pairs."""
+    """Train the graph network of `baselines.delta.network` on all pairs."""
     from dataclasses import replace
 
-    from baselines import delta, train_delta
+    from baselines.delta import graph_delta as delta
+    from baselines.delta import train_delta
 
     started = time.perf_counter()
     out = args.out or delta.PACKAGED

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
-from baselines import features
+from baselines.gbr import features
 from benchmarks.core import Relaxed, Status
 
 Floats = NDArray[np.float64]
@@ -97,7 +97,7 @@ class GradientBoosting:
     """
 
     def __init__(self, path: str | Path = GBR) -> None:
-        from baselines.gbr import load
+        from baselines.gbr.boosting import load
 
         self.model = load(Path(path))
 

@@ -18,16 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.arguments import check_device, positive, whole_number
 from benchmarks.core import EndMissing, UserError
-from benchmarks.interpreter import consult, interpreter
-from benchmarks.own import FORMS, installed
-from benchmarks.registry import ENGINES, on_engine, resolve_all
-from benchmarks.specs import MODELS, ModelSpec
+from benchmarks.core.cli import check_device, positive, whole_number
+from benchmarks.models.environments import consult, interpreter
+from benchmarks.models.registry import ENGINES, on_engine, resolve_all
+from benchmarks.models.specs import MODELS, ModelSpec
+from benchmarks.models.user_models import FORMS, installed
 
 if TYPE_CHECKING:
-    from benchmarks.campaign import Campaign, Plan
     from benchmarks.data import Dataset
+    from benchmarks.engine.benchmark_run import Campaign, Plan
 
 # Everything heavier is imported where it is used, so that listing the models stays instant.
 
@@ -98,8 +98,8 @@ def _model_list() -> str:
 def _run(args: argparse.Namespace, command: str) -> int:
     specs = _requested(args)
     # Imported after the names are known to be right, so that a slip is answered at once.
-    from benchmarks.campaign import Campaign, Plan, run_all
-    from benchmarks.execute import Settings
+    from benchmarks.engine.benchmark_run import Campaign, Plan, run_all
+    from benchmarks.engine.execute import Settings
 
     found = [consult(spec, offline=args.offline) for spec in specs]
     plans = [Plan(s, f.weights, f.versions) for s, f in zip(specs, found, strict=True)]
@@ -168,8 +168,8 @@ def _dry_run(plans: Sequence[Plan], campaign: Campaign) -> str:
 
 def _publish(names: Sequence[str], campaign: Campaign) -> None:
     from benchmarks.store import model_folder
-    from leaderboard.files import publish
-    from leaderboard.render import table
+    from leaderboard.publish import publish
+    from leaderboard.views.markdown import table
 
     folders = [model_folder(campaign.out, name) for name in names]
     published = publish(folders, campaign.out, [campaign.dataset])

@@ -2,7 +2,6 @@
 
 python -m leaderboard RUNS... --out DIR [--data PATH] [--readme README.md] [--check]
 python -m leaderboard RUNS... --strip DIR [--data PATH] [--functional NAME] [--unseen-in DATA]
-python -m leaderboard RUNS... --settings DIR [--data PATH]
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.core import EndMissing, UserError
-from leaderboard.files import find_dataset, publish, stale
+from leaderboard.publish import find_dataset, publish, stale
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset
@@ -38,21 +37,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, help="model folders, or folders of them")
+    add_data_arguments(parser)
+    add("--readme", type=Path, metavar="FILE", help=_README)
+    add("--check", action="store_true", help="write nothing; exit 1 naming files that would change")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
+    target.add_argument("--strip", type=Path, metavar="DIR", help=_STRIP)
+    add("--functional", metavar="NAME", help="with --strip: keep its samples only")
+    add("--unseen-in", action="append", default=[], metavar="DATA", help=_UNSEEN)
+    return parser
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say on which data the runs were made; `load_datasets` reads them."""
+    add = parser.add_argument
     add("--data", action="append", default=[], metavar="PATH|hf://…", help=_DATA)
     add("--split", help="split of --data, where it has splits")
     add("--limit", type=int, metavar="N", help=_LIMIT)
     add("--seed", type=int, default=0, help="that --limit was drawn with; default: 0")
     add("--end-missing", default="if-relaxed", choices=_END_MISSING, help=_LIKE_RUNS)
     add("--offline", action="store_true", help="of hf:// data use the cache only")
-    add("--readme", type=Path, metavar="FILE", help=_README)
-    add("--check", action="store_true", help="write nothing; exit 1 naming files that would change")
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
-    target.add_argument("--strip", type=Path, metavar="DIR", help=_STRIP)
-    target.add_argument("--settings", type=Path, metavar="DIR", help=_SETTINGS)
-    add("--functional", metavar="NAME", help="with --strip: keep its samples only")
-    add("--unseen-in", action="append", default=[], metavar="DATA", help=_UNSEEN)
-    return parser
 
 
 _DATA = "data that the runs were made on; the embedded set is found without; may be repeated"
@@ -62,26 +66,23 @@ _END_MISSING = [str(policy) for policy in EndMissing]
 _README = "also write the tables between the <!-- leaderboard:NAME --> markers of this file"
 _UNSEEN = "with --strip: leave out the compositions of this training data; may be repeated"
 _STRIP = "instead copy the runs as scores without structures, to commit where the data are not ours"
-_SETTINGS = "instead write errors by DFT settings, and how far the functional moves the target"
 
 
 def _run(options: argparse.Namespace) -> int:
     if options.out is None and (options.check or options.readme):
         raise UserError("--check and --readme are about what --out DIR holds: give it")
-    datasets = _load(options)
+    datasets = load_datasets(options)
     if options.strip is not None:
         _strip(options, datasets)
         return 0
     if options.functional or options.unseen_in:
         raise UserError("--functional and --unseen-in choose what --strip DIR writes: give it")
-    if options.settings is not None:
-        return _settings(options, datasets)
     if options.check:
         different = stale(options.runs, options.out, datasets, readme=options.readme)
         for path in different:
             print(f"{path} differs from what the runs give")
         return 1 if different else 0
-    from leaderboard.render import table
+    from leaderboard.views.markdown import table
 
     published = publish(options.runs, options.out, datasets, readme=options.readme)
     for board in published.boards:
@@ -90,16 +91,8 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(options: argparse.Namespace, datasets: Sequence[Dataset]) -> int:
-    from leaderboard.settings import report
-
-    written = report(options.runs, options.settings, datasets, options.data)
-    print("wrote " + ", ".join(map(str, written)))
-    return 0
-
-
-def _load(options: argparse.Namespace) -> list[Dataset]:
-    """Each source, and all of them as one."""
+def load_datasets(options: argparse.Namespace) -> list[Dataset]:
+    """The data of `add_data_arguments`: each source, and all of them as one."""
     from benchmarks.data import load
 
     sources: list[str] = options.data
@@ -120,9 +113,9 @@ def _load(options: argparse.Namespace) -> list[Dataset]:
 def _strip(options: argparse.Namespace, datasets: Sequence[Dataset]) -> None:
     from benchmarks.data import load
     from benchmarks.store import read_runs
-    from leaderboard.hybrids import with_ends
-    from leaderboard.scores import scores, strip
-    from leaderboard.subset import Subset
+    from leaderboard.board.hybrids import with_ends
+    from leaderboard.board.scores import scores, strip
+    from leaderboard.board.subset import Subset
 
     # a single file has no splits to choose from
     parts = [None if source.endswith(".parquet") else "train" for source in options.unseen_in]

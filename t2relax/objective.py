@@ -19,9 +19,9 @@ from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
-from t2relax.codec import DELTA_TAGS
-from t2relax.dataset import IGNORE
-from t2relax.tokens import (
+from t2relax.data.pairs import IGNORE
+from t2relax.text.codec import DELTA_TAGS
+from t2relax.text.tokens import (
     COARSE,
     FINE,
     FORCED,

@@ -1,6 +1,6 @@
 """A T5 as a policy: it writes texts freely, and learns from what each of them earned.
 
-The loop of `python -m t2relax.train_seq` and of `python -m t2relax.ablation`.
+The loop of `python -m t2relax.train_seq` and of `python -m studies.ablation.ablation`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from t2relax import model as t5
-from t2relax.codec import CodecError
-from t2relax.dataset import IGNORE, Augmentation, Pair, collate, encode_pair, pad
-from t2relax.generate import decode_free
+from t2relax.data.pairs import IGNORE, Augmentation, Pair, collate, encode_pair, pad
+from t2relax.lm import t5
+from t2relax.lm.decoding import decode_free
 from t2relax.muon import MuonAdamW
 from t2relax.objective import Objective, Student
 from t2relax.reward import ESTIMATORS, FAILURE, Floats, Parts, Reward
-from t2relax.tokens import PAD_ID, TARGET_SIZE, Tokenizer, template
+from t2relax.text.codec import CodecError
+from t2relax.text.tokens import PAD_ID, TARGET_SIZE, Tokenizer, template
 
 FREE: Final = Objective(forced=1.0, number=1.0)
 """The token loss of free texts: what a grammar would give, the model has to write itself."""

@@ -3,7 +3,7 @@
     python -m t2relax.relax input.cif -o relaxed.cif
 
 Every input is read before the model is loaded, and every file is written whole or not at all.
-CIFs are read by `t2relax.cif`; ASE reads the other formats and writes all of them.
+CIFs are read by `t2relax.text.cif`; ASE reads the other formats and writes all of them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from ase.io.formats import open_with_compression as ase_open
 from pymatgen.core import Structure
 from tqdm import tqdm
 
-from benchmarks.arguments import check_device
 from benchmarks.core import SCORED, Geometry, Relaxed, UserError
+from benchmarks.core.cli import check_device
+from benchmarks.core.geometry import cell_parameters, displacements, shortest_distance
 from benchmarks.metrics.columns import SHORTEST
-from benchmarks.metrics.geometry import cell_parameters, displacements, shortest_distance
-from t2relax import model as t5
-from t2relax.codec import CodecError
+from t2relax.lm import t5
+from t2relax.text.codec import CodecError
 
 READER_ERRORS = (
     *(ValueError, LookupError, RuntimeError, AssertionError, TypeError, AttributeError),
@@ -222,7 +222,7 @@ def _target(source: str, args: argparse.Namespace) -> Path | None:
 
 def _items(source: str, target: Path | None) -> Iterator[Item]:
     """The structures of one input; a file that cannot be read is one item with its problem."""
-    from t2relax.cif import cif_blocks, from_cif
+    from t2relax.text.cif import cif_blocks, from_cif
 
     readers: list[Callable[[], Geometry]]
     try:

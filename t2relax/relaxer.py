@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from pymatgen.core import Structure
 
 from benchmarks.core import Geometry, Relaxed, Status
-from benchmarks.symmetry import space_group
-from t2relax import model as t5
-from t2relax.codec import CodecError, Crystal, Delta, apply_delta, read_delta, write_cif
-from t2relax.generate import decode_constrained, decode_free
-from t2relax.symmetry import project
-from t2relax.tokens import EOS_ID, Tokenizer, template
+from benchmarks.core.symmetry import space_group
+from t2relax.lm import t5
+from t2relax.lm.decoding import decode_constrained, decode_free
+from t2relax.text.codec import CodecError, Crystal, Delta, apply_delta, read_delta, write_cif
+from t2relax.text.symmetrize import project
+from t2relax.text.tokens import EOS_ID, Tokenizer, template
 
 Mode = Literal["constrained", "free", "symmetric", "best8"]
 SAMPLES = 8

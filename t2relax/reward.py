@@ -16,11 +16,11 @@ from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
 from sacrebleu.metrics.bleu import BLEU
 
 from benchmarks.core import Geometry, Status
+from benchmarks.core.geometry import cell_parameters, displacements
 from benchmarks.metrics import score
-from benchmarks.metrics.geometry import cell_parameters, displacements
-from t2relax.codec import CodecError, apply_delta, geometry_of, read_delta
-from t2relax.dataset import Pair
-from t2relax.tokens import EOS_ID, PAD_ID, Tokenizer
+from t2relax.data.pairs import Pair
+from t2relax.text.codec import CodecError, apply_delta, geometry_of, read_delta
+from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 
 Floats = NDArray[np.float64]
 

@@ -37,11 +37,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from transformers.trainer_utils import get_last_checkpoint
 
 from benchmarks.core import Geometry, UserError
+from benchmarks.core.geometry import cell_parameters, displacements, strain
 from benchmarks.metrics.columns import DISPLACEMENT_GRID, STRAIN_GRID
-from benchmarks.metrics.geometry import cell_parameters, displacements, strain
-from t2relax import model as t5
-from t2relax.codec import CodecError, apply_delta, geometry_of, read_delta
-from t2relax.dataset import (
+from t2relax.data.pairs import (
     NO_AUGMENTATION,
     Augmentation,
     Pair,
@@ -50,11 +48,13 @@ from t2relax.dataset import (
     encode_pair,
     read_pairs,
 )
-from t2relax.generate import decode_constrained
+from t2relax.lm import t5
+from t2relax.lm.decoding import decode_constrained
+from t2relax.lm.pretrained import average, from_pretrained
 from t2relax.muon import MuonAdamW
 from t2relax.objective import Objective
-from t2relax.pretrained import average, from_pretrained
-from t2relax.tokens import Template, Tokenizer, template
+from t2relax.text.codec import CodecError, apply_delta, geometry_of, read_delta
+from t2relax.text.tokens import Template, Tokenizer, template
 
 Decode = Callable[
     [T5ForConditionalGeneration, Sequence[Sequence[int]], Sequence[Template]],

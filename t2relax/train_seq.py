@@ -27,13 +27,13 @@ from tqdm import tqdm
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.core import UserError
-from t2relax import model as t5
-from t2relax.dataset import Pair, read_pairs
-from t2relax.generate import decode_free
+from t2relax.data.pairs import Pair, read_pairs
+from t2relax.lm import t5
+from t2relax.lm.decoding import decode_free
+from t2relax.lm.pretrained import average
 from t2relax.policy import Example, Policy, Settings, example, load_free, optimizer_of, updates
-from t2relax.pretrained import average
 from t2relax.reward import ESTIMATORS, Floats, Parts, Reward, judge, means
-from t2relax.tokens import Tokenizer
+from t2relax.text.tokens import Tokenizer
 
 INIT_HELP: Final = "start: the packaged checkpoint by default, of several the mean of their weights"
 ROOM: Final = 32

@@ -27,7 +27,7 @@ def class_of(package, engine):
     pytest.importorskip(package)
     if engine == "torchsim":
         pytest.importorskip("torch_sim")
-    module = f"baselines.torchsim_{package}" if engine == "torchsim" else f"baselines.{package}"
+    module = f"baselines.potentials.{package}" + ("_batched" if engine == "torchsim" else "")
     return getattr(importlib.import_module(module), POTENTIALS[package])
 
 

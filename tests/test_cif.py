@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Structure
 
-from t2relax.cif import cif_blocks, from_cif
-from t2relax.codec import CodecError
+from t2relax.text.cif import cif_blocks, from_cif
+from t2relax.text.codec import CodecError
 
 CELL = """
 _cell_length_a 5.640(1)

@@ -9,12 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t2relax import comparison
-from t2relax import model as t5
-from t2relax.codec import Crystal, Delta, read_delta, write_cif, write_delta
-from t2relax.comparison_report import BASE, NO_CHANGE, TITLES, differences, write_report
-from t2relax.dataset import NO_AUGMENTATION, Pair, PairDataset, collate, encode_pair, save_pairs
-from t2relax.digits import (
+from studies.comparison import comparison
+from studies.comparison.comparison_report import BASE, NO_CHANGE, TITLES, differences, write_report
+from studies.comparison.digits import (
     DIGIT_VOCABULARY,
     DIGITS,
     SIGNS,
@@ -23,8 +20,11 @@ from t2relax.digits import (
     decode_digits,
     digit_tokenizer,
 )
+from t2relax.data.pairs import NO_AUGMENTATION, Pair, PairDataset, collate, encode_pair, save_pairs
+from t2relax.lm import t5
 from t2relax.objective import Objective
-from t2relax.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, Tokenizer, template
+from t2relax.text.codec import Crystal, Delta, read_delta, write_cif, write_delta
+from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, Tokenizer, template
 
 TOKENIZER = digit_tokenizer()
 TINY = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 2}

@@ -17,9 +17,9 @@ from ase.constraints import FixAtoms, FixSymmetry
 from benchmarks.core import UserError
 from benchmarks.data import frames, load
 from benchmarks.data.__main__ import main
-from benchmarks.data.convert import convert
-from benchmarks.data.converters.inputs import Options
-from leaderboard.settings.known import settings_of
+from benchmarks.data.convert.convert import convert
+from benchmarks.data.convert.inputs import Options
+from studies.dft_settings.known_settings import settings_of
 from tests.conftest import LEMAT_SCHEMA
 
 EV = 1.602176634e-19
@@ -350,7 +350,7 @@ def test_same_inputs_give_the_same_bytes(tmp_path, converted):
 
 
 def test_many_row_groups_hold_what_one_does(tmp_path, converted, monkeypatch):
-    monkeypatch.setattr("benchmarks.data.converters.layout._GROUP_BYTES", 1)
+    monkeypatch.setattr("benchmarks.data.convert.layout._GROUP_BYTES", 1)
     files = {f"{i}.extxyz": images((6.0 + i, 5.0)) for i in range(4)}
     rows = converted(files, functional="pbe")
     assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups == 4
@@ -711,7 +711,7 @@ def test_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("benchmarks.data.convert.read", interrupt)
+    monkeypatch.setattr("benchmarks.data.convert.convert.read", interrupt)
     (tmp_path / "vasprun.xml").write_text(vasprun())
     out = str(tmp_path / "out.parquet")
     assert main(["convert", str(tmp_path / "vasprun.xml"), "--out", out]) == 130

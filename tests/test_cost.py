@@ -1,4 +1,4 @@
-"""`python -m benchmarks.cost`: what it times, what it fits, and what it does about failures."""
+"""`python -m studies.cost`: what it times, what it fits, and what it does about failures."""
 
 from dataclasses import asdict
 
@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 
 from benchmarks.core import UserError
-from benchmarks.cost import batching, figures, sites
-from benchmarks.cost.__main__ import main
-from benchmarks.cost.models import Choice, Measured, chosen
-from benchmarks.cost.sites import Point, exponent, rattled, supercell
-from benchmarks.cost.timing import Machine
-from benchmarks.registry import resolve
+from benchmarks.models.registry import resolve
+from studies.cost import batching, figures, sites
+from studies.cost.__main__ import main
+from studies.cost.models import Choice, Measured, chosen
+from studies.cost.sites import Point, exponent, rattled, supercell
+from studies.cost.timing import Machine
 from tests.conftest import one_line
 
-STILL = "still=ase:baselines.ase_relaxer:ZeroForce"
+STILL = "still=ase:baselines.engines.ase_engine:ZeroForce"
 EMT = "emt=ase:ase.calculators.emt:EMT"
 """Knows neither Li nor Br, and raises."""
 
@@ -128,7 +128,7 @@ def test_an_out_that_is_a_file_is_an_error_of_one_line(tmp_path, capsys):
 
 
 def test_of_the_default_what_is_not_here_is_left_out_and_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.cost.models.DEFAULT", ("identity", "nothing-like-it"))
+    monkeypatch.setattr("studies.cost.models.DEFAULT", ("identity", "nothing-like-it"))
     said = []
     models = chosen(Choice(None, "ase", tmp_path), said.append)
     assert [model.spec.name for model in models] == ["identity"]
@@ -143,12 +143,12 @@ def test_a_model_that_was_asked_for_and_is_not_here_is_an_error(tmp_path):
 @pytest.mark.parametrize(("name", "n_parameters"), [("tensornet", 837_378), ("m3gnet", 664_221)])
 def test_random_weights_stand_in_for_published_ones(name, n_parameters, tmp_path, monkeypatch):
     pytest.importorskip("matgl")
-    from baselines.matgl import MatGL
+    from baselines.potentials.matgl import MatGL
 
     def missing(spec, *, offline):
         raise UserError("not there")
 
-    monkeypatch.setattr("benchmarks.cost.models.consult", missing)
+    monkeypatch.setattr("studies.cost.models.consult", missing)
     (model,) = chosen(Choice([f"{name}-matpes-pbe"], "ase", tmp_path), print)
     assert model.weights == "random"
     relaxer = MatGL(**model.spec.kwargs, max_steps=0)

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from baselines.train import parser as graph_parser
-from benchmarks import curves
-from benchmarks.curves import Training, main, rows, write
+from studies import learning_curves as curves
+from studies.learning_curves import Training, main, rows, write
 from t2relax.train import parse as text_parse
 
 ARGUMENTS = ["--data", "embedded", "--data", "pairs.parquet", "--val", "v", "--test", "t"]

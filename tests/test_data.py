@@ -13,11 +13,11 @@ from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import Geometry, UserError
 from benchmarks.data import Reason, frames, ids_sha256, load
-from benchmarks.data.ids import source_of
+from benchmarks.data.lemat.ids import source_of
 from benchmarks.data.sources import EMBEDDED, EMBEDDED_SETS
-from benchmarks.data.splits import main as splits_main
-from benchmarks.data.splits import make_manifest, split_of
-from benchmarks.reference.order import internal_freedom
+from benchmarks.data.splits.manifest import main as splits_main
+from benchmarks.data.splits.manifest import make_manifest, split_of
+from benchmarks.dft.cost_order import internal_freedom
 from tests.conftest import one_line
 
 

@@ -8,13 +8,15 @@ import torch
 from pymatgen.core import Lattice, Structure
 from scipy.spatial.transform import Rotation
 
-from baselines import delta, train, train_delta
-from baselines.delta import GraphDelta, predict
-from baselines.delta_network import MARGIN, DeltaNetwork, Shape, load, save
-from baselines.strain import strained
-from baselines.train_delta import Examples, Settings, example
+from baselines import train
+from baselines.delta import graph_delta as delta
+from baselines.delta import train_delta
+from baselines.delta.graph_delta import GraphDelta, predict
+from baselines.delta.network import MARGIN, DeltaNetwork, Shape, load, save
+from baselines.delta.train_delta import Examples, Settings, example
 from benchmarks.core import ANSWERED, Geometry, Status, UserError
-from benchmarks.metrics.geometry import displacements, strain
+from benchmarks.core.geometry import displacements, strain
+from benchmarks.core.strain import strained
 from tests.contract import check_relaxer
 
 SMALL = Shape(width=8, blocks=2, radial=8, cutoff=4.0)

@@ -8,15 +8,15 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from pymatgen.core import Lattice, Structure
 
-from baselines import chgnet, mace, matgl
-from baselines.ase_relaxer import AseRelaxer
-from baselines.frechet import FrechetLBFGS
-from baselines.protocol import Answer, Limits, descend
-from benchmarks.campaign import Campaign, Plan
+from baselines.engines.ase_engine import AseRelaxer
+from baselines.engines.frechet import FrechetLBFGS
+from baselines.engines.protocol import Answer, Limits, descend
+from baselines.potentials import chgnet, mace, matgl
 from benchmarks.core import GPA, Geometry, Relaxed, Status
 from benchmarks.data import load
-from benchmarks.execute import Settings
-from benchmarks.registry import MODELS, on_engine, resolve
+from benchmarks.engine.benchmark_run import Campaign, Plan
+from benchmarks.engine.execute import Settings
+from benchmarks.models.registry import MODELS, on_engine, resolve
 from tests import tiny
 from tests.conftest import one_line
 from tests.contract import assert_same, check_independent, check_relaxer, sample_structures
@@ -26,7 +26,7 @@ pytest.importorskip("torch_sim")
 
 from torch_sim.models.interface import ModelInterface, validate_model_outputs  # noqa: E402
 
-from baselines.batched import BatchedRelaxer  # noqa: E402
+from baselines.engines.batch_engine import BatchedRelaxer  # noqa: E402
 
 TIGHT = {"fmax": 0.005, "max_stress": 0.005 * GPA}
 
@@ -175,7 +175,7 @@ def test_memory_bounds_what_is_evaluated_at_once():
 @pytest.fixture(scope="module")
 def batched_mace():
     pytest.importorskip("mace")
-    from baselines.torchsim_mace import Mace
+    from baselines.potentials.mace_batched import Mace
 
     return Mace
 
@@ -183,7 +183,7 @@ def batched_mace():
 @pytest.fixture(scope="module")
 def batched_chgnet():
     pytest.importorskip("chgnet")
-    from baselines.torchsim_chgnet import CHGNet
+    from baselines.potentials.chgnet_batched import CHGNet
 
     return CHGNet
 
@@ -213,7 +213,7 @@ def test_chgnet_keeps_the_contract(batched_chgnet):
 @pytest.mark.parametrize("architecture", ["TensorNet", "M3GNet"])
 def test_matgl_keeps_the_contract(tmp_path, architecture):
     pytest.importorskip("matgl")
-    from baselines.torchsim_matgl import MatGL
+    from baselines.potentials.matgl_batched import MatGL
 
     folder = str(tiny.matgl(tmp_path / "tiny", architecture))
     outcomes = check_relaxer(MatGL(folder))
@@ -312,7 +312,7 @@ def test_engine_changes_potentials_and_parts_of_hybrids_and_nothing_else():
     assert on_engine(MODELS["identity"], "torchsim") is MODELS["identity"]
     assert on_engine(MODELS["chgnet"], "ase") is MODELS["chgnet"]
     spec = on_engine(MODELS["chgnet"], "torchsim")
-    assert spec.target == "baselines.torchsim_chgnet:CHGNet"
+    assert spec.target == "baselines.potentials.chgnet_batched:CHGNet"
     assert spec.batch_size > 1
     assert "torch_sim" in spec.requires
     hybrid = on_engine(resolve("identity+mace"), "torchsim")

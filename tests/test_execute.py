@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import process
 from benchmarks.core import Status, UserError
-from benchmarks.execute import Budget, Settings, run_model
-from benchmarks.registry import ModelSpec
+from benchmarks.engine import process
+from benchmarks.engine.execute import Budget, Settings, run_model
+from benchmarks.models.registry import ModelSpec
 from tests import toys
 
 OK, ERROR, RESOURCE = Status.OK, Status.ERROR, Status.RESOURCE

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.core.composition import elements, reduced_composition
 from benchmarks.data import load
-from benchmarks.data.composition import elements, reduced_composition
 from benchmarks.data.exposure import Seen, drawn_from, seen
-from benchmarks.data.splits import split_of
-from benchmarks.registry import MODELS
-from benchmarks.training_data import TRAINING_SETS, track
+from benchmarks.data.splits.manifest import split_of
+from benchmarks.data.training_data import TRAINING_SETS, track
+from benchmarks.models.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
 MPTRJ = ("MPtrj (Materials Project)",)

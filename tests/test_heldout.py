@@ -16,14 +16,14 @@ from benchmarks.core import Geometry
 from benchmarks.data import frames, load
 from benchmarks.data.__main__ import main
 from benchmarks.data.audit import audit
-from benchmarks.data.heldout.assignment import _fill, assign, size_class, strata
-from benchmarks.data.heldout.fingerprint import fingerprint, near_duplicates
-from benchmarks.data.heldout.groups import describe, joined
-from benchmarks.data.heldout.prototypes import prototype, prototypes
 from benchmarks.data.sources import resolve, resolve_all
+from benchmarks.data.splits.assignment import _fill, assign, size_class, strata
+from benchmarks.data.splits.fingerprint import fingerprint, near_duplicates
+from benchmarks.data.splits.grouping import describe, joined
+from benchmarks.data.splits.prototypes import prototype, prototypes
 from benchmarks.run import main as run
 from benchmarks.store import read_run
-from t2relax.dataset import read_pairs
+from t2relax.data.pairs import read_pairs
 from tests.conftest import one_line
 
 FCC = [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
@@ -249,7 +249,7 @@ def test_of_groups_that_fit_in_no_stratum_the_nearest_is_taken():
 
 
 def test_many_prototypes_are_shared_out_and_come_back_in_order(monkeypatch):
-    monkeypatch.setattr("benchmarks.data.heldout.prototypes._MANY", 2)
+    monkeypatch.setattr("benchmarks.data.splits.prototypes._MANY", 2)
     structures = [rock_salt(), caesium_chloride(), zincblende()]
     geometries = [Geometry.of(structure) for structure in structures]
     assert prototypes(geometries) == [prototype(geometry) for geometry in geometries]
@@ -398,7 +398,7 @@ def test_the_t5_trains_on_its_train_part(folder):
 
 
 def test_baselines_train_on_its_train_part_too(folder, data):
-    from baselines.card import training_sets
+    from baselines.training.model_card import training_sets
 
     sets = training_sets([str(folder), "embedded", data])
     assert [(each.split, len(each)) for each in sets] == [("train", 90), ("train", 47), (None, 120)]

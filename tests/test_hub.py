@@ -25,7 +25,7 @@ from benchmarks.data.__main__ import main as data_main
 from benchmarks.run import main as run_main
 from benchmarks.store import read_run
 from t2relax import train
-from t2relax.dataset import read_pairs
+from t2relax.data.pairs import read_pairs
 from tests.conftest import LEMAT_SCHEMA, one_line
 from tests.hub_files import LONG, N_SITES, lemat_files
 from tests.hub_server import COMMIT, REPO, serving
@@ -244,7 +244,7 @@ def test_rows_in_any_order_give_the_same_pairs_without_a_limit(hub, local):
 
 
 def test_more_than_memory_holds_is_one_line_before_anything_is_read(hub, monkeypatch, capsys):
-    monkeypatch.setattr("benchmarks.data.remote.MOST_BYTES", hub.size - 1)
+    monkeypatch.setattr("benchmarks.data.hub.remote.MOST_BYTES", hub.size - 1)
     one_line(lambda: load(ADDRESS), "GB are too many", "say --limit N")
     for command in (
         lambda: train.main(["--data", ADDRESS, "--val", "embedded", "--out", "nowhere"]),

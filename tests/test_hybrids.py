@@ -9,11 +9,11 @@ from benchmarks.core import Geometry, Status
 from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import publish
 from leaderboard.__main__ import main
-from leaderboard.files import make_boards, stale
-from leaderboard.hybrids import markdown
-from leaderboard.hybrids.ends import COLUMNS, alone
-from leaderboard.scores import FILE, scores
-from leaderboard.summary import board
+from leaderboard.board.hybrids import markdown
+from leaderboard.board.hybrids.final_structures import COLUMNS, alone
+from leaderboard.board.scores import FILE, scores
+from leaderboard.board.summary import board
+from leaderboard.publish import make_boards, stale
 from tests.test_leaderboard import Memory
 
 FINISHED = (Status.OK,) * 8

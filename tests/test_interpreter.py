@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import interpreter
 from benchmarks.core import Status, UserError
-from benchmarks.execute import Settings, run_model
-from benchmarks.interpreter import consult
-from benchmarks.registry import MODELS, ModelSpec, resolve
+from benchmarks.engine.execute import Settings, run_model
+from benchmarks.models import environments as interpreter
+from benchmarks.models.environments import consult
+from benchmarks.models.registry import MODELS, ModelSpec, resolve
 from benchmarks.run import main
 from tests import toys
 

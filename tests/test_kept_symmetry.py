@@ -8,16 +8,16 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from pymatgen.core import Lattice, Structure
 
-from baselines.ase_relaxer import AseRelaxer
-from baselines.kept_symmetry import KeptSymmetry
-from benchmarks.campaign import Campaign, Plan
+from baselines.engines.ase_engine import AseRelaxer
+from baselines.engines.kept_symmetry import KeptSymmetry
 from benchmarks.core import GPA, Geometry, Status
+from benchmarks.core.geometry import symmetry
+from benchmarks.core.symmetry import space_group
 from benchmarks.data import load
-from benchmarks.execute import Settings
-from benchmarks.metrics.geometry import symmetry
-from benchmarks.registry import MODELS, import_target, understood
+from benchmarks.engine.benchmark_run import Campaign, Plan
+from benchmarks.engine.execute import Settings
+from benchmarks.models.registry import MODELS, import_target, understood
 from benchmarks.run import main
-from benchmarks.symmetry import space_group
 from tests.contract import assert_same
 
 TIGHT = {"fmax": 0.005, "max_stress": 0.005 * GPA}
@@ -62,7 +62,7 @@ def torchsim(**limits):
     pytest.importorskip("torch_sim")
     from torch_sim.models.interface import ModelInterface
 
-    from baselines.batched import BatchedRelaxer
+    from baselines.engines.batch_engine import BatchedRelaxer
 
     class Model(ModelInterface):
         def __init__(self):

@@ -8,18 +8,19 @@ import pandas as pd
 import pytest
 
 from benchmarks.core import ANSWERED, SCORED, EndMissing, Geometry, Sample, Status, UserError
-from benchmarks.data.composition import reduced_composition
-from benchmarks.data.floor import floor
+from benchmarks.core.composition import reduced_composition
+from benchmarks.core.statistics import Resampling, estimates, ranks, wilson
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import Record, RunWriter, read_run
-from leaderboard import differences, publish, slices
+from leaderboard import publish
 from leaderboard.__main__ import main
-from leaderboard.bootstrap import Resampling, estimates, ranks, wilson
-from leaderboard.files import make_boards, stale
-from leaderboard.render import markdown, table, to_csv, to_json, tracks
-from leaderboard.scores import FILE, crystal_system, scores
-from leaderboard.subset import Subset
-from leaderboard.summary import board
+from leaderboard.board import differences, slices
+from leaderboard.board.reference_uncertainty import floor
+from leaderboard.board.scores import FILE, crystal_system, scores
+from leaderboard.board.subset import Subset
+from leaderboard.board.summary import board
+from leaderboard.publish import make_boards, stale
+from leaderboard.views.markdown import markdown, table, to_csv, to_json, tracks
 
 
 class Memory:
@@ -454,7 +455,7 @@ def test_slow_scores_are_computed_once(tmp_path, toy, monkeypatch):
     run = read_run(write(tmp_path, "m", failing(Status.ERROR), toy))
     first = scores(run, toy)
     assert (run.folder / FILE).exists()
-    monkeypatch.setattr("leaderboard.scores.score_slow", None)
+    monkeypatch.setattr("leaderboard.board.scores.score_slow", None)
     assert scores(run, toy).equals(first)
 
 
@@ -463,8 +464,8 @@ def test_slow_scores_of_another_version_are_computed_again(tmp_path, toy, monkey
     run = read_run(write(tmp_path, "m", oracle, toy))
     scores(run, toy)
     versions = {"evaluator": "1", "pymatgen": "1", "moyopy": "1"} | {version: "other"}
-    monkeypatch.setattr("leaderboard.scores._versions", lambda: versions)
-    monkeypatch.setattr("leaderboard.scores.score_slow", None)
+    monkeypatch.setattr("leaderboard.board.scores._versions", lambda: versions)
+    monkeypatch.setattr("leaderboard.board.scores.score_slow", None)
     with pytest.raises(TypeError):
         scores(run, toy)
 
@@ -522,7 +523,7 @@ def test_a_part_of_a_run_is_a_board_of_its_own(tmp_path, toy, capsys):
 def test_stored_scores_must_be_of_this_run_and_evaluator(tmp_path, toy, monkeypatch):
     run = read_run(write(tmp_path, "m", oracle, toy, chosen=[0, 1]))
     scores(run, toy)
-    monkeypatch.setattr("leaderboard.scores.EVALUATOR", "2")
+    monkeypatch.setattr("leaderboard.board.scores.EVALUATOR", "2")
     with pytest.raises(UserError, match="has evaluator 1 instead of 2: name the data with --data"):
         scores(run)
     monkeypatch.undo()

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from benchmarks.core import Geometry, Status
-from benchmarks.metrics import COLUMNS, METRICS, SLOW_COLUMNS, Reduce, score, score_slow
-from benchmarks.metrics.columns import LADDER, validity
-from benchmarks.metrics.geometry import (
+from benchmarks.core.geometry import (
     MinimumImage,
     assigned_rmse,
     cell_parameters,
@@ -19,6 +17,8 @@ from benchmarks.metrics.geometry import (
     strain,
     symmetry,
 )
+from benchmarks.metrics import COLUMNS, METRICS, SLOW_COLUMNS, Reduce, score, score_slow
+from benchmarks.metrics.columns import LADDER, validity
 
 
 def crystal(lattice, frac_coords, numbers):

@@ -11,10 +11,10 @@ from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import EndMissing
 from benchmarks.data import Reason, load
-from benchmarks.data.calculations import cell_jump, metric
-from benchmarks.data.order import BASES, DECISIVE, ENDS, Basis, End
-from benchmarks.data.reader import FrameFiles
-from benchmarks.data.trajectories import survey
+from benchmarks.data.lemat.calculation_order import BASES, DECISIVE, ENDS, Basis, End
+from benchmarks.data.lemat.calculations import cell_jump, metric
+from benchmarks.data.lemat.reader import FrameFiles
+from benchmarks.data.lemat.trajectories import survey
 
 A = (5.0, 5.3, 5.45, 5.5, 5.52, 5.53)
 """Edge of a cube as it relaxes; two calculations of three steps."""

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from baselines import chgnet, loading, mace, matgl
-from baselines.ase_relaxer import AseRelaxer, ZeroForce
-from baselines.explosion import contact
+from baselines.engines.ase_engine import AseRelaxer, ZeroForce
+from baselines.engines.sanity import contact
+from baselines.potentials import chgnet, loading, mace, matgl
 from benchmarks.core import Geometry, Relaxed, Status, UserError
-from benchmarks.metrics.geometry import shortest_distance
-from benchmarks.registry import find_weights, resolve
+from benchmarks.core.geometry import shortest_distance
+from benchmarks.models.registry import find_weights, resolve
 from benchmarks.run import main
 from tests import tiny
 from tests.conftest import one_line
@@ -157,7 +157,7 @@ def test_a_download_ends_in_the_folder_of_the_files(home, monkeypatch):
 def test_looking_for_weights_does_not_import_torch(home):
     code = (
         "import sys; from benchmarks.core import UserError;"
-        "from benchmarks.registry import MODELS, find_weights\n"
+        "from benchmarks.models.registry import MODELS, find_weights\n"
         "for spec in MODELS.values():\n"
         "    if spec.family != 'gnn': continue\n"
         "    try: find_weights(spec, offline=True)\n"
@@ -387,10 +387,10 @@ def test_a_cell_without_volume_has_no_distances():
 def test_own_files_are_found_by_their_kind(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"x")
     spec = resolve(f"mine=chgnet:{tmp_path / 'w.pt'}")
-    assert (spec.target, spec.functional) == ("baselines.chgnet:CHGNet", "not stated")
+    assert (spec.target, spec.functional) == ("baselines.potentials.chgnet:CHGNet", "not stated")
     one_line(lambda: find_weights(spec, offline=True), "w.pt is no torch checkpoint")
     spec = resolve(f"mine=matgl:{tmp_path}")
-    assert (spec.target, spec.extra) == ("baselines.matgl:MatGL", "matgl")
+    assert (spec.target, spec.extra) == ("baselines.potentials.matgl:MatGL", "matgl")
     assert spec.kwargs == {"model": str(tmp_path)}
     one_line(lambda: find_weights(spec, offline=True), "is no saved model of matgl")
 

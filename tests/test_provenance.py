@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from benchmarks.provenance import environment, now, weights_identity
+from benchmarks.models.provenance import environment, now, weights_identity
 
 WEIGHTS_SHA = "9f64a747e1b97f131fabb6b447296c9b6f0201e79fb3c5356e6c77e89b6a806a"  # of b"\1\2\3\4"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.registry import MODELS
+from benchmarks.models.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ SUBSETS = sorted(path for path in (ROOT / "leaderboard" / "subsets").iterdir() i
 
 
 def test_the_committed_leaderboard_is_what_the_stored_runs_give():
-    from leaderboard.files import stale
+    from leaderboard.publish import stale
 
     boards = ROOT / "leaderboard" / "boards"
     different = stale(RUNS, boards, readme=ROOT / "README.md")

@@ -18,21 +18,22 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from benchmarks.core import UserError
+from benchmarks.core.composition import reduced_composition
 from benchmarks.data import frames, load, sources
-from benchmarks.data.composition import reduced_composition
-from benchmarks.data.heldout.prototypes import prototype
-from benchmarks.data.splits import main as splits_main
-from benchmarks.data.splits import split_of
-from benchmarks.reference import checks, starts
-from benchmarks.reference.__main__ import main
-from benchmarks.reference.card import Card
-from benchmarks.reference.catalogue import CATALOGUE, ideal
-from benchmarks.reference.catalogue import starts as version_2
-from benchmarks.reference.interpreter import DEFAULT, versions
-from benchmarks.reference.order import cheap_first, internal_freedom
-from benchmarks.reference.records import Record, Start
-from benchmarks.reference.settings import Settings
-from benchmarks.reference.tables import sorted_out, write_set
+from benchmarks.data.splits.manifest import main as splits_main
+from benchmarks.data.splits.manifest import split_of
+from benchmarks.data.splits.prototypes import prototype
+from benchmarks.dft import checks
+from benchmarks.dft import initial_structures as starts
+from benchmarks.dft.__main__ import main
+from benchmarks.dft.catalogue import CATALOGUE, ideal
+from benchmarks.dft.catalogue import starts as version_2
+from benchmarks.dft.cost_order import cheap_first, internal_freedom
+from benchmarks.dft.data_card import Card
+from benchmarks.dft.export import sorted_out, write_set
+from benchmarks.dft.gpaw_python import DEFAULT, versions
+from benchmarks.dft.results import Record, Start
+from benchmarks.dft.settings import Settings
 from tests.conftest import LEMAT_SCHEMA, one_line
 
 FAKE = """
@@ -230,7 +231,7 @@ def test_other_settings_or_another_start_never_mix_with_what_is_there(fake, caps
 def test_an_interrupt_kills_the_worker_and_leaves_whole_records(fake):
     # A shell's background job ignores SIGINT, and so would all that it starts.
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from benchmarks.reference.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    code += "from benchmarks.dft.__main__ import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, fake.file("Cu", 3.5), fake.file("Au")]
     command += ["--python", sys.executable, "--out", str(fake.out)]
     root = str(Path(__file__).parents[1])
@@ -292,7 +293,7 @@ def test_a_limit_alone_tries_the_list(fake):
 
 def test_a_part_of_the_list_is_a_table_and_not_version_2(fake, monkeypatch):
     copper = starts.from_files([Path(fake.file("Cu", 3.5))])
-    monkeypatch.setattr("benchmarks.reference.__main__.version_2", lambda: copper)
+    monkeypatch.setattr("benchmarks.dft.__main__.version_2", lambda: copper)
     assert fake.run("--list", "embedded-v2", "--limit", "1") == 0
     assert load(str(fake.out / "relaxations.parquet")).ids == ("gpaw-Cu-0-pbe",)
     assert not (fake.out / "embedded_v2").exists()
@@ -450,7 +451,7 @@ def test_version_2_is_loaded_beside_version_1_and_never_taken_for_it(version_2_s
 
 def test_a_set_that_is_absent_or_partial_is_not_read(version_2_set, monkeypatch):
     (version_2_set / "manifest.json").unlink()
-    one_line(lambda: load("embedded-v2"), "embedded-v2", "python -m benchmarks.reference --list")
+    one_line(lambda: load("embedded-v2"), "embedded-v2", "python -m benchmarks.dft --list")
     monkeypatch.setitem(sources.EMBEDDED_SETS, "embedded-v2", version_2_set / "absent")
     one_line(lambda: load("embedded-v2"), "not there")
 

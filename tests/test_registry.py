@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.core import UserError
-from benchmarks.own import FORMS, installed
-from benchmarks.registry import MODELS, find_weights, import_target, require, resolve, resolve_all
+from benchmarks.models.registry import (
+    MODELS,
+    find_weights,
+    import_target,
+    require,
+    resolve,
+    resolve_all,
+)
+from benchmarks.models.user_models import FORMS, installed
 from benchmarks.run import main
 
 HEAVY = ("torch", "pymatgen", "transformers", "chgnet", "mace", "matgl", "pandas", "pyarrow")
@@ -160,8 +167,8 @@ def test_own_models(tmp_path):
     assert own.training_data == ("not stated",)
     mace = resolve(f"big=mace:{tmp_path}", trust=True)
     assert mace.name == "big"
-    ase = resolve("zero=ase:baselines.ase_relaxer:ZeroForce")
-    assert ase.kwargs == {"calculator": "baselines.ase_relaxer:ZeroForce"}
+    ase = resolve("zero=ase:baselines.engines.ase_engine:ZeroForce")
+    assert ase.kwargs == {"calculator": "baselines.engines.ase_engine:ZeroForce"}
     require(ase)
     with pytest.raises(UserError, match=r"no\.such\.module, which cannot be found"):
         require(resolve("zero=ase:no.such.module:factory"))

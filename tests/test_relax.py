@@ -15,11 +15,11 @@ from ase.io import write as ase_write
 from pymatgen.core import Structure
 
 from benchmarks.core import Relaxed, Status
-from t2relax import model as t5
 from t2relax import relaxer
-from t2relax.codec import CodecError
+from t2relax.lm import t5
 from t2relax.relax import _from_atoms, main
-from t2relax.tokens import Tokenizer
+from t2relax.text.codec import CodecError
+from t2relax.text.tokens import Tokenizer
 from tests.test_cif import CELL, DISORDERED, ROCKSALT, SITES, only
 
 POSCAR = """Ti C interleaved

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from benchmarks import campaign
-from benchmarks.arguments import check_device
+from benchmarks.core.cli import check_device
+from benchmarks.engine import benchmark_run as campaign
 from benchmarks.run import main
 from benchmarks.store import read_run
 from leaderboard.__main__ import main as render

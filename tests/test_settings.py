@@ -11,8 +11,9 @@ from pymatgen.core import Lattice, Structure
 from benchmarks.core import Geometry
 from benchmarks.data import load
 from leaderboard.__main__ import main
-from leaderboard.settings.known import settings_of
-from leaderboard.settings.materials import describe, difference, pairs
+from studies.dft_settings.__main__ import main as study
+from studies.dft_settings.known_settings import settings_of
+from studies.dft_settings.materials import describe, difference, pairs
 from tests.conftest import one_line
 from tests.test_leaderboard import halfway, write
 
@@ -202,12 +203,12 @@ def test_damaged_settings_are_one_line(tmp_path, text):
 
 
 def run(path, out, *more):
-    """The files of `--settings`, made of a run without structures."""
+    """The files of the study, made of a run without structures."""
     dataset = load(str(path))
     write(out / "full", "halfway", halfway, dataset)
     bare, data = str(out / "bare"), ["--data", str(path)]
     assert main([str(out / "full"), "--strip", bare, *data]) == 0
-    assert main([bare, "--settings", str(out / "settings"), *data, *more]) == 0
+    assert study([bare, "--out", str(out / "settings"), *data, *more]) == 0
     return out / "settings"
 
 
@@ -272,13 +273,12 @@ def test_mistakes_are_one_line_and_exit_2(table, tmp_path, capsys):
         write(tmp_path / path.stem, "halfway", halfway, load(str(path)))
     out, data = str(tmp_path / "out"), ["--data", str(first)]
     for arguments, words in (
-        (["mine", "--settings", out], "--data"),
-        (["mine", "other", "--settings", out, *data], "two data sets"),
-        (["mine", "--settings", out, *data, "--check"], "--out"),
-        (["mine", "--settings", str(first), *data], "cannot be written"),
+        (["mine", "--out", out], "--data"),
+        (["mine", "other", "--out", out, *data], "two data sets"),
+        (["mine", "--out", str(first), *data], "cannot be written"),
     ):
         runs = [str(tmp_path / name) if name in ("mine", "other") else name for name in arguments]
-        assert main(runs) == 2
+        assert study(runs) == 2
         message = capsys.readouterr().err
         assert words in message
         assert message.count("\n") == 1

@@ -6,11 +6,11 @@ import sys
 import pytest
 from ase.calculators.calculator import Calculator, all_changes
 
-from baselines import loading, sevenn
+from baselines.potentials import loading, sevenn
 from benchmarks.core import Geometry, Status, UserError
-from benchmarks.execute import Settings, run_model
-from benchmarks.interpreter import consult, interpreter
-from benchmarks.registry import MODELS
+from benchmarks.engine.execute import Settings, run_model
+from benchmarks.models.environments import consult, interpreter
+from benchmarks.models.registry import MODELS
 from tests.contract import sample_structures
 
 SPEC = MODELS["sevennet-0"]

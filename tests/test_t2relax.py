@@ -18,12 +18,29 @@ from pymatgen.core import Lattice, Structure
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.core import Geometry, Status, UserError
-from benchmarks.metrics.geometry import displacements, strain, symmetry
-from benchmarks.registry import MODELS
-from benchmarks.symmetry import space_group
-from t2relax import generate, train
-from t2relax import model as t5
-from t2relax.codec import (
+from benchmarks.core.geometry import displacements, strain, symmetry
+from benchmarks.core.symmetry import space_group
+from benchmarks.models.registry import MODELS
+from t2relax import train
+from t2relax.data.pairs import (
+    NO_AUGMENTATION,
+    Augmentation,
+    Pair,
+    PairDataset,
+    collate,
+    encode_pair,
+    load_pairs,
+    pairs_of,
+    read_pairs,
+    save_pairs,
+)
+from t2relax.lm import decoding as generate
+from t2relax.lm import t5
+from t2relax.lm.decoding import decode_constrained
+from t2relax.lm.pretrained import average, from_pretrained
+from t2relax.objective import Objective
+from t2relax.relaxer import Mode, T5Relaxer, source_ids
+from t2relax.text.codec import (
     CONTACT_CUTOFF,
     CodecError,
     Crystal,
@@ -38,24 +55,8 @@ from t2relax.codec import (
     write_cif,
     write_delta,
 )
-from t2relax.dataset import (
-    NO_AUGMENTATION,
-    Augmentation,
-    Pair,
-    PairDataset,
-    collate,
-    encode_pair,
-    load_pairs,
-    pairs_of,
-    read_pairs,
-    save_pairs,
-)
-from t2relax.generate import decode_constrained
-from t2relax.objective import Objective
-from t2relax.pretrained import average, from_pretrained
-from t2relax.relaxer import Mode, T5Relaxer, source_ids
-from t2relax.symmetry import project
-from t2relax.tokens import (
+from t2relax.text.symmetrize import project
+from t2relax.text.tokens import (
     COARSE,
     COARSE_TOKENS,
     EOS_ID,
@@ -885,7 +886,7 @@ def test_the_equal_data_checkpoint_saw_the_embedded_training_split_alone():
 
 
 def test_cost_is_measured_on_crystals_that_the_codec_takes(tmp_path):
-    from t2relax import scaling
+    from studies import t5_scaling as scaling
 
     for n_sites in scaling.SITES:
         structure = scaling.crystal(n_sites, np.random.default_rng(0))

@@ -9,12 +9,12 @@ import torch
 from numpy.testing import assert_allclose
 
 from benchmarks.core import UserError
-from t2relax import ablation, train_seq
-from t2relax import model as t5
-from t2relax.ablation_report import Outcome, replicates, verdict
-from t2relax.codec import Crystal, Delta
-from t2relax.dataset import Pair, encode_pair, save_pairs
-from t2relax.generate import decode_free
+from studies.ablation import ablation
+from studies.ablation.ablation_report import Outcome, replicates, verdict
+from t2relax import train_seq
+from t2relax.data.pairs import Pair, encode_pair, save_pairs
+from t2relax.lm import t5
+from t2relax.lm.decoding import decode_free
 from t2relax.policy import (
     SPARE,
     Policy,
@@ -36,7 +36,8 @@ from t2relax.reward import (
     minimum_risk,
     self_critical,
 )
-from t2relax.tokens import EOS_ID, TARGET_SIZE, Tokenizer
+from t2relax.text.codec import Crystal, Delta
+from t2relax.text.tokens import EOS_ID, TARGET_SIZE, Tokenizer
 
 TOKENIZER = Tokenizer()
 TINY = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 1}

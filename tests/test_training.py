@@ -8,8 +8,11 @@ import pytest
 from ase import Atoms
 from pymatgen.core import Lattice, Structure
 
-from baselines import labelled, mace, matgl, train, train_mace, train_tensornet
-from baselines.recipe import Options
+from baselines import train
+from baselines.potentials import mace, matgl
+from baselines.training import labelled_frames as labelled
+from baselines.training import train_mace, train_tensornet
+from baselines.training.potential_training import Options
 from benchmarks.core import Status
 from tests.contract import check_relaxer, sample_structures
 
@@ -111,7 +114,7 @@ def test_a_training_that_could_not_be_kept_is_refused_before_it(name, tmp_path, 
 
 @pytest.mark.parametrize("name", ["gnn-delta", *RECIPES])
 def test_a_library_that_is_not_installed_is_one_line(name, monkeypatch, capsys):
-    monkeypatch.setattr("benchmarks.arguments.importable", lambda module: module == "torch")
+    monkeypatch.setattr("benchmarks.core.cli.importable", lambda module: module == "torch")
     assert train.main([name, "--data", "embedded"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {name} needs ma")
@@ -230,6 +233,6 @@ def test_tensornet_keeps_the_contract():
 def test_tensornet_keeps_the_contract_on_the_batched_engine():
     pytest.importorskip("matgl")
     pytest.importorskip("torch_sim")
-    from baselines.torchsim_matgl import MatGL
+    from baselines.potentials.matgl_batched import MatGL
 
     check_relaxer(MatGL(str(train_tensornet.RECIPE.out), max_steps=20), sample_structures()[:4])

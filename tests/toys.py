@@ -172,7 +172,7 @@ class HangsWithChild(Hangs):
 
 def slow_calculator():
     """An ASE calculator without forces that takes 0.2 s per structure; tells who it is."""
-    from baselines.ase_relaxer import ZeroForce
+    from baselines.engines.ase_engine import ZeroForce
 
     class Slow(ZeroForce):
         def calculate(self, *args, **kwargs):
@@ -185,7 +185,7 @@ def slow_calculator():
 
 def broken_calculator():
     """An ASE calculator that raises, whatever it is asked."""
-    from baselines.ase_relaxer import ZeroForce
+    from baselines.engines.ase_engine import ZeroForce
 
     class Broken(ZeroForce):
         def calculate(self, *args, **kwargs):

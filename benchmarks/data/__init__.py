@@ -2,7 +2,7 @@
 
 from benchmarks.data.dataset import Dataset, ids_sha256, load
 from benchmarks.data.frames import Frame, frames
-from benchmarks.data.quarantine import Quarantined, Reason
+from benchmarks.data.lemat.quarantine import Quarantined, Reason
 
 __all__ = [
     "Dataset",

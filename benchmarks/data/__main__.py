@@ -18,8 +18,8 @@ from benchmarks.core import UserError
 
 COMMANDS = {
     "audit": "benchmarks.data.audit:main",
-    "convert": "benchmarks.data.convert:main",
-    "split": "benchmarks.data.heldout.command:main",
+    "convert": "benchmarks.data.convert.convert:main",
+    "split": "benchmarks.data.splits.split:main",
 }
 """Name -> "module:function", loaded when it is asked for."""
 

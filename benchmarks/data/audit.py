@@ -21,17 +21,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.core import EndMissing, UserError
+from benchmarks.core.files import whole
 from benchmarks.data import choice
 from benchmarks.data.audit_report import report
-from benchmarks.data.ids import source_of
-from benchmarks.data.order import BASES, ENDS
-from benchmarks.data.pairs import CHUNK, fetch
-from benchmarks.data.quarantine import Quarantined
-from benchmarks.data.reader import FrameFiles
-from benchmarks.data.residual import is_relaxed, residual_forces
+from benchmarks.data.lemat.calculation_order import BASES, ENDS
+from benchmarks.data.lemat.endpoints import CHUNK, fetch
+from benchmarks.data.lemat.ids import source_of
+from benchmarks.data.lemat.quarantine import Quarantined
+from benchmarks.data.lemat.reader import FrameFiles
+from benchmarks.data.lemat.residual import is_relaxed, residual_forces
+from benchmarks.data.lemat.trajectories import Survey, survey
 from benchmarks.data.sources import Source, resolve_all
-from benchmarks.data.trajectories import Survey, survey
-from benchmarks.data.whole import whole
 
 COLUMNS = {
     "sample_id": "key of the trajectory; id of the row where there is none",
@@ -47,7 +47,7 @@ COLUMNS = {
     "relaxed_id": "frame that was taken as the relaxed one",
     "order": "single, forwards or backwards: relaxation_number against time",
     "basis": "what the order rests on",
-    "evidence_cell": "log ratio, positive for backwards; see benchmarks.data.order",
+    "evidence_cell": "log ratio, positive for backwards; see calculation_order in data/lemat",
     "evidence_energy": "",
     "evidence_stress": "",
     "evidence_force": "0 where it was not needed",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmarks.data.markdown import markdown_table
-from benchmarks.data.residual import MAX_FORCE, MAX_STRESS
+from benchmarks.core.markdown import markdown_table
+from benchmarks.data.lemat.residual import MAX_FORCE, MAX_STRESS
 from benchmarks.data.sources import Source
 
 LISTED = 50

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.data.reader import FrameFiles
+from benchmarks.data.lemat.reader import FrameFiles
+from benchmarks.data.lemat.trajectories import Trajectories
 from benchmarks.data.sources import Source
-from benchmarks.data.trajectories import Trajectories
 
 
 def seeded_hash(seed: int, text: str) -> str:
@@ -25,7 +25,7 @@ def rule(source: Source) -> str:
     turns = "; several sources turn by turn" if source.parts else ""
     return (
         "row groups by hash, max(32, n // 32) trajectories of each by hash "
-        f"(benchmarks.data.draw){turns}"
+        f"(benchmarks.data.hub.draw){turns}"
     )
 
 
@@ -51,8 +51,8 @@ def order(
 ) -> NDArray[np.int64]:
     """Indices of trajectories, the most wanted first.
 
-    By hash; those of a draw row group by row group (see `benchmarks.data.draw`). Of a draw no ids
-    but its own are known: several sources with one among them take turns, each in its order.
+    By hash; those of a draw row group by row group (see `benchmarks.data.hub.draw`). Of a draw no
+    ids but its own are known: several sources with one among them take turns, each in its order.
 
     Args:
         source: What `files` are of.

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from benchmarks.core import EndMissing, Geometry, Sample, UserError
 from benchmarks.data import choice
 from benchmarks.data.frames import Frame, frames_in
-from benchmarks.data.ids import source_of
-from benchmarks.data.order import ENDS, End
-from benchmarks.data.pairs import Columns, fetch
-from benchmarks.data.quarantine import Quarantined
-from benchmarks.data.reader import FrameFiles, FramePath
+from benchmarks.data.lemat.calculation_order import ENDS, End
+from benchmarks.data.lemat.endpoints import Columns, fetch
+from benchmarks.data.lemat.ids import source_of
+from benchmarks.data.lemat.quarantine import Quarantined
+from benchmarks.data.lemat.reader import FrameFiles, FramePath
+from benchmarks.data.lemat.trajectories import Trajectories, find
 from benchmarks.data.sources import Source, resolve_all
-from benchmarks.data.trajectories import Trajectories, find
 
 
 class Dataset(Sequence[Sample]):
@@ -191,13 +191,14 @@ def load(
         split: Name of a split; `test` where the source has splits and none is named.
         limit: Keep the N usable samples with the smallest sha256(seed + id), so that a smaller
             run is contained in a larger one; of a data set of the Hub the N that the rule of
-            `benchmarks.data.draw` puts first, which reads few row groups (of several sources with
-            such a one among them, each in its order, turn by turn). What was not looked at for
+            `benchmarks.data.hub.draw` puts first, which reads few row groups (of several sources
+            with such a one among them, each in its order, turn by turn). What was not looked at for
             that reason cannot be in `quarantined`.
         seed: Goes into that hash.
         offline: Use of a remote source only what is in the cache.
         end_missing: What becomes of trajectories whose last frame is missing. By default they are
-            used if the most relaxed frame left is within the bounds of `benchmarks.data.residual`.
+            used if the most relaxed frame left is within the bounds of
+            `benchmarks.data.lemat.residual`.
 
     Returns:
         The samples, in file order, and what was quarantined.

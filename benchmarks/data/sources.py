@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.core import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.data.draw import Draw
-    from benchmarks.data.reader import FramePath
+    from benchmarks.data.hub.draw import Draw
+    from benchmarks.data.lemat.reader import FramePath
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The embedded set: parquet files, manifest and data card."""
@@ -226,7 +226,7 @@ def _embedded(name: str) -> Path:
     folder = EMBEDDED_SETS[name]
     if not (folder / MANIFEST).is_file():
         raise UserError(
-            f"--data {name}: not there: compute it (python -m benchmarks.reference --list {name} "
+            f"--data {name}: not there: compute it (python -m benchmarks.dft --list {name} "
             f"--out DIR), then move DIR/{folder.name} to {folder}"
         )
     return folder
@@ -262,7 +262,7 @@ def _from_manifest(folder: Path, split: str | None, offline: bool) -> Source:
     if file_sha256(path) != entry["sha256"]:
         raise UserError(f"{path}: its sha256 differs from the manifest's: restore the file")
     if "sources" in manifest:
-        from benchmarks.data.heldout.part import part
+        from benchmarks.data.splits.part import part
 
         return part(folder, manifest, chosen, offline=offline)
     return Source(
@@ -277,9 +277,9 @@ def _from_manifest(folder: Path, split: str | None, offline: bool) -> Source:
 def _from_hub(
     source: str, split: str | None, limit: int | None, seed: int, offline: bool
 ) -> Source:
-    from benchmarks.data import hub
-    from benchmarks.data.draw import draw
-    from benchmarks.data.remote import everything
+    from benchmarks.data.hub import repository as hub
+    from benchmarks.data.hub.draw import draw
+    from benchmarks.data.hub.remote import everything
 
     if split not in (None, hub.SPLIT):
         raise UserError(f"{source} has one split, {hub.SPLIT}: leave out --split {split}")

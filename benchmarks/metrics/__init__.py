@@ -5,8 +5,9 @@
 samples and what a failure is worth. The summary is driven by that table alone.
 """
 
+from benchmarks.core.statistics import Reduce
 from benchmarks.metrics.columns import COLUMNS, EVALUATOR, SLOW_COLUMNS, score, score_slow
-from benchmarks.metrics.table import METRICS, Metric, Reduce
+from benchmarks.metrics.table import METRICS, Metric
 
 __all__ = [
     "COLUMNS",

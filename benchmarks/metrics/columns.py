@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.core import ANSWERED, SCORED, Geometry, Status
-from benchmarks.metrics.geometry import (
+from benchmarks.core.geometry import (
     Floats,
     assigned_rmse,
     bond_errors,

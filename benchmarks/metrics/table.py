@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from benchmarks.core.statistics import Reduce
 from benchmarks.metrics.columns import LADDER, PARAMETERS, SYMPREC
-
-
-class Reduce(StrEnum):
-    """How per-sample values x with weights w become one number."""
-
-    MEAN = "sum w x / sum w"
-    ROOT_MEAN = "(sum w x / sum w)^½"
-    INVERSE_MEAN = "sum w / sum w x"
-    SKILL = "1 - sum x / sum w, where w is identity's error; null if identity's mean is below 1e-4"
-    PROPORTION = "sum w x / sum w, with Wilson's interval"
-    MEDIAN = "median of x"
-    P95 = "95th percentile of x"
-    PER_RUN = "one number of the whole run, from its provenance"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

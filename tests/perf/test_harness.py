@@ -73,13 +73,13 @@ def harness(path, out):
     CPU time, the worker's included, is what one core that has nothing else to do would take.
     """
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    from benchmarks.campaign import Campaign, Plan, run_all
     from benchmarks.data import load
-    from benchmarks.execute import Settings
-    from benchmarks.registry import MODELS
+    from benchmarks.engine.benchmark_run import Campaign, Plan, run_all
+    from benchmarks.engine.execute import Settings
+    from benchmarks.engine.worker import peak_memory_mb
+    from benchmarks.models.registry import MODELS
     from benchmarks.store import read_run
-    from benchmarks.worker import peak_memory_mb
-    from leaderboard.scores import _cheap
+    from leaderboard.board.scores import _cheap
 
     clock, begin = [cpu_seconds()], time.perf_counter()
     dataset = load(str(path))

@@ -50,8 +50,8 @@ LIGHT = (
 
 def pass_one(*paths):
     """Number of frames of each trajectory, steps of the initial and of the relaxed frame."""
-    from benchmarks.data.reader import FrameFiles
-    from benchmarks.data.trajectories import survey
+    from benchmarks.data.lemat.reader import FrameFiles
+    from benchmarks.data.lemat.trajectories import survey
 
     begin = time.perf_counter()
     files = FrameFiles([Path(path) for path in paths])
@@ -64,9 +64,9 @@ def pass_one(*paths):
 
 def pass_two(*paths):
     from benchmarks.core import EndMissing
-    from benchmarks.data.pairs import fetch
-    from benchmarks.data.reader import FrameFiles
-    from benchmarks.data.trajectories import find
+    from benchmarks.data.lemat.endpoints import fetch
+    from benchmarks.data.lemat.reader import FrameFiles
+    from benchmarks.data.lemat.trajectories import find
 
     files = FrameFiles([Path(path) for path in paths])
     trajectories, _ = find(files)
@@ -117,7 +117,7 @@ def stage(name, *paths):
     begin = (
         "import sys, json; from pathlib import Path; import numpy as np; "
         "import tests.perf.test_reader as module; "
-        "from benchmarks.worker import peak_memory_mb; "
+        "from benchmarks.engine.worker import peak_memory_mb; "
         "report, pairs = getattr(module, sys.argv[1])(*sys.argv[3:]); "
         "None if pairs is None else np.save(sys.argv[2], pairs); "
         "print(json.dumps({**report, 'peak_memory_mb': peak_memory_mb()}))"

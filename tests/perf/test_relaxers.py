@@ -28,11 +28,11 @@ import time
 import numpy as np
 import pytest
 
-from baselines.protocol import Limits
-from benchmarks import worker
+from baselines.engines.protocol import Limits
 from benchmarks.core import GPA, Status
 from benchmarks.data import load
-from benchmarks.registry import on_engine, resolve
+from benchmarks.engine import worker
+from benchmarks.models.registry import on_engine, resolve
 
 pytestmark = [pytest.mark.perf, pytest.mark.filterwarnings("ignore")]
 
@@ -108,7 +108,7 @@ def near(one, other):
 
 def compare(model, ours, theirs):
     """How many pairs of structures are the same: as they stopped, and then or after going on."""
-    from baselines.batched import BatchedRelaxer
+    from baselines.engines.batch_engine import BatchedRelaxer
 
     stages = [BatchedRelaxer(model, max_steps=0)]
     stages += [BatchedRelaxer(model, fmax=FMAX / 20, max_stress=MAX_STRESS / 20, max_steps=2000)]
@@ -123,8 +123,8 @@ def compare(model, ours, theirs):
 def test_chgnet_against_its_own_relaxer(benchmark, starts):
     pytest.importorskip("chgnet")
     pytest.importorskip("torch_sim")
-    from baselines import chgnet
-    from baselines.torchsim_chgnet import CHGNet
+    from baselines.potentials import chgnet
+    from baselines.potentials.chgnet_batched import CHGNet
 
     ours, theirs = CHGNet(device=DEVICE), chgnet.CHGNet(device=DEVICE)
     ours.relax(starts[:2])
@@ -155,8 +155,8 @@ def test_chgnet_against_matcalc(benchmark, starts, monkeypatch):
     """Its FIRE ends by its own criterion, forces and the filter's share of the stress together."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # its import waits for the network otherwise
     matcalc = pytest.importorskip("matcalc", reason="not installed: make perf installs it")
-    from baselines import chgnet
-    from baselines.torchsim_chgnet import CHGNet
+    from baselines.potentials import chgnet
+    from baselines.potentials.chgnet_batched import CHGNet
 
     ours = CHGNet(device=DEVICE)
     calculator = chgnet.CHGNet(device=DEVICE).calculator
@@ -182,8 +182,8 @@ def test_mace_batches_against_the_ase_loop(benchmark, size):
     """The same 64 structures at every size; sizes ascend, since memory is the highest so far."""
     pytest.importorskip("mace")
     pytest.importorskip("torch_sim")
-    from baselines import mace
-    from baselines.torchsim_mace import Mace
+    from baselines.potentials import mace
+    from baselines.potentials.mace_batched import Mace
 
     split = [sample.initial for sample in load("embedded", split="train")]
     starts = (split * 2)[:64]
@@ -212,7 +212,7 @@ def test_mace_batches_against_the_ase_loop(benchmark, size):
 
 @pytest.mark.parametrize("name", ["chgnet", "mace"])
 def test_memory_of_the_largest_evaluation(benchmark, name):
-    """What `baselines.batched` puts into one evaluation takes less than half of what there is."""
+    """One evaluation of the batched engine takes less than half of the memory there is."""
     pytest.importorskip("torch_sim")
     torch = pytest.importorskip("torch")
     relaxer = worker.build(on_engine(resolve(name), "torchsim"), {"device": DEVICE})

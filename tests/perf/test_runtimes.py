@@ -15,10 +15,10 @@ import torch
 
 from benchmarks.core import Geometry
 from benchmarks.data import load
-from t2relax.dataset import pad
-from t2relax.generate import decode_free, encode
+from t2relax.data.pairs import pad
+from t2relax.lm.decoding import decode_free, encode
 from t2relax.relaxer import T5Relaxer, source_ids
-from t2relax.tokens import PAD_ID
+from t2relax.text.tokens import PAD_ID
 
 pytestmark = [
     pytest.mark.perf,

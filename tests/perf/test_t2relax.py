@@ -21,10 +21,10 @@ from transformers import (
 
 from benchmarks.core import Geometry
 from benchmarks.data import load
-from t2relax.dataset import pad
-from t2relax.generate import DOUBT, decode_constrained, nearest
+from t2relax.data.pairs import pad
+from t2relax.lm.decoding import DOUBT, decode_constrained, nearest
 from t2relax.relaxer import T5Relaxer, source_ids
-from t2relax.tokens import COARSE, FORCED, ORDINAL, PAD_ID, allowed, template
+from t2relax.text.tokens import COARSE, FORCED, ORDINAL, PAD_ID, allowed, template
 
 pytestmark = pytest.mark.perf
 
@@ -113,7 +113,7 @@ def test_decoding_against_generate(benchmark, inputs):
 
 
 def test_a_relaxation_against_chgnet(benchmark, inputs):
-    from baselines.chgnet import CHGNet
+    from baselines.potentials.chgnet import CHGNet
 
     structures, relaxer = inputs[0][:FEW], inputs[1]
     benchmark.pedantic(relaxer.relax, (structures,), rounds=3, warmup_rounds=1)

@@ -1,0 +1,1 @@
+"""A graph network that predicts the relaxation in one pass."""

@@ -1,0 +1,152 @@
+"""Relax with any ASE calculator: cell and positions together, convergence measured, not believed.
+
+`AseRelaxer(factory)` is all that a potential needs; `AseRelaxer("package.module:factory")` takes
+the user's own from the command line (`LABEL=ase:package.module:factory`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.filters import FrechetCellFilter
+from ase.optimize import FIRE
+from pymatgen.core import Structure
+
+from baselines.engines.protocol import Answer, Floats, Limits, descend, unsupported
+from benchmarks.core import GPA, Geometry, Relaxed, Status, UserError
+
+
+class _AsePath:
+    """Atoms under the Fréchet cell filter, moved by an optimiser of ASE."""
+
+    def __init__(self, atoms: Atoms, optimizer: type[Any]) -> None:
+        self.atoms, self.potential = atoms, atoms.calc
+        self.optimizer = optimizer(FrechetCellFilter(atoms), logfile=None)
+
+    @property
+    def cell(self) -> Floats:
+        array: Floats = self.atoms.cell.array
+        return array
+
+    @property
+    def positions(self) -> Floats:
+        array: Floats = self.atoms.positions
+        return array
+
+    def evaluate(self) -> Answer:
+        atoms = self.atoms
+        atoms.calc = self.potential
+        return Answer(float(atoms.get_potential_energy()), atoms.get_forces(), atoms.get_stress())
+
+    def step(self, answer: Answer) -> None:
+        # the optimiser asks the atoms, and is to hear the answer that the protocol left of it
+        self.atoms.calc = SinglePointCalculator(self.atoms, **answer._asdict())
+        self.optimizer.step()
+
+
+class AseRelaxer:
+    """Relaxes one structure after the other with an ASE calculator and the Fréchet cell filter.
+
+    A structure is `ok` when, at the structure that is returned, every force is at most `fmax` and
+    every component of the stress at most `max_stress`; the optimiser's own criterion, which mixes
+    both into one number that grows with the cell, is not used.
+
+    Args:
+        calculator: An ASE calculator, a function without arguments that builds one, or the name
+            of such a function, `package.module:factory`.
+        elements: Atomic numbers the potential knows; None for all. Others are `unsupported`.
+        fmax: Largest norm of a force [eV/Å].
+        max_stress: Largest absolute component of the stress [eV/Å^3].
+        max_steps: Steps of the optimiser after which the structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
+        optimizer: A class of `ase.optimize` that evaluates the potential once per step.
+
+    Raises:
+        UserError: If the factory's name cannot be resolved.
+    """
+
+    def __init__(
+        self,
+        calculator: Calculator | Callable[[], Calculator] | str,
+        *,
+        elements: Collection[int] | None = None,
+        fmax: float = 0.05,
+        max_stress: float = 0.1 * GPA,
+        max_steps: int = 500,
+        keep_symmetry: bool = False,
+        optimizer: type[Any] = FIRE,
+    ) -> None:
+        factory = _imported(calculator) if isinstance(calculator, str) else calculator
+        self.calculator: Any = factory() if callable(factory) else factory
+        self.elements = None if elements is None else frozenset(elements)
+        self.limits = Limits(
+            fmax=fmax, max_stress=max_stress, max_steps=max_steps, keep_symmetry=keep_symmetry
+        )
+        self.optimizer = optimizer
+
+    def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
+        """Relax each structure; see `benchmarks.core.Relaxer`."""
+        return [self._relax_one(structure) for structure in structures]
+
+    def _relax_one(self, structure: Structure) -> Relaxed:
+        reason = unsupported(structure, self.elements)
+        if reason is not None:
+            return Relaxed(status=Status.UNSUPPORTED, detail=reason)
+        start = Geometry.of(structure)
+        atoms = Atoms(
+            numbers=start.numbers,
+            cell=start.lattice,
+            scaled_positions=start.frac_coords,
+            pbc=True,
+            calculator=self.calculator,
+        )
+        path = _AsePath(atoms, self.optimizer)
+        descent = descend(path, start, self.limits)
+        next(descent)
+        while True:
+            try:
+                descent.send(path.evaluate())
+            except StopIteration as end:
+                outcome: Relaxed = end.value
+                return outcome
+
+
+def _imported(name: str) -> Callable[[], Calculator]:
+    """The function named `package.module:factory`."""
+    module, _, attribute = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        message = f"cannot import the calculator factory {name!r} (package.module:factory): {error}"
+        raise UserError(message) from error
+    if not callable(factory):
+        message = f"{name!r} is not a function that returns an ASE calculator"
+        raise UserError(message)
+    result: Callable[[], Calculator] = factory
+    return result
+
+
+class ZeroForce(Calculator):
+    """A potential without forces or stress: through `AseRelaxer` it must change nothing at all."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill in zeros; see `ase.calculators.calculator.Calculator.calculate`."""
+        super().calculate(atoms, properties, system_changes)
+        self.results = {
+            "energy": 0.0,
+            "forces": np.zeros((len(self.atoms), 3)),
+            "stress": np.zeros(6),
+        }

@@ -1,0 +1,1 @@
+"""Gradient boosting on composition and cell."""

@@ -1,0 +1,1 @@
+"""Interatomic potentials, one file a family."""

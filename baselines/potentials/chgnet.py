@@ -1,0 +1,126 @@
+"""CHGNet, from the weights in its wheel (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)), or yours.
+
+0.3.0 is the published default, 0.2.0 that of the paper, and r2scan was fine-tuned on MP-r2SCAN
+(Huang et al., npj Comput. Mater. (2025), as its card in the wheel says). All are read without
+running code from the file (`weights_only`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baselines.engines.ase_engine import AseRelaxer
+from baselines.potentials.loading import (
+    Reference,
+    bundled,
+    check_reference_energy,
+    intact,
+    loading,
+    measured,
+)
+
+ELEMENTS = frozenset(range(1, 95)) - set(range(84, 89))
+"""The 89 elements of MPtrj: H to Pu without Po, At, Rn, Fr, Ra."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One set of weights in the wheel."""
+
+    file: str
+    """Under `chgnet/pretrained`."""
+    version: str
+    """CHGNet's own name for it."""
+    reference: Reference
+    elements: frozenset[int] = ELEMENTS
+
+
+PUBLISHED: Mapping[str, Published] = {
+    "chgnet": Published("0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar", "0.3.0", measured(-3.6664)),
+    "chgnet-0.2.0": Published(
+        "0.2.0/chgnet_0.2.0_e30f77s348m32.pth.tar", "0.2.0", measured(-3.6866)
+    ),
+    "chgnet-r2scan": Published(
+        "r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
+        "r2scan",
+        measured(-6.8687),
+        ELEMENTS - {70},  # no atomic energy of Yb was fitted
+    ),
+}
+
+
+class CHGNet(AseRelaxer):
+    """CHGNet through ASE, in float32; of 0.2.0 and 0.3.0 the energies are MP's corrected ones.
+
+    Args:
+        model: A name in `PUBLISHED`, or the path of a checkpoint of CHGNet's trainer.
+        device: `cpu` or `cuda`.
+        fmax: Largest norm of a force [eV/Å].
+        max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
+
+    Raises:
+        UserError: The checkpoint is not there, is something else, or gives wrong energies.
+    """
+
+    def __init__(
+        self,
+        model: str = "chgnet",
+        *,
+        device: str = "cpu",
+        fmax: float = 0.05,
+        max_steps: int = 500,
+        keep_symmetry: bool = False,
+    ) -> None:
+        known = PUBLISHED.get(model)
+        potential = calculator(weights(model), device, version=known.version if known else None)
+        if known:
+            check_reference_energy(potential, known.reference, model)
+        elements = known.elements if known else ELEMENTS
+        super().__init__(
+            potential,
+            elements=elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
+
+
+def weights(model: str = "chgnet") -> Path:
+    """The file of the weights, without importing torch; nothing is ever downloaded.
+
+    Raises:
+        UserError: If the package or the file is missing, or the file breaks off.
+    """
+    if model not in PUBLISHED:
+        return intact(Path(model))
+    file = f"pretrained/{PUBLISHED[model].file}"
+    return intact(bundled("chgnet", file, "pip install 'chgnet>=0.4.2'"))
+
+
+def calculator(path: Path, device: str = "cpu", *, version: str | None = None) -> Any:
+    """A CHGNet calculator: energy eV, forces eV/Å, stress eV/Å^3 (its GPa converted by itself).
+
+    Args:
+        path: The checkpoint.
+        device: `cpu` or `cuda`.
+        version: CHGNet's name for published weights.
+
+    Raises:
+        UserError: The file holds no CHGNet, or more than tensors and plain data.
+    """
+    with loading(path):
+        import torch
+        from chgnet.model.dynamics import CHGNetCalculator
+        from chgnet.model.model import CHGNet as Model
+
+        saved = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        # as CHGNet.load has it, which would read full pickles
+        told = {"mlp_out_bias": version == "0.2.0", "version": version} if version else {}
+        model = Model.from_dict(saved, **told)
+        # an atom without neighbours has its atomic energy and no force; no need to say so at every
+        # step
+        return CHGNetCalculator(model, use_device=device, on_isolated_atoms="ignore")

@@ -1,0 +1,148 @@
+"""MACE through mace-torch: this project's small model, and the published ones (arXiv:2401.00096).
+
+`mace` is the checkpoint beside this file, trained from scratch on the embedded training split by
+`python -m baselines.train mace`. The published weights come by mace-torch's own download into its
+own cache (`$XDG_CACHE_HOME/mace` or `~/.cache/mace`). A checkpoint is a pickle, and loading one
+can run any code: load only files that you trust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from baselines.engines.ase_engine import AseRelaxer
+from baselines.potentials.loading import PBE, check_reference_energy, intact, loading, quiet
+from benchmarks.core import UserError
+
+OURS = Path(__file__).parents[1] / "mace_embedded.model"
+PUBLISHED: Mapping[str, tuple[str, str]] = {
+    "mace-mp-0-small": ("small", "mace_mp_0/2023-12-10-mace-128-L0_energy_epoch-249.model"),
+    "mace-mp-0": ("medium", "mace_mp_0/2023-12-03-mace-128-L1_epoch-199.model"),
+    "mace-mp-0-large": ("large", "mace_mp_0/MACE_MPtrj_2022.9.model"),
+    "mace-mpa-0": ("medium-mpa-0", "mace_mpa_0/mace-mpa-0-medium.model"),
+    "mace-omat-0": ("medium-omat-0", "mace_omat_0/mace-omat-0-medium.model"),
+}
+"""The published models: mace-torch's names for them, and the release and file. Written down, so
+that looking for a file does not import torch."""
+DOWNLOADS = "https://github.com/ACEsuit/mace-mp/releases/download"
+RELEASES = "github.com/ACEsuit/mace-foundations/releases"
+PROBE_TIMEOUT = 10
+"""Seconds to wait for the server before the download, whose own limit is two minutes."""
+
+
+class Mace(AseRelaxer):
+    """MACE through ASE, in double precision.
+
+    Args:
+        model: `mace` (this project's), a name in `PUBLISHED`, or the path of a checkpoint.
+        device: `cpu` or `cuda`.
+        fmax: Largest norm of a force [eV/Å].
+        max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
+        offline: Never download.
+
+    Raises:
+        UserError: If the checkpoint is not there and cannot be fetched, cannot be loaded, or is a
+            published one and gives another energy than it should.
+    """
+
+    def __init__(
+        self,
+        model: str = "mace",
+        *,
+        device: str = "cpu",
+        fmax: float = 0.05,
+        max_steps: int = 500,
+        keep_symmetry: bool = False,
+        offline: bool = False,
+    ) -> None:
+        potential = calculator(weights(model, offline=offline), device)
+        if model in PUBLISHED:
+            check_reference_energy(potential, PBE, model)
+        # one it was not trained on has random parameters in our model, and raises in others
+        elements = frozenset(int(z) for z in potential.z_table.zs)
+        super().__init__(
+            potential,
+            elements=elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
+
+
+def calculator(path: Path, device: str = "cpu") -> Any:
+    """An ASE calculator of the checkpoint: energy eV, forces eV/Å, stress eV/Å^3.
+
+    Raises:
+        UserError: The file holds no MACE.
+    """
+    # mace-torch says on stdout which accelerators are not installed, and warns of full pickles,
+    # which it allows itself through the environment
+    with loading(path):
+        from mace.calculators import MACECalculator
+
+        return MACECalculator(model_paths=str(path), device=device, default_dtype="float64")
+
+
+def weights(model: str = "mace", *, offline: bool = False) -> Path:
+    """The checkpoint's file, downloaded if it is a published one that is not in the cache yet.
+
+    Args:
+        model: As for `Mace`.
+        offline: Never download.
+
+    Raises:
+        UserError: If it is not there: which file, where to get it, where to put it. Or it is no
+            checkpoint, or breaks off.
+    """
+    if model in PUBLISHED:
+        return intact(_published(model, offline=offline))
+    path = OURS if model == "mace" else Path(model)
+    if not path.is_file():
+        hint = "train it with `python -m baselines.train mace`" if path == OURS else "no such file"
+        message = f"MACE checkpoint {path}: {hint}"
+        raise UserError(message)
+    return intact(path)
+
+
+def _published(model: str, *, offline: bool) -> Path:
+    name, file = PUBLISHED[model]
+    path = _cached(file)
+    if path.is_file():
+        return path
+    url = f"{DOWNLOADS}/{file}"
+    reason = "not downloading (offline)" if offline else _download(name, url)
+    if reason is None:
+        return path
+    message = (
+        f"the weights of {model} are not there, {reason}: get {Path(file).name} "
+        f"from {url} (releases: {RELEASES}) and save it as {path}"
+    )
+    raise UserError(message)
+
+
+def _cached(file: str) -> Path:
+    """Where mace-torch keeps it: under the letters, digits and underscores of its name."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mace"
+    return cache / "".join(c for c in Path(file).name if c.isalnum() or c == "_")
+
+
+def _download(name: str, url: str) -> str | None:
+    """Fetch into mace-torch's cache; the reason why not, or None."""
+    try:
+        # answers at once whether there is a network at all
+        probe = urllib.request.Request(url, method="HEAD")  # noqa: S310  # https
+        urllib.request.urlopen(probe, timeout=PROBE_TIMEOUT).close()  # noqa: S310  # likewise
+        with quiet():
+            from mace.calculators import foundations_models as mace_torch
+        with contextlib.redirect_stdout(sys.stderr):
+            mace_torch.download_mace_mp_checkpoint(name)
+    except (OSError, RuntimeError) as error:  # URLError, timeouts; a web page instead of a file
+        return f"cannot be downloaded ({getattr(error, 'reason', error)})"
+    return None

@@ -1,0 +1,221 @@
+"""M3GNet and TensorNet of matgl: the published ones (MatPES, arXiv:2503.04070), or your own.
+
+The published weights live on the Hugging Face Hub and come into matgl's own cache
+(`~/.cache/matgl`). matgl reads its files without running code from them (`weights_only`), but
+builds whatever class of whatever module they name: files that name another package are refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baselines.engines.ase_engine import AseRelaxer
+from baselines.potentials.loading import (
+    PBE,
+    R2SCAN,
+    Reference,
+    check_reference_energy,
+    intact,
+    loading,
+)
+from benchmarks.core import UserError
+
+FILES = ("model.pt", "state.pt", "model.json")
+"""What a saved model of matgl consists of."""
+OWNER = "materialyze"
+"""matgl's organisation on the Hub."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A model of `OWNER` on the Hub."""
+
+    repo: str
+    reference: Reference
+
+
+PUBLISHED: Mapping[str, Published] = {
+    "m3gnet-matpes-pbe": Published("M3GNet-PES-MatPES-PBE-2025.2", PBE),
+    "tensornet-matpes-pbe": Published("TensorNet-PES-MatPES-PBE-2025.2", PBE),
+    "m3gnet-matpes-r2scan": Published("M3GNet-PES-MatPES-r2SCAN-2025.2", R2SCAN),
+    "tensornet-matpes-r2scan": Published("TensorNet-PES-MatPES-r2SCAN-2025.2", R2SCAN),
+}
+"""Those for matgl 4; the ones of 2025.1 were trained with messages that went the other way."""
+
+
+class MatGL(AseRelaxer):
+    """A potential of matgl through ASE, in float32.
+
+    Args:
+        model: A name in `PUBLISHED`, or the folder of a saved `Potential`.
+        device: `cpu` or `cuda`.
+        fmax: Largest norm of a force [eV/Å].
+        max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
+        offline: Never download.
+
+    Raises:
+        UserError: If the files are not there and cannot be fetched, cannot be loaded, were written
+            by an older matgl, or are published ones that give another energy than they should.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "cpu",
+        fmax: float = 0.05,
+        max_steps: int = 500,
+        keep_symmetry: bool = False,
+        offline: bool = False,
+    ) -> None:
+        from pymatgen.core import Element
+
+        potential = calculator(weights(model, offline=offline), device)
+        if model in PUBLISHED:
+            check_reference_energy(potential, PUBLISHED[model].reference, model)
+        elements = frozenset(Element(symbol).Z for symbol in potential.element_types)
+        super().__init__(
+            potential,
+            elements=elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
+
+
+def calculator(folder: Path, device: str = "cpu") -> Any:
+    """An ASE calculator of a saved `Potential`: energy eV, forces eV/Å, stress eV/Å^3.
+
+    Raises:
+        UserError: The files hold none, one of an older matgl, or name classes of other packages.
+    """
+    with loading(folder):
+        from matgl.ext.ase import PESCalculator
+
+        _refuse_foreign(folder)
+        # its default, GPa, is not ASE's unit
+        return PESCalculator(_load(folder).to(device).eval(), stress_unit="eV/A3", use_voigt=True)
+
+
+def _load(folder: Path) -> Any:
+    from matgl.apps.pes import Potential
+
+    # of an older version it only warns, and the energies are wrong
+    warnings.filterwarnings("error", "Incompatible model version", UserWarning)
+    try:
+        potential = Potential.load({name: folder / name for name in FILES})
+    except UserWarning as error:
+        message = (
+            f"{folder} was written by an older matgl, and its weights give wrong energies in this "
+            "one: get newer ones, or train again"
+        )
+        raise UserError(message) from error
+    mend_repulsion(potential)
+    return potential
+
+
+def mend_repulsion(potential: Any) -> None:
+    """Make the ZBL repulsion of a `Potential` work, if it has one.
+
+    That of matgl 4.1.2 reads distances from the graph that its models do not leave there, needs an
+    edge at the last atom, and makes a tensor on the CPU wherever the others are.
+    """
+    import torch
+    from matgl.graph._compute import compute_pair_vector_and_distance
+
+    if not potential.calc_repuls:
+        return
+    of_matgl, cutoff = potential.repuls.forward, potential.repuls.r_cut
+
+    def forward(element_types: tuple[str, ...], graph: Any) -> Any:
+        edges = graph.edge_index
+        _, distances = compute_pair_vector_and_distance(graph.pos, edges, graph.pbc_offshift)
+        last = edges.new_full((2, 1), len(graph.pos) - 1)
+        seen = copy.copy(graph)  # with an edge of the cutoff's length, whose repulsion is 0
+        seen.edge_index = torch.cat([edges, last], dim=1)
+        seen.bond_dist = torch.cat([distances, distances.new_tensor([cutoff])])
+        with torch.device(graph.pos.device):
+            return of_matgl(element_types, seen)
+
+    potential.repuls.forward = forward
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Stop before matgl imports what the file names, unless it is matgl's own.
+
+    Raises:
+        ValueError: It is another package's.
+    """
+    import torch
+
+    saved = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    for part in saved.values():
+        module = part.get("@module", "matgl.") if isinstance(part, dict) else "matgl."
+        if not str(module).startswith("matgl."):
+            message = f"it names code of {module}"
+            raise ValueError(message)
+
+
+def weights(model: str, *, offline: bool = False) -> Path:
+    """The folder of the model's files, without importing torch.
+
+    Args:
+        model: As for `MatGL`.
+        offline: Never download.
+
+    Raises:
+        UserError: If it is not there: what to get, and where to put it. Or a file breaks off.
+    """
+    folder = _published(model, offline=offline) if model in PUBLISHED else Path(model)
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        message = f"{folder} is no saved model of matgl: {', '.join(missing)} not there"
+        raise UserError(message)
+    for name in ("model.pt", "state.pt"):
+        intact(folder / name)
+    return folder
+
+
+def _published(model: str, *, offline: bool) -> Path:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    repo, cache = f"{OWNER}/{PUBLISHED[model].repo}", _cache()
+    found = [try_to_load_from_cache(repo, name, cache_dir=cache) for name in FILES]
+    if all(isinstance(path, str) for path in found):
+        return Path(str(found[0])).parent
+    if offline or constants.is_offline_mode():
+        reason = "not downloading (offline)"
+    else:
+        fetched = _download(repo, cache)
+        if isinstance(fetched, Path):
+            return fetched
+        reason = fetched
+    message = (
+        f"the weights of {model} are not there, {reason}: where there is a network, "
+        f"`hf download {repo} --cache-dir {cache}`, and copy that folder here"
+    )
+    raise UserError(message)
+
+
+def _download(repo: str, cache: Path) -> Path | str:
+    """Fetch into matgl's cache: the folder, or the reason why not."""
+    from httpx2 import HTTPError
+    from huggingface_hub import hf_hub_download
+
+    try:
+        paths = [hf_hub_download(repo, name, cache_dir=cache) for name in FILES]
+    except (HTTPError, OSError, ValueError) as error:
+        first = (str(error).strip() or "no answer").splitlines()[0]
+        return f"cannot be downloaded ({type(error).__name__}: {first})"
+    return Path(paths[0]).parent
+
+
+def _cache() -> Path:
+    """Where matgl keeps what it downloads; it knows no variable that says otherwise."""
+    return Path.home() / ".cache" / "matgl"

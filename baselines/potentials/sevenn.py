@@ -1,0 +1,87 @@
+"""SevenNet-0, from the weights in its wheel (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)).
+
+sevenn needs another e3nn than mace-torch pins, so it has an environment of its own: `make
+env-sevenn`. The checkpoint is a pickle that sevenn itself loads in full, as trusted as the code of
+the wheel that it comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from baselines.engines.ase_engine import AseRelaxer
+from baselines.potentials.loading import (
+    Reference,
+    bundled,
+    check_reference_energy,
+    intact,
+    loading,
+    measured,
+)
+
+PUBLISHED: Mapping[str, tuple[str, Reference]] = {
+    "sevennet-0": (
+        "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
+        measured(-3.3827),
+    )
+}
+"""File in the package (sevenn calls it `7net-0`), and the energy of NaCl, which is PBE's without
+Materials Project's correction."""
+
+
+class SevenNet(AseRelaxer):
+    """SevenNet-0 through ASE, in float32.
+
+    Args:
+        model: A name in `PUBLISHED`.
+        device: `cpu` or `cuda`.
+        fmax: Largest norm of a force [eV/Å].
+        max_steps: Steps after which a structure is `unconverged`.
+        keep_symmetry: Keep the space group of the start.
+
+    Raises:
+        UserError: The checkpoint is not there, cannot be loaded, or gives wrong energies.
+    """
+
+    def __init__(
+        self,
+        model: str = "sevennet-0",
+        *,
+        device: str = "cpu",
+        fmax: float = 0.05,
+        max_steps: int = 500,
+        keep_symmetry: bool = False,
+    ) -> None:
+        potential = calculator(weights(model), device)
+        check_reference_energy(potential, PUBLISHED[model][1], model)
+        elements = frozenset(int(z) for z in potential.type_map)
+        super().__init__(
+            potential,
+            elements=elements,
+            fmax=fmax,
+            max_steps=max_steps,
+            keep_symmetry=keep_symmetry,
+        )
+
+
+def weights(model: str = "sevennet-0") -> Path:
+    """The file of the weights, without importing sevenn or torch.
+
+    Raises:
+        UserError: If the package or the file is missing, or the file breaks off.
+    """
+    return intact(bundled("sevenn", PUBLISHED[model][0], "make env-sevenn"))
+
+
+def calculator(path: Path, device: str = "cpu") -> Any:
+    """An ASE calculator of the checkpoint: energy eV, forces eV/Å, stress eV/Å^3.
+
+    Raises:
+        UserError: The file holds no SevenNet.
+    """
+    with loading(path):
+        from sevenn.calculator import SevenNetCalculator
+
+        return SevenNetCalculator(model=str(path), device=device)

@@ -1,0 +1,29 @@
+"""The words that every part shares: samples, outcomes, the relaxer protocol, errors, units."""
+
+from benchmarks.core.types import (
+    ANSWERED,
+    GPA,
+    KBAR,
+    SCORED,
+    EndMissing,
+    Geometry,
+    Relaxed,
+    Relaxer,
+    Sample,
+    Status,
+    UserError,
+)
+
+__all__ = [
+    "ANSWERED",
+    "GPA",
+    "KBAR",
+    "SCORED",
+    "EndMissing",
+    "Geometry",
+    "Relaxed",
+    "Relaxer",
+    "Sample",
+    "Status",
+    "UserError",
+]

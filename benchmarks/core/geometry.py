@@ -1,0 +1,273 @@
+"""Distances and strains between two periodic crystals: the mathematics under the metrics.
+
+Lattices are row vectors [Å]; fractional coordinates need not be wrapped. numpy only, apart from
+the lattice reduction and the symmetry search (moyopy) and neighbour lists (pymatgen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations_with_replacement, product
+from typing import NamedTuple, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.core import Geometry
+from benchmarks.core.symmetry import symmetry_dataset
+
+Floats: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.intp]
+
+MAX_PASSES = 50
+"""Bound on the passes of translation removal and of assignment; both settle in 2 or 3."""
+MAX_STARTS = 16
+"""Translations tried by the assignment when atoms have moved past their neighbours."""
+PAIRS_AT_ONCE = 20_000
+"""Pairs of sites whose images are held in memory together (27 images, 13 MB)."""
+
+
+class MinimumImage(NamedTuple):
+    """The exact minimum image of one lattice.
+
+    In a Minkowski-reduced cell the nearest image of a vector is one of the 27 around its rounded
+    position; in the skewed cell itself it need not be (Nguyen & Stehlé, ACM Trans. Algorithms 5,
+    46 (2009)).
+    """
+
+    reduced: Floats
+    """(3, 3) Minkowski-reduced basis [Å]."""
+    inverse: Floats
+    """(3, 3) its inverse [1/Å]."""
+    images: Floats
+    """(27, 3) lattice vectors around the origin [Å], zero first so that ties stay."""
+
+    @classmethod
+    def of(cls, lattice: Floats) -> Self:
+        """Reduce `lattice`: (3, 3) row vectors [Å], finite and not singular."""
+        from moyopy import minkowski_reduce
+
+        reduced = np.array(minkowski_reduce(lattice.tolist())[0])
+        return cls(reduced, np.linalg.inv(reduced), _AROUND @ reduced)
+
+    def shortest(self, vectors: Floats) -> Floats:
+        """The shortest equivalent of each vector: (n, 3) Cartesian [Å], same shape back."""
+        fractional = vectors @ self.inverse
+        rounded = (fractional - np.rint(fractional)) @ self.reduced
+        candidates = rounded[:, None, :] + self.images
+        nearest = np.einsum("nik,nik->ni", candidates, candidates).argmin(axis=1)
+        shortest: Floats = rounded + self.images[nearest]
+        return shortest
+
+
+_AROUND = np.array(sorted(product((-1.0, 0.0, 1.0), repeat=3), key=lambda n: sum(map(abs, n))))
+_OFF_DIAGONAL = ([1, 0, 0], [2, 2, 1])
+"""Where the metric tensor holds alpha, beta, gamma."""
+
+
+def displacements(reference: Geometry, prediction: Geometry) -> Floats:
+    """How far each site is from its reference, rigid translation removed.
+
+    The mean displacement is subtracted and the rest wrapped until wrapping changes nothing. The
+    first guess is the circular mean along each axis, so that a crystal moved by half a cell is
+    recognised too: the plain mean of wrapped values would be near zero there.
+
+    Returns:
+        (n_sites, 3) Cartesian vectors in the reference cell [Å], in site order.
+    """
+    image = MinimumImage.of(reference.lattice)
+    moved = prediction.frac_coords - reference.frac_coords
+    return _centred(image, (moved - _circular_mean(moved)) @ reference.lattice)
+
+
+def _circular_mean(fractional: Floats) -> Floats:
+    phase = np.exp(2j * np.pi * fractional).mean(axis=0)
+    # where the phases cancel there is no preferred origin, and the angle would be rounding noise
+    return np.where(np.abs(phase) < 1e-6, 0.0, np.angle(phase) / (2 * np.pi))
+
+
+def _centred(image: MinimumImage, vectors: Floats) -> Floats:
+    wrapped = image.shortest(vectors)
+    for _ in range(MAX_PASSES):
+        centred = wrapped - wrapped.mean(axis=0)
+        wrapped = image.shortest(centred)
+        if np.abs(wrapped - centred).max() < 1e-9:
+            break
+    return wrapped
+
+
+def assigned_rmse(reference: Geometry, prediction: Geometry, by_index: Floats) -> float:
+    """Root mean square displacement after the best assignment within each species [Å].
+
+    Assignment and translation are improved in turn, each never increasing the error, from the
+    comparison by index (so the result never exceeds it) and from the translations that carry a
+    reference site of the rarest species onto one of the predicted ones (so that any permutation
+    with any translation is found, up to `MAX_STARTS` sites of that species). Where no site has
+    moved by half the distance between like sites, the order is already the best assignment.
+
+    Args:
+        reference: The relaxed structure.
+        prediction: The same composition, species in the same order.
+        by_index: (n_sites, 3) `displacements(reference, prediction)` [Å].
+    """
+    own = float(np.sqrt((by_index**2).sum(axis=1).mean()))
+    image = MinimumImage.of(reference.lattice)
+    species = [np.flatnonzero(reference.numbers == z) for z in np.unique(reference.numbers)]
+    if 2 * np.linalg.norm(by_index, axis=1).max() < _like_distance(image, reference, species):
+        return own
+    start = reference.frac_coords @ reference.lattice
+    end = prediction.frac_coords @ reference.lattice
+    rarest = min(species, key=len)
+    shifts = [(end - start - by_index)[0], *(end[rarest[:MAX_STARTS]] - start[rarest[0]])]
+    return min(own, *(_assign(image, start, end - shift, species) for shift in shifts))
+
+
+def _like_distance(image: MinimumImage, reference: Geometry, species: Sequence[Integers]) -> float:
+    cart = reference.frac_coords @ reference.lattice
+    return min(_closest_pair(image, cart[sites]) for sites in species)
+
+
+def _closest_pair(image: MinimumImage, cart: Floats) -> float:
+    shortest = np.inf
+    sites = np.arange(len(cart))
+    first, second = np.nonzero(sites[:, None] < sites)
+    for part in range(0, len(first), PAIRS_AT_ONCE):
+        chosen = slice(part, part + PAIRS_AT_ONCE)
+        vectors = image.shortest(cart[first[chosen]] - cart[second[chosen]])
+        shortest = min(shortest, float(np.linalg.norm(vectors, axis=1).min()))
+    return shortest
+
+
+def _assign(image: MinimumImage, start: Floats, end: Floats, species: Sequence[Integers]) -> float:
+    """Alternate assignment and translation until the error stops falling; the RMSE [Å]."""
+    from scipy.optimize import linear_sum_assignment
+
+    best = np.inf
+    for _ in range(MAX_PASSES):
+        moved = np.empty_like(start)
+        for sites in species:
+            vectors = image.shortest((end[None, sites] - start[sites, None]).reshape(-1, 3))
+            vectors = vectors.reshape(len(sites), len(sites), 3)
+            rows, columns = linear_sum_assignment((vectors**2).sum(axis=2))
+            moved[sites] = vectors[rows, columns]
+        shift = moved.mean(axis=0)
+        error = float(np.sqrt(((moved - shift) ** 2).sum(axis=1).mean()))
+        if error >= best - 1e-9:
+            break
+        best, end = error, end - shift
+    return best
+
+
+def shortest_distance(geometry: Geometry) -> float:
+    """Shortest distance between two atoms under periodic boundaries, own images included [Å]."""
+    image = MinimumImage.of(geometry.lattice)
+    own = float(np.linalg.norm(image.reduced, axis=1).min())
+    return min(own, _closest_pair(image, geometry.frac_coords @ geometry.lattice))
+
+
+def cell_parameters(lattice: Floats) -> Floats:
+    """Lengths a, b, c [Å] and angles alpha, beta, gamma [°] of (3, 3) row vectors: (6,)."""
+    metric = lattice @ lattice.T
+    lengths = np.sqrt(np.diagonal(metric))
+    cosines = (metric / lengths / lengths[:, None])[_OFF_DIAGONAL]
+    angles = np.degrees(np.arccos(np.minimum(np.maximum(cosines, -1.0), 1.0)))
+    return np.concatenate([lengths, angles])
+
+
+def strain(reference: Floats, prediction: Floats) -> float:
+    """Frobenius norm of the logarithmic strain between two lattices, free of rotation.
+
+    F = (L_ref^-1 L_pred)^T is the deformation gradient and U = (F^T F)^½ its stretch, whose
+    eigenvalues are the singular values of F.
+    """
+    gradient = np.linalg.solve(reference, prediction)
+    stretches = np.linalg.svd(gradient, compute_uv=False)
+    return float(np.sqrt((np.log(stretches) ** 2).sum()))
+
+
+def symmetry(geometry: Geometry, symprec: float) -> tuple[int, Floats]:
+    """Space group number and the rotations of all operations, in the basis of the cell itself.
+
+    Args:
+        geometry: A valid structure.
+        symprec: Tolerance [Å].
+
+    Returns:
+        Number from 1 to 230 and (n_operations, 3, 3) integers, acting on columns of fractional
+        coordinates; centring translations repeat a rotation. 0 and no rotation where moyopy finds
+        no consistent group.
+    """
+    dataset = symmetry_dataset(geometry, symprec)
+    if dataset is None:
+        return 0, np.empty((0, 3, 3))
+    return int(dataset.number), np.array(dataset.operations.rotations, dtype=np.float64)
+
+
+def free_angles(lattice: Floats, rotations: Floats) -> NDArray[np.bool_]:
+    """Which of alpha, beta, gamma a relaxation can change without breaking the symmetry.
+
+    Lengths are always free (a uniform expansion breaks nothing). An angle is free when some change
+    dG of the metric tensor G = L L^T that the point group leaves invariant (W^T dG W = dG for each
+    rotation W) changes it to first order. This is right in any setting: the angle of a
+    rhombohedral cell is free, that of a primitive fcc cell is not.
+
+    Args:
+        lattice: (3, 3) row vectors [Å] of the initial cell.
+        rotations: (n_operations, 3, 3) in the basis of `lattice`; none leave everything free.
+
+    Returns:
+        (3,) booleans.
+    """
+    group = rotations if len(rotations) else np.eye(3)[None]
+    metric = invariant(lattice @ lattice.T, group)  # exactly symmetric, as `rotations` are
+    lengths = np.sqrt(np.diagonal(metric))
+    free = np.zeros(3, dtype=np.bool_)
+    for row, column in combinations_with_replacement(range(3), 2):
+        change = np.zeros((3, 3))
+        change[row, column] = change[column, row] = lengths[row] * lengths[column]
+        free |= np.abs(_cosine_rates(metric, invariant(change, group))) > 1e-6
+    return free
+
+
+def invariant(change: Floats, rotations: Floats) -> Floats:
+    """Mean of W^T dG W over the group: the part of a metric change that the symmetry allows."""
+    mean: Floats = np.einsum("wki,kl,wlj->ij", rotations, change, rotations) / len(rotations)
+    return mean
+
+
+def _cosine_rates(metric: Floats, change: Floats) -> Floats:
+    """Change of the cosines of the three angles with a small change of the metric tensor: (3,)."""
+    scale = np.sqrt(np.outer(np.diagonal(metric), np.diagonal(metric)))
+    relative = np.diagonal(change) / np.diagonal(metric)
+    rates = change / scale - metric / scale * (relative[:, None] + relative) / 2
+    return rates[_OFF_DIAGONAL]
+
+
+def bond_errors(reference: Geometry, lattice: Floats, moved: Floats, reach: float = 1.25) -> Floats:
+    """Absolute changes of the reference's bond lengths, each followed to the same image.
+
+    Args:
+        reference: The relaxed structure; its pairs closer than `reach` times the sum of covalent
+            radii (Cordero 2008) are the bonds.
+        lattice: (3, 3) predicted cell [Å].
+        moved: (n_sites, 3) `displacements(reference, prediction)` [Å], in the reference cell.
+        reach: Factor on the sum of covalent radii.
+
+    Returns:
+        (n_bonds,) [Å], each bond seen from both ends; empty without bonds.
+    """
+    from ase.data import covalent_radii
+    from pymatgen.optimization.neighbors import find_points_in_spheres
+
+    radii = covalent_radii[reference.numbers]
+    cart = np.ascontiguousarray(reference.frac_coords @ reference.lattice)
+    first, second, offsets, lengths = find_points_in_spheres(
+        cart, cart, r=float(2 * reach * radii.max()), pbc=np.ones(3, dtype=np.int64),
+        lattice=np.ascontiguousarray(reference.lattice), tol=1e-8,
+    )  # fmt: skip
+    bonded = (lengths > 1e-8) & (lengths < reach * (radii[first] + radii[second]))
+    first, second, offsets = first[bonded], second[bonded], offsets[bonded]
+    fractional = (cart + moved) @ np.linalg.inv(reference.lattice)
+    vectors = (fractional[second] + offsets - fractional[first]) @ lattice
+    errors: Floats = np.abs(np.linalg.norm(vectors, axis=1) - lengths[bonded])
+    return errors

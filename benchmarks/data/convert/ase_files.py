@@ -1,0 +1,73 @@
+"""Extended XYZ and ASE trajectories.
+
+Neither names its functional. Energies, forces and stress are those of the attached calculator,
+as `ase.io` reads them (keys `energy`, `forces`, `stress`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data.convert.conventions import ASE_STRESS
+from benchmarks.data.convert.relaxation import (
+    ConversionError,
+    Relaxation,
+    Step,
+    most_common,
+    numbers,
+)
+from benchmarks.data.lemat.quarantine import Reason
+
+_ENERGIES = ("free_energy", "energy")
+"""Most wanted first: forces are the slope of the free energy."""
+
+
+def read_extxyz(path: Path) -> Relaxation:
+    """All frames of an extended XYZ file, in order."""
+    return _read(path, "extxyz")
+
+
+def read_traj(path: Path) -> Relaxation:
+    """All frames of an ASE trajectory, in order."""
+    return _read(path, "traj")
+
+
+def _read(path: Path, form: str) -> Relaxation:
+    from ase.io import read
+
+    images = read(path, index=":", format=form)
+    results = [image.calc.results if image.calc else {} for image in images]
+    kind = most_common(_ENERGIES, results)
+    return Relaxation(
+        steps=[_step(image, found, kind) for image, found in zip(images, results, strict=True)],
+        held_sites=any(_holds_sites(image) for image in images),
+    )
+
+
+def _step(atoms: Any, results: dict[str, Any], kind: str) -> Step:
+    if not atoms.pbc.all():
+        raise ConversionError(Reason.NOT_PERIODIC)
+    energy = numbers(results.get(kind), ())
+    return Step(
+        symbols=tuple(atoms.get_chemical_symbols()),
+        lattice=atoms.cell.array,
+        positions=atoms.positions,
+        energy=None if energy is None else float(energy),
+        forces=numbers(results.get("forces"), (len(atoms), 3)),
+        stress=numbers(_full(results.get("stress")), (3, 3), ASE_STRESS),
+    )
+
+
+def _full(stress: Any) -> Any:
+    from ase.stress import voigt_6_to_full_3x3_stress
+
+    return voigt_6_to_full_3x3_stress(stress) if np.shape(stress) == (6,) else stress
+
+
+def _holds_sites(atoms: Any) -> bool:
+    from ase.constraints import FixAtoms, FixCartesian, FixScaled
+
+    return any(isinstance(each, FixAtoms | FixCartesian | FixScaled) for each in atoms.constraints)

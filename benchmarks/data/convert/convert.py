@@ -1,0 +1,165 @@
+"""Relaxations of other sources as one table in the column layout of LeMat-Traj.
+
+    python -m benchmarks.data convert INPUT… --out FILE.parquet
+
+An input is a file, or a folder that is walked: NOMAD archives (`archive.json`), `vasprun.xml`,
+extended XYZ, ASE trajectories. One file is one trajectory. What a file says about its settings
+(program, functional, +U, cutoff) goes into `FILE.settings.csv`: LeMat-Traj has no column for it.
+
+Exit status: 0 when at least one input was converted; what was not is listed with its reason. 2 for
+a mistake in the command, or when none was. 130 when interrupted; an older FILE is then untouched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.core import UserError
+from benchmarks.core.files import whole
+from benchmarks.data.convert.conventions import FUNCTIONALS
+from benchmarks.data.convert.inputs import FORMATS, Options, find, read
+from benchmarks.data.convert.layout import TableWriter, table
+from benchmarks.data.convert.relaxation import KEEP, ConversionError
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one input."""
+
+    path: Path
+    reason: str = ""
+    """Why it was not converted; empty if it was."""
+    settings: dict[str, object] = field(default_factory=dict)
+    """Its line of the settings."""
+
+
+class NothingConvertedError(UserError):
+    """No input could be converted; `outcomes` say why."""
+
+    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+        first = outcomes[0]
+        more = f" and {len(outcomes) - 1} more" if len(outcomes) > 1 else ""
+        super().__init__(f"nothing converted: {first.path}: {first.reason}{more}")
+        self.outcomes = outcomes
+
+
+def convert(inputs: Sequence[Path], out: Path, options: Options) -> list[Outcome]:
+    """Write the relaxations of `inputs` to one parquet file, and their settings beside it.
+
+    Args:
+        inputs: Files, and folders that are walked.
+        out: The table. It and its settings appear, or are replaced, when both are complete.
+        options: How to read them.
+
+    Returns:
+        An outcome for each file, in order.
+
+    Raises:
+        UserError: An argument is wrong, or no input could be converted (`NothingConvertedError`).
+    """
+    _check(out, options)
+    paths = find(inputs, options.format)
+    taken: dict[str, Path] = {}
+    with whole(out) as parquet, whole(settings_path(out)) as settings:
+        with TableWriter(parquet) as writer:
+            outcomes = [
+                _convert(path, options, taken, writer)
+                for path in tqdm(paths, desc="convert", unit="file", disable=None)
+            ]
+        if not taken:
+            raise NothingConvertedError(outcomes)
+        _write_settings(settings, outcomes)
+    return outcomes
+
+
+def settings_path(out: Path) -> Path:
+    """Where the settings of the trajectories of a converted table are."""
+    return out.with_suffix(".settings.csv")
+
+
+def _check(out: Path, options: Options) -> None:
+    if out.suffix != ".parquet":
+        raise UserError(f"--out {out}: must end in .parquet")
+    for path in (out, settings_path(out)):
+        if path.is_dir():
+            raise UserError(f"--out {out}: {path} is a folder")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: its folder does not exist")
+    known = (("functional", FUNCTIONALS), ("format", tuple(FORMATS)))
+    for name, choices in known:
+        value = getattr(options, name)
+        if value is not None and value not in choices:
+            raise UserError(f"--{name} {value}: not one of {', '.join(choices)}")
+
+
+def _convert(path: Path, options: Options, taken: dict[str, Path], writer: TableWriter) -> Outcome:
+    try:
+        found = read(path, options)
+    except ConversionError as error:
+        return Outcome(path, reason=str(error))
+    if found.trajectory in taken:
+        return Outcome(path, reason=f"the same content as {taken[found.trajectory]}")
+    taken[found.trajectory] = path
+    writer.add(table(found.relaxation, found.material, found.functional, found.trajectory))
+    return Outcome(path, settings=found.settings(path))
+
+
+def _write_settings(path: Path, outcomes: Sequence[Outcome]) -> None:
+    rows = [outcome.settings for outcome in outcomes if outcome.settings]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _summary(outcomes: Sequence[Outcome]) -> str:
+    """A table of what was not converted, and the counts."""
+    failed = [outcome for outcome in outcomes if outcome.reason]
+    width = max((len(str(outcome.path)) for outcome in failed), default=0)
+    lines = [f"{outcome.path!s:{width}}  {outcome.reason}" for outcome in failed]
+    if lines:
+        lines = [f"{'not converted':{width}}  reason", *lines, ""]
+    counts = Counter(outcome.reason.partition(":")[0] for outcome in failed)
+    frames = sum(int(str(outcome.settings.get("n_frames", 0))) for outcome in outcomes)
+    listed = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()))
+    converted = f"{len(outcomes) - len(failed)} of {len(outcomes)} inputs, {frames} frames"
+    return "\n".join([*lines, converted + (f"; not: {listed}" if listed else "")]) + "\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.data convert",
+        description="Make one LeMat-Traj table of other sources' relaxations.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", type=Path, metavar="INPUT", help="file, or folder that is walked")
+    add("--out", type=Path, required=True, metavar="FILE.parquet")
+    add("--functional", metavar="|".join(FUNCTIONALS), help="of the inputs that name none")
+    add("--format", metavar="|".join(FORMATS), help="default: told by the names of the files")
+    add("--keep", action="append", default=[], choices=KEEP, help="convert these, too")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    args = _parser().parse_args(argv)
+    options = Options(functional=args.functional, format=args.format, keep=args.keep)
+    try:
+        outcomes = convert(args.inputs, args.out, options)
+    except NothingConvertedError as error:
+        sys.stdout.write(_summary(error.outcomes))
+        raise
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing was written\n")
+        return 130
+    sys.stdout.write(f"{_summary(outcomes)}wrote {args.out} and {settings_path(args.out)}\n")
+    return 0

@@ -1,0 +1,204 @@
+"""NOMAD's processed archive (`archive.json`) of a geometry optimisation, by VASP or FHI-aims.
+
+Sections `run/*/system`, `run/*/calculation`, `run/*/method` in SI units. What the parsers of NOMAD
+do that has to be known here (github.com/nomad-coe/electronic-parsers, `vasp` and `fhiaims`):
+
+- the stress keeps the sign of the code: VASP's own, while that of FHI-aims is dE/dstrain/volume;
+- FHI-aims has its forces under `forces.free`, and no stress of a calculation, only of its cycles;
+- `energy.free` is the free energy, of which the forces are the slope, `energy.total` is not, and
+  `energy.total_t0` is of some versions of VASP only the entropy's part.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data.convert.conventions import (
+    JOULE,
+    METRE,
+    NEWTON,
+    PASCAL,
+    check_tags,
+    functional_of_libxc,
+    functional_of_tags,
+    vasp_tags,
+)
+from benchmarks.data.convert.relaxation import (
+    ConversionError,
+    Relaxation,
+    Step,
+    most_common,
+    numbers,
+)
+from benchmarks.data.lemat.quarantine import Reason
+
+_ENERGIES = ("free", "total", "total_t0")
+_STRESS_SIGN = {"vasp": 1, "fhi-aims": -1}
+"""To VASP's; the stress of another program, whose sign is not known here, is left out."""
+
+
+def read(path: Path) -> Relaxation:
+    """All calculations of an archive, in order; those of its n-th run are calculation n."""
+    archive = _archive(path)
+    _check_workflow(archive)
+    runs = archive["run"]
+    methods = [method for run in runs for method in run.get("method") or []]
+    found = [
+        (number, calculation)
+        for number, run in enumerate(runs)
+        for calculation in run.get("calculation") or []
+    ]
+    for method in methods:
+        check_tags(_tags(method))
+    energies = [_at(calculation, "energy") or {} for _, calculation in found]
+    kind = most_common(_ENERGIES, energies)
+    program = _at(runs[0], "program", "name")
+    sign = _STRESS_SIGN.get(str(program).lower())
+    return Relaxation(
+        steps=[_step(runs, number, calculation, kind, sign) for number, calculation in found],
+        functional=_functional(methods),
+        material=_material(archive),
+        program=program,
+        cutoff=_cutoff(archive, methods),
+        hubbard_u=_hubbard_u(methods),
+        held_sites=any(_holds_sites(system) for run in runs for system in run.get("system") or []),
+        unfinished=any(run.get("clean_end") is False for run in runs),
+    )
+
+
+def _archive(path: Path) -> Any:
+    """The part that has the runs: of a file of its own, or as the API wraps it."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        archive = json.load(file)
+    for key in ("data", "archive"):
+        if _at(archive, "run") is None and isinstance(_at(archive, key), dict):
+            archive = archive[key]
+    if not _at(archive, "run"):
+        raise ConversionError("no section `run`: not a processed archive of NOMAD's run schema")
+    return archive
+
+
+def _at(section: Any, *keys: str) -> Any:
+    """What stands at a path of nested objects; None where one is missing."""
+    for key in keys:
+        section = section.get(key) if isinstance(section, dict) else None
+    return section
+
+
+def _check_workflow(archive: Any) -> None:
+    named = _at(archive, "workflow2", "m_def")
+    if not named:
+        named = next((_at(each, "type") for each in _at(archive, "workflow") or []), None)
+    kind = str(named or "").rpartition(".")[2].replace("_", "").lower()
+    if kind not in ("", "geometryoptimization") and not kind.endswith("workflow"):
+        raise ConversionError(f"not a geometry optimisation: {named}")
+
+
+def _step(
+    runs: Any, number: int, calculation: Mapping[str, Any], kind: str, sign: int | None
+) -> Step:
+    atoms = _at(_system(runs, calculation), "atoms") or {}
+    lattice = atoms.get("lattice_vectors")
+    if lattice is None or not all(atoms.get("periodic") or (True,)):
+        raise ConversionError(Reason.NOT_PERIODIC)
+    symbols = _symbols(atoms)
+    energy = numbers(_at(calculation, "energy", kind, "value"), (), JOULE)
+    forces = _at(calculation, "forces", "total", "value")
+    if forces is None:
+        forces = _at(calculation, "forces", "free", "value")
+    stress = _at(calculation, "stress", "total", "value") if sign else None
+    return Step(
+        symbols=symbols,
+        lattice=np.asarray(lattice, dtype=np.float64) * METRE,
+        positions=np.asarray(atoms.get("positions"), dtype=np.float64) * METRE,
+        energy=None if energy is None else float(energy),
+        forces=numbers(forces, (len(symbols), 3), NEWTON),
+        stress=numbers(stress, (3, 3), PASCAL * (sign or 1)),
+        calculation=number,
+    )
+
+
+def _system(runs: Any, calculation: Mapping[str, Any]) -> Any:
+    reference = str(calculation.get("system_ref"))
+    match = re.search(r"run/(\d+)/system/(\d+)$", reference)
+    if not match:
+        raise ConversionError(f"a calculation without its system (system_ref: {reference})")
+    return runs[int(match[1])]["system"][int(match[2])]
+
+
+def _symbols(atoms: Mapping[str, Any]) -> tuple[str, ...]:
+    from ase.data import chemical_symbols
+
+    labels = atoms.get("labels")
+    if labels is None:
+        labels = [chemical_symbols[number] for number in atoms.get("species") or []]
+    return tuple(labels)
+
+
+def _tags(method: Any) -> dict[str, Any]:
+    asked, used = (_at(method, f"x_vasp_incar_{key}") or {} for key in ("in", "out"))
+    return vasp_tags(asked, used)
+
+
+def _functional(methods: list[Any]) -> str | None:
+    named = (functional_of_tags(_tags(method)) for method in methods)
+    by_tags = next((functional for functional in named if functional), None)
+    for method in methods:
+        correction = _at(method, "electronic", "van_der_waals_method")
+        if correction:
+            raise ConversionError(f"functional with a van der Waals correction: {correction}")
+    return by_tags or functional_of_libxc(
+        name for method in methods for name in _libxc(_at(method, "dft", "xc_functional"))
+    )
+
+
+def _libxc(functional: Any) -> Iterator[str]:
+    parts = [
+        part["name"]
+        for key in ("exchange", "correlation", "hybrid", "contributions")
+        for part in _at(functional, key) or []
+    ]
+    yield from parts or filter(None, str(_at(functional, "name") or "").split("+"))
+
+
+def _material(archive: Any) -> str | None:
+    name = _at(archive, "results", "material", "material_id")
+    return f"nomad-{name}" if re.fullmatch(r"[\w-]+", str(name or "")) else None
+
+
+def _cutoff(archive: Any, methods: list[Any]) -> float | None:
+    """Of the plane waves [eV]."""
+    cutoff = _at(archive, "results", "method", "simulation", "precision", "planewave_cutoff")
+    sets = (
+        basis
+        for method in methods
+        for container in _at(method, "electrons_representation") or []
+        for basis in _at(container, "basis_set") or []
+        if "valence" in (_at(basis, "scope") or ())
+    )
+    cutoff = cutoff or next((_at(basis, "cutoff") for basis in sets), None)
+    return None if cutoff is None else float(cutoff) * JOULE
+
+
+def _hubbard_u(methods: list[Any]) -> dict[str, float]:
+    effective = {}
+    for parameters in (each for m in methods for each in _at(m, "atom_parameters") or []):
+        model = _at(parameters, "hubbard_kanamori_model") or _at(parameters, "hubbard_model") or {}
+        u = model.get("u_effective")
+        u = (model.get("u") or 0.0) - (model.get("j") or 0.0) if u is None else u
+        if u:
+            effective[str(parameters.get("label"))] = u * JOULE
+    return effective
+
+
+def _holds_sites(system: Any) -> bool:
+    """Whether VASP's selective dynamics stops a site in some direction."""
+    return not all(all(site) for site in _at(system, "x_vasp_selective_dynamics") or [])

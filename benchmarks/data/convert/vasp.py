@@ -1,0 +1,86 @@
+"""VASP's `vasprun.xml`: every ionic step, and the settings, with pymatgen.
+
+The energy is the free energy (`e_fr_energy`), as in LeMat-Traj: the forces are its slope, and the
+other two of a step are not written consistently by all versions of VASP.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.data.convert.conventions import check_tags, functional_of_tags, vasp_tags
+from benchmarks.data.convert.relaxation import ConversionError, Relaxation, Step, numbers
+from benchmarks.data.lemat.quarantine import Reason
+
+
+def read(path: Path) -> Relaxation:
+    """All complete ionic steps of a `vasprun.xml`, in order."""
+    try:
+        run, unfinished = _vasprun(path, strict=True), False
+    except SyntaxError:
+        run, unfinished = _vasprun(path, strict=False), True
+    tags = vasp_tags(run.incar, run.parameters)
+    check_tags(tags)
+    return Relaxation(
+        steps=[_step(step) for step in run.ionic_steps],
+        functional=functional_of_tags(tags) or _of_potcars(run.potcar_symbols),
+        program="VASP",
+        cutoff=tags.get("ENMAX") or tags.get("ENCUT"),
+        hubbard_u=_hubbard_u(tags, run.potcar_symbols),
+        held_sites=any(_holds_sites(step["structure"]) for step in run.ionic_steps),
+        unfinished=unfinished,
+    )
+
+
+def _vasprun(path: Path, *, strict: bool) -> Any:
+    from pymatgen.io.vasp.outputs import Vasprun
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # unconverged runs are the audit's to judge
+        return Vasprun(
+            path,
+            parse_dos=False,
+            parse_eigen=False,
+            parse_potcar_file=False,
+            exception_on_bad_xml=strict,
+        )
+
+
+def _step(step: Mapping[str, Any]) -> Step:
+    structure = step["structure"]
+    if structure is None:
+        raise ConversionError(Reason.NO_LATTICE)
+    energy = numbers(step.get("e_fr_energy"), ())
+    return Step(
+        symbols=tuple(site.specie.symbol for site in structure),
+        lattice=structure.lattice.matrix,
+        positions=structure.cart_coords,
+        energy=None if energy is None else float(energy),
+        forces=numbers(step.get("forces"), (len(structure), 3)),
+        stress=numbers(step.get("stress"), (3, 3)),
+    )
+
+
+def _holds_sites(structure: Any) -> bool:
+    """Whether selective dynamics stops a site in some direction."""
+    moves = (structure.site_properties if structure else {}).get("selective_dynamics")
+    return moves is not None and not all(all(site) for site in moves)
+
+
+def _of_potcars(titles: list[str]) -> str | None:
+    """The functional of the pseudopotentials (`PAW_PBE Fe 06Sep2000`)."""
+    return "pbe" if titles and all(title.startswith("PAW_PBE ") for title in titles) else None
+
+
+def _hubbard_u(tags: Mapping[str, Any], titles: list[str]) -> dict[str, float]:
+    if not tags.get("LDAU"):
+        return {}
+    u = tags.get("LDAUU") or []
+    j = tags.get("LDAUJ") or [0.0] * len(u)
+    if not len(u) == len(j) == len(titles):
+        raise ConversionError("+U: LDAUU and LDAUJ do not match the elements")
+    symbols = [title.split()[1].split("_")[0] for title in titles]
+    return {s: a - b for s, a, b in zip(symbols, u, j, strict=True) if a != b}

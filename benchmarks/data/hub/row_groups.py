@@ -1,0 +1,129 @@
+"""Row groups of a data set of the Hub: the trajectories drawn from each, as local parquet files.
+
+A file of the cache `3.seed0.first.SHA256.parquet` holds what a draw takes first of row group 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from benchmarks.core import UserError
+from benchmarks.data.choice import seeded_hash
+from benchmarks.data.hub.remote import RemoteParquet
+from benchmarks.data.hub.repository import Pin
+from benchmarks.data.lemat.ids import keys_of
+from benchmarks.data.lemat.reader import reading
+
+QUOTA = 32
+"""Of n trajectories of a row group max(QUOTA, n // QUOTA) are drawn: fewer would be more spread
+over the data set, and cost more bytes each."""
+
+
+class Place(NamedTuple):
+    """Where trajectories begin: in a row group of a file, in its drawn part or in the rest."""
+
+    file: int
+    group: int
+    rest: bool = False
+
+
+class Groups:
+    """The row groups of a pin, fetched on demand and kept. Threads may share it."""
+
+    def __init__(self, pin: Pin, seed: int) -> None:
+        self.files = tuple(RemoteParquet(pin, file) for file in pin.files)
+        self._seed = seed
+
+    def count(self, file: int) -> int:
+        """How many row groups a file has.
+
+        Raises:
+            UserError: It cannot be had, or has no ids.
+        """
+        footer = self.files[file].footer()
+        if "id" not in footer.schema.to_arrow_schema().names:
+            raise UserError(f"{self.files[file]}: lacks id: not in the layout of LeMat-Traj")
+        return int(footer.num_row_groups)
+
+    def local(self, place: Place) -> Path:
+        """The trajectories of a place, whole, as a parquet file of the cache.
+
+        Raises:
+            UserError: They cannot be had, or the rows of a trajectory are not neighbours.
+        """
+        file = self.files[place.file]
+        name = f"{place.group}.seed{self._seed}.{'rest' if place.rest else 'first'}"
+        path = file.kept(name)
+        if path is not None:
+            return path
+        with reading(file):
+            table = pa.concat_tables(self._trajectories(place))
+        return file.keep(name, table)
+
+    def _trajectories(self, place: Place) -> Iterator[Any]:
+        table = self._rows(place)
+        keys = keys_of(table["id"])
+        self._check_neighbours(place, keys)
+        before = self._beside(place, -1)
+        begun = _leading(keys, self._keys(before)[-1]) if before and len(keys) else 0
+        table, keys = table.slice(begun), keys.slice(begun)
+        drawn = pc.is_in(keys, self._drawn(keys))
+        chosen = pc.invert(drawn) if place.rest else drawn
+        yield table.filter(chosen)
+        if len(keys) and chosen[-1].as_py():
+            yield from self._continued(place, keys[-1])
+
+    def _drawn(self, keys: Any) -> Any:
+        """The keys that a draw takes first."""
+        names = keys.drop_null().unique().to_pylist()
+        names.sort(key=lambda name: seeded_hash(self._seed, name))
+        return pa.array(names[: max(QUOTA, len(names) // QUOTA)], pa.string())
+
+    def _continued(self, place: Place, key: Any) -> Iterator[Any]:
+        """The rows of a trajectory in the row groups after the one where it begins."""
+        following = self._beside(place, 1)
+        while following:
+            keys = self._keys(following)
+            more = _leading(keys, key)
+            if more:
+                yield self._rows(following).slice(0, more)
+            following = self._beside(following, 1) if more == len(keys) else None
+
+    def _check_neighbours(self, place: Place, keys: Any) -> None:
+        known = keys.drop_null()
+        if len(pc.run_end_encode(known).values) != len(known.unique()):
+            raise UserError(
+                f"{self.files[place.file]}: the rows of a trajectory are not neighbours in row "
+                f"group {place.group}: leave out --limit"
+            )
+
+    def _beside(self, place: Place, step: int) -> Place | None:
+        """The row group before (-1) or after (1) that has rows, over the borders of files."""
+        file, group, _ = place
+        while True:
+            group += step
+            while not 0 <= group < self.count(file):
+                file += step
+                if not 0 <= file < len(self.files):
+                    return None
+                group = 0 if step > 0 else self.count(file) - 1
+            if self.files[file].footer().row_group(group).num_rows:
+                return Place(file, group)
+
+    def _keys(self, place: Place) -> Any:
+        return keys_of(self.files[place.file].fetch(place.group, ["id"])["id"])
+
+    def _rows(self, place: Place) -> Any:
+        return self.files[place.file].fetch(place.group)
+
+
+def _leading(keys: Any, key: Any) -> int:
+    """How many of the first `keys` are `key`; none where it is null."""
+    same = pc.fill_null(pc.equal(keys, key), fill_value=False)
+    other = pc.index(same, value=False).as_py()
+    return len(keys) if other < 0 else int(other)

@@ -1,0 +1,218 @@
+"""In which order the calculations of a trajectory were run, told from what the frames show.
+
+A relaxation is often several calculations, each starting where the one before ended. Files number
+them (`relaxation_number`) forwards, as they were run, or backwards, as LeMat-Traj does for the
+Materials Project; nothing in a file says which. Both readings are compared:
+
+- cell: a calculation begins with the cell that the one before ended with;
+- energy: likewise, apart from a change of settings, in energy per atom;
+- stress: the last calculation ends closer to zero stress than the first;
+- force: likewise; forces are heavy, so only where the others do not decide.
+
+Each is the logarithm of a ratio, positive for backwards; their sum decides. What it does not decide
+is read as most of its source is (in its set of files, see `FrameFiles`), and failing that by step.
+On the 41 trajectories with several
+calculations whose order is known by construction, written both ways, the sum is between 2.7 and
+16 with the right sign (`tests/test_pairing.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data.lemat.calculations import Calculations, cell_jump
+from benchmarks.data.lemat.reader import FrameFiles
+from benchmarks.data.lemat.residual import residual_forces
+
+DECISIVE = float(np.log(4.0))
+"""The sum of evidence from which on it decides: one reading is four times better."""
+CELL_FLOOR, ENERGY_FLOOR, STRESS_FLOOR, FORCE_FLOOR = 1e-5, 1e-4, 0.1, 0.01
+"""Relative; eV/atom; kB; eV/Å: what is below is noise and counts as this much."""
+SAME_CELL = 1e-6
+"""Relative: a calculation that starts with a cell closer than this to another's end goes on from
+it (cells are compared in single precision)."""
+
+
+class Basis(StrEnum):
+    """What the order of a trajectory's calculations rests on."""
+
+    SINGLE = "single calculation"
+    EVIDENCE = "evidence"
+    SOURCE = "source"
+    STEP = "step"
+
+
+class End(StrEnum):
+    """Whether the last frame of the relaxation is in the file."""
+
+    PRESENT = "present"
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+
+
+BASES, ENDS = tuple(Basis), tuple(End)
+"""`Order.basis` and `Order.end` are places in these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What was decided for each trajectory; (n,) each."""
+
+    backwards: NDArray[np.bool_]
+    """Whether the lowest `relaxation_number` was run last."""
+    basis: NDArray[np.int64]
+    evidence: NDArray[np.float64]
+    """(n, 4) of cell, energy, stress, force; positive for backwards, 0 where there is none."""
+    cell_jump: NDArray[np.float64]
+    """Sum of the jumps between consecutive calculations, as ordered: about twice the strain."""
+    end: NDArray[np.int64]
+
+    def take(self, indices: NDArray[np.int64]) -> Order:
+        """Those of these trajectories, in this order."""
+        return Order(*(getattr(self, name)[indices] for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seams:
+    """Where two calculations of a trajectory have consecutive numbers; (m,) each."""
+
+    of: NDArray[np.int64]
+    """Which trajectory."""
+    forwards: NDArray[np.float64]
+    """Jump of the cell if the lower number was run first; NaN where it is not known."""
+    backwards: NDArray[np.float64]
+    energy_forwards: NDArray[np.float64]
+    """Jump of the energy [eV/atom]."""
+    energy_backwards: NDArray[np.float64]
+
+
+def decide(
+    files: FrameFiles,
+    calculations: Calculations,
+    starts: NDArray[np.int64],
+    source: NDArray[np.int64],
+) -> Order:
+    """Find the order of the calculations of each trajectory, and whether its end is there.
+
+    Args:
+        files: Where the frames are, for forces.
+        calculations: Sorted by trajectory and number.
+        starts: (n,) where each trajectory begins in them.
+        source: (n,) codes of the trajectories' sources.
+    """
+    ends = starts + np.diff(starts, append=len(calculations)) - 1
+    several = ends > starts
+    seams = _seams(calculations, starts)
+    evidence = _evidence(files, calculations, seams, starts, ends)
+    total = evidence.sum(axis=1)
+    clear = several & (np.abs(total) >= DECISIVE)
+    votes = np.bincount(source, weights=clear * np.sign(total))[source]
+    against_step = calculations.first_step[starts] > calculations.first_step[ends]
+    backwards = np.select([clear, votes != 0], [total > 0, votes > 0], against_step)
+    basis = np.select(
+        [~several, clear, votes != 0],
+        _codes(Basis.SINGLE, Basis.EVIDENCE, Basis.SOURCE),
+        *_codes(Basis.STEP),
+    )
+    jump = np.where(
+        backwards,
+        *(_summed(seams, jump, len(starts)) for jump in (seams.backwards, seams.forwards)),
+    )
+    return Order(
+        backwards=backwards & several,
+        basis=basis,
+        evidence=evidence,
+        cell_jump=jump,
+        end=_ends(calculations, starts, ends, seams, backwards, source),
+    )
+
+
+def _codes(*members: Basis) -> list[int]:
+    return [BASES.index(member) for member in members]
+
+
+def _seams(c: Calculations, starts: NDArray[np.int64]) -> _Seams:
+    low = np.flatnonzero(np.diff(c.key) == 0)
+    high = low + 1
+    sites = np.maximum(c.n_sites, 1)
+    first, last = c.first_energy / sites, c.last_energy / sites
+    return _Seams(
+        of=np.searchsorted(starts, low, side="right") - 1,
+        forwards=cell_jump(c.last_cell[low], c.first_cell[high]),
+        backwards=cell_jump(c.last_cell[high], c.first_cell[low]),
+        energy_forwards=np.abs(last[low] - first[high]),
+        energy_backwards=np.abs(last[high] - first[low]),
+    )
+
+
+def _summed(seams: _Seams, values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    return np.bincount(seams.of, weights=values, minlength=n).astype(np.float64)
+
+
+def _evidence(
+    files: FrameFiles,
+    c: Calculations,
+    seams: _Seams,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """(n, 4) of cell, energy, stress and, only where those do not decide, force."""
+    n = len(starts)
+    pairs = (
+        (seams.forwards, seams.backwards, CELL_FLOOR),
+        (seams.energy_forwards, seams.energy_backwards, ENERGY_FLOOR),
+    )
+    evidence = np.zeros((n, 4))
+    for i, (forwards, backwards, floor) in enumerate(pairs):
+        evidence[:, i] = _log_ratio(
+            _summed(seams, forwards, n), _summed(seams, backwards, n), floor
+        )
+    evidence[:, 2] = _log_ratio(c.last_stress[ends], c.last_stress[starts], STRESS_FLOOR)
+    unclear = (ends > starts) & (np.abs(evidence.sum(axis=1)) < DECISIVE)
+    at = np.flatnonzero(unclear)
+    rows = np.concatenate([c.last_row[ends[at]], c.last_row[starts[at]]])
+    force = residual_forces(files, rows).reshape(2, -1)
+    evidence[at, 3] = _log_ratio(force[0], force[1], FORCE_FLOOR)
+    return evidence
+
+
+def _log_ratio(one: NDArray[Any], other: NDArray[Any], floor: float) -> NDArray[np.float64]:
+    """Of values not below the floor; 0 where one of them is not finite."""
+    with np.errstate(invalid="ignore"):
+        ratio = np.log(np.maximum(one, floor)) - np.log(np.maximum(other, floor))
+    return np.where(np.isfinite(one) & np.isfinite(other), ratio, 0.0)
+
+
+def _ends(
+    c: Calculations,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    seams: _Seams,
+    backwards: NDArray[np.bool_],
+    source: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Whether the frame that the relaxation ended with is there.
+
+    LeMat-Traj's fetcher drops the last frame of each trajectory's list, the one with the highest
+    step. Where calculations are listed backwards that frame is the end of the *first* one, and its
+    absence shows: the next calculation does not start from the cell that is left. If most such
+    trajectories of a source show it, its trajectories of one calculation lack their very end. So
+    do those of which, listed backwards, the calculation with number 0 is not there.
+    """
+    highest_listed_last = c.first_step[ends] >= c.first_step[starts]
+    followed = (ends > starts) & (backwards == highest_listed_last)
+    shown = np.zeros(len(starts))
+    top = np.diff(seams.of, append=-1) != 0  # between the two highest numbers
+    at = seams.of[top]
+    telling = (backwards & highest_listed_last)[at] & np.isfinite(seams.backwards[top])
+    shown[at] = np.where(telling, np.sign(seams.backwards[top] - SAME_CELL), 0)
+    drops = np.bincount(source, weights=shown)[source] > 0
+    lacks_last = backwards & (c.number[starts] > 0)
+    missing = (drops & ~followed) | lacks_last
+    codes = [ENDS.index(end) for end in (End.MISSING, End.PRESENT, End.UNKNOWN)]
+    return np.select([missing, followed], codes[:2], codes[2])

@@ -1,0 +1,201 @@
+"""The second pass: coordinates of the chosen frames, checked, as flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.core import EndMissing
+from benchmarks.data.lemat.arrow import array, lengths, row_sums, vectors
+from benchmarks.data.lemat.final_frames import hopeless, unfit_ends
+from benchmarks.data.lemat.quarantine import Quarantined, Reason
+from benchmarks.data.lemat.reader import FrameFiles
+from benchmarks.data.lemat.scan import first_true
+from benchmarks.data.lemat.species import atomic_numbers
+from benchmarks.data.lemat.trajectories import Trajectories
+
+_HEAVY = ("species_at_sites", "lattice_vectors", "cartesian_site_positions")
+CHUNK = 20_000
+"""Trajectories whose coordinates are read at a time where all are: some hundred megabytes."""
+SMALLEST_VOLUME_PER_ATOM = 0.5
+"""Å^3; hydrogen at the pressure of the Earth's centre still has more than 1."""
+_FAULTS = (
+    Reason.NO_LATTICE,
+    Reason.LENGTHS,
+    Reason.NOT_FINITE,
+    Reason.COLLAPSED,
+    Reason.END_MISSING,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Pairs of frames as arrays; the sites of pair i are `offsets[i]:offsets[i + 1]`."""
+
+    trajectory: NDArray[np.int64]
+    """(n,) index into the trajectories that they were read from, thus file order."""
+    offsets: NDArray[np.int64]
+    """(n + 1,)"""
+    numbers: NDArray[np.int16]
+    """(n_sites_total,)"""
+    lattices: NDArray[np.float64]
+    """(n, 2, 3, 3) [Å], initial and final."""
+    frac_coords: NDArray[np.float64]
+    """(2, n_sites_total, 3), initial and final, not wrapped."""
+
+    def take(self, kept: NDArray[np.bool_]) -> Columns:
+        """The pairs where `kept`, (n,), holds."""
+        if kept.all():
+            return self
+        count = np.diff(self.offsets)
+        sites = np.repeat(kept, count)
+        return Columns(
+            trajectory=self.trajectory[kept],
+            offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count[kept])]),
+            numbers=self.numbers[sites],
+            lattices=self.lattices[kept],
+            frac_coords=self.frac_coords[:, sites],
+        )
+
+
+def fetch(
+    files: FrameFiles,
+    trajectories: Trajectories,
+    order: NDArray[np.int64],
+    limit: int | None,
+    end_missing: EndMissing = EndMissing.IF_RELAXED,
+) -> tuple[Columns, list[Quarantined]]:
+    """Read the initial and the relaxed frame of the first `limit` sound trajectories of `order`.
+
+    Args:
+        files: Where the frames are.
+        trajectories: What the first pass found.
+        order: (n,) indices into `trajectories`, the most wanted first.
+        limit: How many pairs are wanted; None for all.
+        end_missing: What becomes of trajectories without their last frame.
+
+    Returns:
+        The pairs, in the order of being read, and the trajectories that turned out unusable.
+    """
+    wanted = len(order) if limit is None else min(limit, len(order))
+    pieces: list[Columns] = []
+    quarantined: dict[int, Quarantined] = {}
+    lost = hopeless(trajectories, end_missing)
+    sound = 0
+    rest = order
+    while sound < wanted and len(rest):
+        n = CHUNK if limit is None else _enough(lost[rest], wanted - sound)
+        chosen, rest = np.sort(rest[:n]), rest[n:]
+        unfit = unfit_ends(files, trajectories, chosen, end_missing)
+        piece, fault = _read(files, trajectories, chosen, unfit)
+        for i in map(int, np.flatnonzero(fault)):
+            reason = _FAULTS[fault[i] - 1]
+            ended = reason is Reason.END_MISSING
+            detail = unfit[i] if ended else "in the initial or relaxed frame"
+            found = Quarantined(trajectories.ids[chosen[i]], reason, detail)
+            quarantined[int(chosen[i])] = found
+        pieces.append(piece)
+        sound += len(piece.trajectory)
+    return _first(_concatenated(pieces), quarantined, order, wanted)
+
+
+def _enough(lost: NDArray[np.bool_], wanted: int) -> int:
+    """How many to read for `wanted` sound ones, so that one reading mostly does."""
+    return int(np.searchsorted(np.cumsum(~lost), wanted + wanted // 4)) + 1
+
+
+def _first(
+    columns: Columns,
+    quarantined: dict[int, Quarantined],
+    order: NDArray[np.int64],
+    wanted: int,
+) -> tuple[Columns, list[Quarantined]]:
+    """What was met on the way to the first `wanted` sound ones, had they been read one by one."""
+    rank = np.empty(order.max(initial=-1) + 1, dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    of = rank[columns.trajectory]
+    last = np.sort(of)[wanted - 1] if len(of) >= wanted > 0 else len(order)
+    kept = [found for i, found in sorted(quarantined.items()) if rank[i] <= last]
+    return columns.take(of <= last), kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    """The chosen frames as read: all first ones, then all last ones."""
+
+    count: NDArray[np.int64]
+    """(2n,) number of sites."""
+    numbers: NDArray[np.int16]
+    lattices: NDArray[np.float64]
+    """(2n, 3, 3) [Å], NaN where there is none."""
+    positions: NDArray[np.float64]
+    """(sum(count), 3) [Å], NaN where there are none."""
+    fault: NDArray[np.int64]
+    """(n,) of each pair: 0, or 1 + index into `_FAULTS`."""
+
+
+def _read(
+    files: FrameFiles,
+    trajectories: Trajectories,
+    chosen: NDArray[np.int64],
+    unfit: Collection[int],
+) -> tuple[Columns, NDArray[np.int64]]:
+    """The sound pairs among `chosen`, and for each of `chosen` 0 or 1 + index into `_FAULTS`."""
+    rows = np.concatenate([trajectories.first[chosen], trajectories.last[chosen]])
+    table = files.take(rows, _HEAVY)
+    species = array(table["species_at_sites"])
+    count = lengths(species)
+    cells, has_cell = vectors(table["lattice_vectors"], np.full(len(rows), 3))
+    positions, has_positions = vectors(table["cartesian_site_positions"], count)
+    lattices = cells.reshape(-1, 3, 3)
+    finite = np.isfinite(lattices).all(axis=(1, 2))
+    finite &= row_sums((~np.isfinite(positions)).sum(axis=1), count) == 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        volume = np.abs(np.linalg.det(lattices))
+    spacious = (volume > SMALLEST_VOLUME_PER_ATOM * count) & np.isfinite(volume)
+    n = len(chosen)
+    faults = [~(sound[:n] & sound[n:]) for sound in (has_cell, has_positions, finite, spacious)]
+    fault = first_true([*faults, np.isin(np.arange(n), list(unfit))])
+    frames = _Frames(count, atomic_numbers(species.flatten()), lattices, positions, fault)
+    return _columns(chosen, frames), fault
+
+
+def _columns(chosen: NDArray[np.int64], frames: _Frames) -> Columns:
+    """Keep the pairs without a fault, with fractional coordinates."""
+    good = np.tile(frames.fault == 0, 2)
+    sites = np.repeat(good, frames.count)
+    lattices, count = frames.lattices[good], frames.count[good]
+    inverse = np.repeat(np.linalg.inv(lattices), count, axis=0)
+    frac = np.einsum("ni,nij->nj", frames.positions[sites], inverse)
+    m, half = len(lattices) // 2, len(frac) // 2
+    return Columns(
+        trajectory=chosen[frames.fault == 0],
+        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count[:m])]),
+        numbers=frames.numbers[sites][:half],
+        lattices=np.stack([lattices[:m], lattices[m:]], axis=1),
+        frac_coords=frac.reshape(2, half, 3),
+    )
+
+
+def _concatenated(pieces: Sequence[Columns]) -> Columns:
+    if len(pieces) == 1:
+        return pieces[0]
+    empty = Columns(
+        np.zeros(0, np.int64),
+        np.zeros(1, np.int64),
+        np.zeros(0, np.int16),
+        np.zeros((0, 2, 3, 3)),
+        np.zeros((2, 0, 3)),
+    )
+    pieces = [empty, *pieces]
+    count = np.concatenate([np.diff(piece.offsets) for piece in pieces])
+    return Columns(
+        trajectory=np.concatenate([piece.trajectory for piece in pieces]),
+        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count)]),
+        numbers=np.concatenate([piece.numbers for piece in pieces]),
+        lattices=np.concatenate([piece.lattices for piece in pieces]),
+        frac_coords=np.concatenate([piece.frac_coords for piece in pieces], axis=1),
+    )

@@ -1,0 +1,57 @@
+"""What the ids of frames say: `{material}-{trajectory}-{functional}-{step}`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from benchmarks.data.lemat.arrow import array, numpy
+
+FRAME_ID = r"^(?P<key>.+)-(?P<step>[0-9]{1,9})$"
+"""What names the trajectory, and the step."""
+
+
+def keys_of(ids: Any) -> Any:
+    """What names the trajectory in each of an Arrow column of ids; all of one without a step."""
+    ids = array(ids).cast(pa.string())
+    return pc.coalesce(pc.struct_field(pc.extract_regex(ids, FRAME_ID), "key"), ids)
+
+
+def source_of(material_id: str) -> str:
+    """The prefix of a material id: letters up to the first digit or `-` (`agm001` -> `agm`)."""
+    match = re.match(r"[^\W\d_]+", material_id)
+    return match[0] if match else "unknown"
+
+
+def ids_agree(texts: dict[str, Any]) -> NDArray[np.bool_]:
+    """Whether key = `{material}-{trajectory}-{functional}`, for each row.
+
+    The trajectory's index stands in ids of the Materials Project only.
+
+    Args:
+        texts: `key`, `material`, `functional`, in this order: (n,) dictionary arrays.
+    """
+    values = {name: codes.dictionary.to_pylist() for name, codes in texts.items()}
+    key, material, functional = (numpy(codes.indices).astype(np.int64) for codes in texts.values())
+    m, f = len(values["material"]), len(values["functional"])
+    distinct, of = np.unique((key * m + material) * f + functional, return_inverse=True)
+    agree = [
+        _agree(
+            values["key"][i // f // m], values["material"][i // f % m], values["functional"][i % f]
+        )
+        for i in distinct.tolist()
+    ]
+    return np.array(agree, dtype=bool)[of]
+
+
+def _agree(key: str, material: str | None, functional: str | None) -> bool:
+    if not material or not functional:
+        return False
+    index = key.removeprefix(f"{material}-").removesuffix(functional).removesuffix("-")
+    known = (f"{material}-{functional}", f"{material}-{index}-{functional}")
+    return key in known and (index == "" or index.isdecimal())

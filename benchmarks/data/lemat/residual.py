@@ -1,0 +1,49 @@
+"""Residual force and stress: how far a frame is from being relaxed, and how far it may be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from benchmarks.data.lemat.arrow import array, lengths, vectors
+from benchmarks.data.lemat.reader import FrameFiles
+
+MAX_FORCE = 0.05
+"""eV/Å, largest norm. Where the relaxers of the board stop (`--fmax`); at a force constant of
+5 eV/Å^2 it is 0.01 Å from the minimum, the first threshold of `adwt`."""
+MAX_STRESS = 1.0
+"""kB, largest component. At a bulk modulus of 60 GPa a pressure of 1 kB is a strain of 0.001, the
+first threshold of `strain_awt`."""
+
+
+def is_relaxed(force: NDArray[np.float64], stress: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether residual force [eV/Å] and stress [kB] are known and within the bounds; (n,) each."""
+    return np.asarray((force <= MAX_FORCE) & (stress <= MAX_STRESS))
+
+
+def residual_forces(files: FrameFiles, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The largest norm of a force in each of some frames.
+
+    Forces are the heaviest column next to positions: only the row groups of `rows` are read, one
+    at a time, and of them only this column.
+
+    Args:
+        files: Where the frames are.
+        rows: (n,) row numbers.
+
+    Returns:
+        (n,) [eV/Å], NaN where there are no forces or one is not finite.
+    """
+    result = np.full(len(rows), np.nan)
+    for which, table in files.pick(rows, ("forces",)):
+        lists = array(table["forces"])
+        count = lengths(lists)
+        some = np.flatnonzero(count)
+        if len(some):
+            of_lists = array(pc.take(lists, some))
+            forces = vectors(of_lists, count[some])[0]
+            norms = np.linalg.norm(forces, axis=1)
+            result[which[some]] = np.maximum.reduceat(norms, np.cumsum(count[some]) - count[some])
+    result[np.isinf(result)] = np.nan
+    return result

@@ -1,0 +1,106 @@
+"""The split rule and the manifest that fixes a folder's splits.
+
+    python -m benchmarks.data.splits.manifest FOLDER           # write FOLDER/manifest.json
+    python -m benchmarks.data.splits.manifest FOLDER --check   # compare it with the files
+
+A chemical system is wholly in one split: the same rule holds for every data set of the project,
+so that no test system is in any training set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core import UserError
+from benchmarks.data.dataset import ids_sha256, load
+from benchmarks.data.sources import file_sha256, read_manifest, split_files
+
+RULE = (
+    "By chemical system (element symbols in alphabetical order joined by '-'): "
+    "h = int(sha256('t2:' + system).hexdigest(), 16) % 100; h < 70 train, < 78 val, < 88 test, "
+    "88 and above reserved."
+)
+
+
+def split_of(symbols: Iterable[str]) -> str:
+    """The split of a chemical system: `train`, `val`, `test` or `reserved`.
+
+    Args:
+        symbols: Element symbols of its sites, in any order, repeated or not.
+    """
+    system = "-".join(sorted(set(symbols)))
+    h = int(hashlib.sha256(f"t2:{system}".encode()).hexdigest(), 16) % 100
+    return "train" if h < 70 else "val" if h < 78 else "test" if h < 88 else "reserved"
+
+
+def make_manifest(folder: Path, *, name: str | None = None, version: int = 1) -> dict[str, Any]:
+    """Build the manifest of a folder with one parquet file per split.
+
+    Args:
+        folder: Its files are named by split.
+        name: Of the data set; without one, name and version are taken over from a manifest that is
+            there already, or are the folder's name and 1.
+        version: Of the data set.
+
+    Raises:
+        UserError: There are no such files, or a sample is in a split where the rule does not
+            put it.
+    """
+    files = split_files(folder)
+    if not files:
+        raise UserError(f"{folder}: no train.parquet, val.parquet or test.parquet in it")
+    if name is None:
+        name = folder.resolve().name
+        if (folder / "manifest.json").is_file():
+            old = read_manifest(folder)
+            name, version = old["name"], old["version"]
+    splits = {split: _entry(split, paths) for split, paths in sorted(files.items())}
+    return {"name": name, "version": version, "rule": RULE, "splits": splits}
+
+
+def _entry(split: str, paths: Sequence[Path]) -> dict[str, Any]:
+    if len(paths) > 1:
+        raise UserError(f"{paths[0].parent}: {len(paths)} files of split {split}; join them first")
+    dataset = load(str(paths[0]))
+    for sample in dataset:
+        where = split_of(element.symbol for element in sample.initial.elements)
+        if where != split:
+            raise UserError(f"{paths[0]}: {sample.sample_id} belongs into {where}, not {split}")
+    return {
+        "file": paths[0].name,
+        "sha256": file_sha256(paths[0]),
+        "n_samples": len(dataset),
+        "ids_sha256": ids_sha256(dataset.ids),
+        "ids": sorted(dataset.ids),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write or check a manifest; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Write FOLDER/manifest.json from its files.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--check", action="store_true", help="compare only; 1 if they differ")
+    args = parser.parse_args(argv)
+    path = args.folder / "manifest.json"
+    try:
+        text = json.dumps(make_manifest(args.folder), indent=1, ensure_ascii=False) + "\n"
+        if args.check:
+            same = path.is_file() and path.read_text(encoding="utf-8") == text
+            sys.stdout.write(f"{path}: {'agrees' if same else 'differs'}\n")
+            return 0 if same else 1
+        path.write_text(text, encoding="utf-8")
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"wrote {path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Split a source so that no group of related samples spans two parts.
+
+    python -m benchmarks.data split SOURCE… --out DIR                   # by composition
+    python -m benchmarks.data split SOURCE… --out DIR --by prototype    # prototypes held out
+    python -m benchmarks.data split SOURCE… --out DIR --check           # compare DIR with the data
+
+DIR is then a data set with splits: `python -m benchmarks.run --data DIR --split test`. It holds ids
+and no structures: `manifest.json` (sources, rule, sizes, sha256), `train.csv`, `val.csv` and
+`test.csv` with a line for each sample, by prototype also `left_out.csv`, and `report.md`. The same
+command on the same data writes the same bytes; `groups` and `assignment` say by which rules.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.core import UserError
+from benchmarks.core.files import whole
+from benchmarks.data.dataset import Dataset, ids_sha256, load
+from benchmarks.data.exposure import seen
+from benchmarks.data.hub import repository as hub
+from benchmarks.data.sources import MANIFEST
+from benchmarks.data.splits.assignment import LEFT_OUT, TRAIN, assign
+from benchmarks.data.splits.grouping import RULES, describe
+from benchmarks.data.splits.report import report
+from benchmarks.data.training_data import TRAINING_SETS
+
+REPORT = "report.md"
+
+
+def split(dataset: Dataset, by: str, sizes: Mapping[str, int], seed: int) -> pd.DataFrame:
+    """Put every sample into a part.
+
+    Args:
+        dataset: The samples.
+        by: Of `RULES`.
+        sizes: Number of samples of each part but train.
+        seed: Another one gives other parts.
+
+    Returns:
+        A row for each sample, sorted by id: `describe`, the part in `split`, and for each training
+        set of published models whether the sample can be in it.
+
+    Raises:
+        UserError: There are too few samples for the sizes, or too few groups that fit.
+    """
+    asked = sum(sizes.values())
+    if len(dataset) <= asked:
+        raise UserError(
+            f"{dataset.name} has {len(dataset)} samples, too few for test and val of {asked}: "
+            "choose a smaller --test-size"
+        )
+    table = describe(dataset, by)
+    table["split"] = assign(table, sizes, seed)
+    for name in (TRAIN, *sizes):
+        if not (table["split"] == name).any():
+            raise UserError(
+                f"{dataset.name}: {name} would be empty, for the groups do not fit: choose another "
+                "--test-size or --val-size"
+            )
+    pairs = list(zip(table["source"], table["composition"], strict=True))
+    for name, known in TRAINING_SETS.items():
+        if known.models:
+            table[name] = [str(seen([name], *pair)) for pair in pairs]
+    return table
+
+
+def files(table: pd.DataFrame, dataset: Dataset, args: argparse.Namespace) -> dict[str, str]:
+    """Content of each file of the folder, by name, that of the manifest first."""
+    named = (TRAIN, *_sizes(args), LEFT_OUT)
+    parts = {name: table[table["split"] == name] for name in named}
+    parts = {name: part for name, part in parts.items() if len(part)}
+    left = ["split", "near"]
+    texts = {f"{n}.csv": p.drop(columns=left).to_csv(index=False) for n, p in parts.items()}
+    manifest = _about(dataset, args) | {
+        "splits": {
+            name: {
+                "file": f"{name}.csv",
+                "sha256": hashlib.sha256(texts[f"{name}.csv"].encode()).hexdigest(),
+                "n_samples": len(part),
+                "n_groups": part["group"].nunique(),
+                "ids_sha256": ids_sha256(part["sample_id"]),
+            }
+            for name, part in parts.items()
+        }
+    }
+    written = {MANIFEST: json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"}
+    return written | texts | {REPORT: report(table, manifest)}
+
+
+def _about(dataset: Dataset, args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "name": f"{dataset.name} by {args.by}",
+        "version": 1,
+        "rule": RULES[args.by],
+        "by": args.by,
+        "seed": args.seed,
+        "sizes": _sizes(args),
+        "sources": [_pinned(source, offline=args.offline) for source in args.source],
+        "source_split": dataset.split,
+        "limit": args.limit,
+        # of a data set of the Hub so many must be drawn to meet these samples again
+        "n_drawn": args.limit and len(dataset) + len(dataset.quarantined),
+        "revision": dataset.revision,
+        "n_quarantined": len(dataset.quarantined),
+        "programs": {name: version(name) for name in ("moyopy", "numpy", "pymatgen")},
+    }
+
+
+def _sizes(args: argparse.Namespace) -> dict[str, int]:
+    """Of the parts that are filled, in this order."""
+    val = max(1, args.test_size // 2) if args.val_size is None else args.val_size
+    return {"test": args.test_size, "val": val}
+
+
+def _pinned(source: str, *, offline: bool) -> str:
+    """A source of the Hub with its commit; any other as it is."""
+    if not source.startswith("hf://"):
+        return source
+    pin = hub.pin(source, offline=offline)
+    return f"hf://{pin.repo}@{pin.commit}:{pin.config}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    args = _parser().parse_args(argv)
+    for name in ("test_size", "val_size", "limit"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    dataset = load(
+        args.source, split=args.split, limit=args.limit, seed=args.seed, offline=args.offline
+    )
+    texts = files(split(dataset, args.by, _sizes(args), args.seed), dataset, args)
+    if args.check:
+        return _check(args.out, texts)
+    with ExitStack() as stack:  # which puts the manifest in its place last
+        for name, text in texts.items():
+            stack.enter_context(whole(args.out / name)).write_text(text, encoding="utf-8")
+    parts = json.loads(texts[MANIFEST])["splits"]
+    counts = ", ".join(f"{part['n_samples']} {name}" for name, part in parts.items())
+    sys.stdout.write(f"{counts}; wrote {args.out / MANIFEST}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.data split",
+        description="Split a source into train, val and test that share no group of samples.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("source", nargs="+", help="as --data of benchmarks.run; several are read as one set")
+    add("--out", type=Path, required=True, metavar="DIR")
+    add("--by", default="composition", choices=list(RULES), help="default: composition")
+    add("--test-size", type=int, default=2000, metavar="N", help="samples; default: 2000")
+    add("--val-size", type=int, metavar="N", help="samples; default: half of the test part")
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--limit", type=int, metavar="N", help="of N samples, chosen as benchmarks.run does")
+    add("--split", help="of a source that has splits: which to split further")
+    add("--offline", action="store_true", help="of hf:// data use the cache only")
+    add("--check", action="store_true", help="write nothing; exit 1 naming files that differ")
+    return parser
+
+
+def _check(folder: Path, texts: Mapping[str, str]) -> int:
+    different = [
+        folder / name
+        for name, text in texts.items()
+        if not (folder / name).is_file() or (folder / name).read_bytes() != text.encode()
+    ]
+    for path in different:
+        sys.stdout.write(f"{path} differs from what the data give\n")
+    return 1 if different else 0

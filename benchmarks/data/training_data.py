@@ -1,0 +1,86 @@
+"""What models were trained on: sets by name, and which models can be compared on equal terms."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """What a model was trained on."""
+
+    sources: frozenset[str]
+    """Prefixes of the material ids of the databases that it was drawn from."""
+    models: tuple[str, ...] = ()
+    """Labels of published models that were trained on it."""
+    ours: bool = False
+    """Made by the rule of `data.splits.manifest`: only its chemical systems are in it."""
+    table: bool = False
+    """Bond lengths or radii: who looks them up has not been trained."""
+
+
+_MP: Final = frozenset({"mp", "mvc"})
+_AGM: Final = frozenset({"agm"})
+TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
+    "MPtrj (Materials Project)": TrainingSet(
+        _MP,
+        (
+            "CHGNet 0.3.0",
+            "CHGNet 0.2.0",
+            "CHGNet r2SCAN",
+            "MACE-MP-0",
+            "MACE-MP-0 small",
+            "MACE-MP-0 large",
+            "SevenNet-0",
+            "MACE-MPA-0",
+        ),
+    ),
+    "MP-r2SCAN (Materials Project)": TrainingSet(_MP, ("CHGNet r2SCAN",)),
+    "sAlex (Alexandria)": TrainingSet(_AGM, ("MACE-MPA-0",)),
+    "OMat24": TrainingSet(_AGM, ("MACE-OMAT-0",)),
+    "MPF.2021.2.8 (Materials Project)": TrainingSet(_MP, ("M3GNet",)),
+    "MatPES (Materials Project)": TrainingSet(
+        _MP,
+        (
+            "M3GNet MatPES-PBE",
+            "TensorNet MatPES-PBE",
+            "M3GNet MatPES-r2SCAN",
+            "TensorNet MatPES-r2SCAN",
+        ),
+    ),
+    "Materials Project bond lengths": TrainingSet(_MP, table=True),
+    "substitution/train": TrainingSet(_MP | _AGM | {"oqmd", "wbm"}, ours=True),
+    "embedded/train": TrainingSet(frozenset({"gpaw"}), ours=True),
+    "embedded-v2/train": TrainingSet(frozenset({"gpaw"}), ours=True),
+}
+"""By the names that `training_data` of `ModelSpec` uses. The structures of OMat24 are
+Alexandria's, rattled or heated."""
+
+
+class Track(StrEnum):
+    """What a comparison of two models says: of the models, or also of what they were trained on."""
+
+    TRIVIAL = "trivial"
+    """Not trained, or a table of radii or bond lengths."""
+    EQUAL_DATA = "equal data"
+    """Trained on relaxations that every model of this track could have had, and on nothing else."""
+    FOUNDATION = "foundation"
+    """Trained on more, by others."""
+    UNKNOWN = "not stated"
+
+
+def track(training_data: Collection[str]) -> Track:
+    """Where a model belongs.
+
+    Args:
+        training_data: Names of what it was trained on; empty for nothing.
+    """
+    if any(name not in TRAINING_SETS for name in training_data):
+        return Track.UNKNOWN
+    learned = [known for name in training_data if not (known := TRAINING_SETS[name]).table]
+    if not learned:
+        return Track.TRIVIAL
+    return Track.EQUAL_DATA if all(known.ours for known in learned) else Track.FOUNDATION

@@ -1,0 +1,200 @@
+"""Relax structures with GPAW (PBE) and keep every frame, as a data set of your own.
+
+    python -m benchmarks.dft --limit 2                    # of the list, to try it
+    python -m benchmarks.dft mine/*.cif --out runs/mine
+    python -m benchmarks.dft --list embedded-v2 --out runs/embedded-v2 --workers 2
+    python -m benchmarks.dft --verify 10 --out runs/verify
+    python -m benchmarks.dft --convergence --out runs/convergence
+
+GPAW runs under an interpreter of its own (Debian: apt install gpaw gpaw-data). Exit status: 0 when
+every structure has a record, be it a failure; 1 when all failed, or a check did; 2 for a mistake in
+the command or something missing; 130 when interrupted. The same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.core import UserError
+from benchmarks.core.cli import positive, whole_number
+from benchmarks.dft import checks
+from benchmarks.dft import initial_structures as starts
+from benchmarks.dft.catalogue import starts as version_2
+from benchmarks.dft.cost_order import cheap_first
+from benchmarks.dft.data_card import Card
+from benchmarks.dft.export import sorted_out, write_set, write_table
+from benchmarks.dft.gpaw_python import DEFAULT, versions
+from benchmarks.dft.pool import Workers
+from benchmarks.dft.relax_all import relax_all
+from benchmarks.dft.results import Record, Start
+from benchmarks.dft.settings import Settings
+
+LIST = "embedded-v2"
+OUT = Path("runs/reference")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        return _command(args)(args)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on from here\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.dft",
+        description="Relax structures with GPAW (PBE) and keep every frame.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="*", type=Path, metavar="FILE", help="what ASE reads, or parquet")
+    add(
+        "--list",
+        choices=[LIST],
+        help="prototypes for the embedded set's version 2; --limit alone means it",
+    )
+    add(
+        "--verify", type=whole_number(1), metavar="N", help="relax N of version 1 again and compare"
+    )
+    add("--convergence", action="store_true", help="ten structures with converged settings, too")
+    add("--limit", type=whole_number(1), metavar="N", help="the first N structures")
+    add("--out", type=Path, default=OUT, metavar="DIR", help=f"records, tables; default: {OUT}/")
+    add("--workers", type=whole_number(1), default=1, metavar="N", help="processes; default: 1")
+    add("--timeout", type=positive, default=3600.0, metavar="S", help="per structure; default: 1 h")
+    add("--retry", action="store_true", help="try again what failed")
+    add("--python", default=DEFAULT, metavar="PATH", help=f"that has GPAW; default: {DEFAULT}")
+    add("--licence", default="CC-BY-4.0", help="for the data card; default: CC-BY-4.0")
+    _add_settings(parser)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    settings, add = Settings(), parser.add_argument
+    for name, unit in (("fmax", "EV/Å"), ("kpt_density", "Å"), ("cutoff_factor", "X")):
+        value = getattr(settings, name)
+        add(_flag(name), type=positive, default=value, metavar=unit, help=f"default: {value:g}")
+    n = settings.max_steps
+    add("--max-steps", type=whole_number(1), default=n, metavar="N", help=f"default: {n}")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
+    asked = {
+        _files: bool(args.inputs),
+        _list: args.list is not None,
+        _verify: args.verify is not None,
+        _convergence: args.convergence,
+    }
+    chosen = [command for command, wanted in asked.items() if wanted]
+    if not chosen and args.limit:  # without a limit the list takes a day
+        return _list
+    if len(chosen) != 1:
+        raise UserError(f"name one of: files to relax, --list {LIST}, --verify N, --convergence")
+    return chosen[0]
+
+
+def _files(args: argparse.Namespace) -> int:
+    return _table(starts.from_files(args.inputs), "They were given as files.", args)
+
+
+def _table(found: Sequence[Start], about: str, args: argparse.Namespace) -> int:
+    path: Path = args.out / "relaxations.parquet"
+    records = _relaxed(found[: args.limit], args.out, _settings(args), args)
+    used = [record for record in records if not record.reason]
+    if used:
+        write_table(used, path, _card("Reference relaxations", about, records, args))
+        print(f"wrote {path}: python -m benchmarks.run --models t5,chgnet --data {path}")
+    return 0 if used else 1
+
+
+def _list(args: argparse.Namespace) -> int:
+    folder: Path = args.out / LIST.replace("-", "_")
+    listed = cheap_first(version_2())
+    about = (
+        "They are the prototype crystals of `benchmarks/dft/catalogue.py`, none of which is "
+        "in version 1."
+    )
+    if args.limit:  # a part of version 2 is not version 2
+        return _table(listed, f"{about} These are the cheapest of them.", args)
+    records = _relaxed(listed, args.out, _settings(args), args)
+    used = [record for record in records if not record.reason]
+    if used:
+        about += " Splits by chemical system, by the rule in `manifest.json`."
+        card = _card("The embedded set, version 2", about, records, args)
+        write_set(used, folder, card, "embedded", 2)
+        print(f"wrote {folder}; as benchmarks/data/{folder.name} it is --data {LIST}")
+    return 0 if used else 1
+
+
+def _verify(args: argparse.Namespace) -> int:
+    found = checks.embedded_starts(args.verify)[: args.limit]
+    records = _relaxed(found, args.out, _settings(args), args)
+    differences = checks.against_embedded(records)
+    text = checks.report("Version 1, computed again", differences, checks.TOLERANCE)
+    checks.write(args.out / "verify.md", text, differences)
+    print(text)
+    return 0 if all(d.lengths <= checks.TOLERANCE for d in differences) else 1
+
+
+def _convergence(args: argparse.Namespace) -> int:
+    found, settings = checks.convergence_starts()[: args.limit], _settings(args)
+    usual = _relaxed(found, args.out / "usual", settings, args)
+    ends = checks.ends(found, usual)
+    better = _relaxed(ends, args.out / "tight", checks.tight(settings), args, one_frame=True)
+    differences = checks.against(usual, {record.name: record for record in better})
+    text = checks.report("What the settings cost", differences, None)
+    checks.write(args.out / "convergence.md", text, differences)
+    print(text)
+    return 0 if not any(d.reason for d in differences) else 1
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    names = ("fmax", "kpt_density", "cutoff_factor", "max_steps")
+    return Settings(**{name: getattr(args, name) for name in names})
+
+
+def _relaxed(
+    found: Sequence[Start],
+    folder: Path,
+    settings: Settings,
+    args: argparse.Namespace,
+    *,
+    one_frame: bool = False,
+) -> list[Record]:
+    """The records; one of a single frame counts as failed, unless it was a relaxed start."""
+    workers = Workers(python=args.python, count=args.workers, timeout=args.timeout)
+    known = versions(args.python)
+    records = relax_all(found, folder, settings, workers, known, retry=args.retry)
+    records = records if one_frame else sorted_out(records)
+    failed = Counter(record.reason.partition(":")[0] for record in records if record.reason)
+    listed = "".join(f"; {n} {reason}" for reason, n in failed.most_common())
+    print(f"{folder}: {len(records) - failed.total()} of {len(records)} relaxed{listed}")
+    return records
+
+
+def _card(title: str, about: str, records: Sequence[Record], args: argparse.Namespace) -> Card:
+    return Card(
+        title=title,
+        about=about,
+        licence=args.licence,
+        settings=_settings(args),
+        versions=versions(args.python),
+        records=records,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Whether the settings give what version 1 of the embedded set has, and what they cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.core import Geometry
+from benchmarks.core.files import whole
+from benchmarks.core.markdown import markdown_table
+from benchmarks.data import load
+from benchmarks.dft.catalogue import starts as version_2
+from benchmarks.dft.cost_order import cheap_first
+from benchmarks.dft.results import Record, Start
+from benchmarks.dft.settings import Settings
+
+TOLERANCE: Final = 0.005
+"""Å; how well a, b, c of version 1 should come out again."""
+SPLITS: Final = ("train", "val", "test")
+_PREFIX: Final = "gpaw-"
+CONVERGENCE: Final = (
+    "gpaw-A-fcc-Al-fcc-0-pbe",
+    "gpaw-A-bcc-Na-bcc-0-pbe",
+    "gpaw-B1-Ti-C-0-pbe",
+    "gpaw-B3-Ga-P-0-pbe",
+    "gpaw-B1-Li-Br-0-pbe",
+    "gpaw-C32-Mg-B-0-pbe",
+    "gpaw-B3-Be-O-0-pbe",
+    "gpaw-C1-Cd-F-0-pbe",
+    "B1-Mg-O-scaled",
+    "B1-Li-F-scaled",
+)
+"""Metals, a semiconductor, salts, a layered one and four with oxygen or fluorine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two ends of one start."""
+
+    name: str
+    lengths: float
+    """Largest difference of a, b, c [Å]; NaN where one did not end relaxed."""
+    volume: float
+    """Relative difference of the volumes [%], with its sign."""
+    reason: str
+
+
+def tight(settings: Settings) -> Settings:
+    """The same, converged: 1.5 times the cutoff, denser k-points, a sixth of the force.
+
+    Where a relaxation stops counts too: in a soft crystal 0.03 eV/Å leave some 0.01 Å.
+    """
+    return replace(
+        settings,
+        cutoff_factor=1.5 * settings.cutoff_factor,
+        kpt_density=1.6 * settings.kpt_density,
+        fmax=settings.fmax / 6,
+    )
+
+
+def embedded_starts(n: int) -> list[Start]:
+    """First frames of N entries of version 1, named by their ids, the cheap ones."""
+    starts = [Start(name.removeprefix(_PREFIX), pair[0]) for name, pair in _version_1().items()]
+    return [start._replace(name=_PREFIX + start.name) for start in cheap_first(starts)[:n]]
+
+
+def convergence_starts() -> list[Start]:
+    """Starts of `CONVERGENCE`: of version 1, and of the list of version 2."""
+    first = {name: pair[0] for name, pair in _version_1().items()}
+    known = first | {start.name: start.geometry for start in version_2()}
+    return [Start(name, known[name]) for name in CONVERGENCE]
+
+
+def against_embedded(records: Sequence[Record]) -> list[Difference]:
+    """Ends of the records against those of version 1, whose ids are their names."""
+    pairs = _version_1()
+    return [_difference(record, pairs[record.name][1].lattice) for record in records]
+
+
+def against(records: Sequence[Record], better: Mapping[str, Record]) -> list[Difference]:
+    """Ends of the records against those of better ones of the same names."""
+    return [_difference(record, _end(better[record.name])) for record in records]
+
+
+def ends(starts: Sequence[Start], records: Sequence[Record]) -> list[Start]:
+    """Where the relaxations ended, as starts of better ones; those that failed as they were."""
+    found = {record.name: record.geometry(-1) for record in records if not record.reason}
+    return [start._replace(geometry=found.get(start.name, start.geometry)) for start in starts]
+
+
+def report(title: str, differences: Sequence[Difference], tolerance: float | None) -> str:
+    """The differences and their sums as Markdown."""
+    head = ("structure", "a, b, c: largest difference (Å)", "volume (%)", "")
+    rows = [(d.name, f"{d.lengths:.4f}", f"{d.volume:+.2f}", d.reason) for d in differences]
+    known = [d for d in differences if not d.reason]
+    lengths = np.array([d.lengths for d in known])
+    volumes = np.array([abs(d.volume) for d in known])
+    sums = f"{len(known)} of {len(differences)} compared"
+    if known:
+        sums += (
+            f": largest difference {lengths.max():.4f} Å, mean {lengths.mean():.4f} Å; "
+            f"volume, mean of the absolute difference {volumes.mean():.2f} %"
+        )
+    if tolerance is not None:
+        within = int((lengths <= tolerance).sum())
+        sums += f"; within {tolerance:g} Å: {within}"
+    return f"# {title}\n\n{sums}.\n\n{markdown_table(head, rows)}\n"
+
+
+def write(path: Path, text: str, differences: Sequence[Difference]) -> None:
+    """The report as `path` and the same numbers as JSON beside it."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    rows = [{k: None if v != v else v for k, v in asdict(d).items()} for d in differences]
+    with whole(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _version_1() -> dict[str, tuple[Geometry, Geometry]]:
+    """First and last geometries of all splits by id."""
+    sets = [load("embedded", split=split) for split in SPLITS]
+    return {name: each.geometries(i) for each in sets for i, name in enumerate(each.ids)}
+
+
+def _difference(record: Record, lattice: NDArray[np.float64] | None) -> Difference:
+    end = _end(record)
+    if end is None or lattice is None:
+        return Difference(record.name, np.nan, np.nan, record.reason or "no end to compare with")
+    lengths = np.linalg.norm(end, axis=1) - np.linalg.norm(lattice, axis=1)
+    volume = 100 * (np.linalg.det(end) / np.linalg.det(lattice) - 1)
+    return Difference(record.name, float(np.abs(lengths).max()), float(volume), "")
+
+
+def _end(record: Record) -> NDArray[np.float64] | None:
+    return None if record.reason else record.geometry(-1).lattice

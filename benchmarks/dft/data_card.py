@@ -1,0 +1,168 @@
+"""The data card of a set of reference relaxations, written from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.core import GPA
+from benchmarks.core.geometry import displacements
+from benchmarks.core.markdown import markdown_table
+from benchmarks.dft.cost_order import kpoint_grid
+from benchmarks.dft.results import Record
+from benchmarks.dft.settings import CUTOFFS, Settings
+
+_COLUMNS = """The columns and types of LeMat-Traj, one row per frame; `id` is
+`{immutable_id}-{trajectory}-{functional}-{step}`. Lattices and positions in Å, energies (free
+energies, eV per cell) with the zero of GPAW's setups, forces in eV/Å, stress in kB with VASP's
+sign (minus ASE's). What LeMat-Traj has and was not computed is null."""
+_STRESS = 0.1
+"""GPa; what a relaxed crystal is held to where the potentials relax it."""
+_MOVED = 0.005
+"""Å."""
+_LIMITS = """Not spin-polarised, so magnetic elements are left out; no dispersion, so layered
+crystals are as PBE makes them. Only what converged within the limits of time and steps is in the
+tables. `python -m benchmarks.dft --convergence` measures the error of the basis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What a card says beside the counts."""
+
+    title: str
+    about: str
+    """Where the starting structures are from."""
+    licence: str
+    settings: Settings
+    versions: Mapping[str, str]
+    records: Sequence[Record]
+    """All, failures included."""
+
+    def text(self, splits: Mapping[str, Sequence[Record]]) -> str:
+        """The card as Markdown.
+
+        Args:
+            splits: The relaxed structures of each file.
+        """
+        failed = [record for record in self.records if record.reason]
+        used = [record for record in self.records if not record.reason]
+        sections = [
+            f"# {self.title}",
+            f"{len(used)} of {len(self.records)} structures relaxed. {self.about}",
+            f"Licence: {self.licence}.",
+            "## Sizes",
+            _sizes(splits),
+            "## How it was computed",
+            _computed(self.settings, self.versions),
+            _residuals(used),
+            _grids(used, self.settings),
+            "PAW setups (fingerprint of the file): " + _setups(self.records) + ".",
+            "## Columns",
+            _COLUMNS,
+            "## Left out",
+            _failures(failed),
+            "## Limits",
+            _LIMITS,
+        ]
+        return "\n\n".join(sections) + "\n"
+
+
+def _sizes(splits: Mapping[str, Sequence[Record]]) -> str:
+    head = (
+        *("", "relaxations", "frames", "chemical systems", f"atoms move (> {_MOVED:g} Å)"),
+        *("a, b, c change (Å)", "volume (%)"),
+    )
+    rows = [(name, *_size(records)) for name, records in splits.items()]
+    used = [record for records in splits.values() for record in records]
+    elements = sorted({symbol for record in used for symbol in record.symbols})
+    sites = [len(record.symbols) for record in used]
+    note = (
+        f"{min(sites)} to {max(sites)} sites, {len(elements)} elements: {' '.join(elements)}. The "
+        "changes are means of the absolute change from the first frame to the last."
+    )
+    return f"{markdown_table(head, rows)}\n\n{note}"
+
+
+def _size(records: Sequence[Record]) -> tuple[object, ...]:
+    ends = np.array([[r.frames[0]["lattice"], r.frames[-1]["lattice"]] for r in records])
+    lengths, volumes = np.linalg.norm(ends, axis=3), np.abs(np.linalg.det(ends))
+    return (
+        len(records),
+        sum(len(record.frames) for record in records),
+        len({frozenset(record.symbols) for record in records}),
+        sum(_moved(record) > _MOVED for record in records),
+        f"{np.abs(lengths[:, 1] - lengths[:, 0]).mean():.3f}",
+        f"{100 * np.abs(volumes[:, 0] / volumes[:, 1] - 1).mean():.1f}",
+    )
+
+
+def _moved(record: Record) -> float:
+    """The largest displacement of an atom [Å]."""
+    moved = displacements(record.geometry(-1), record.geometry(0))
+    return float(np.linalg.norm(moved, axis=1).max())
+
+
+def _computed(settings: Settings, versions: Mapping[str, str]) -> str:
+    basis = (
+        f"plane waves, {_cutoffs(settings)}; Pulay correction of the stress (`dedecut='estimate'`)"
+    )
+    tolerances = (settings.density_tolerance, settings.eigenstates_tolerance)
+    rows = {
+        "code": f"GPAW {versions['gpaw']} through ASE {versions['ase']}",
+        "Python, NumPy": f"{versions['python']}, {versions['numpy']}",
+        "functional": f"{settings.functional}, not spin-polarised",
+        "basis": basis,
+        "k-points": f"Gamma-centred, density {settings.kpt_density:g} per Å^-1",
+        "occupations": f"Fermi-Dirac, {settings.smearing:g} eV",
+        "self-consistency": "density {:g}, eigenstates {:g}, ".format(*tolerances)
+        + f"at most {settings.max_iterations} iterations",
+        "optimiser": f"BFGS on `ExpCellFilter`, fmax {settings.fmax:g} eV/Å, "
+        f"at most {settings.max_steps} steps, maximum step {settings.max_step:g} Å",
+    }
+    return markdown_table(("setting", "value"), rows.items())
+
+
+def _residuals(used: Sequence[Record]) -> str:
+    force = max(np.linalg.norm(record.frames[-1]["forces"], axis=1).max() for record in used)
+    stress = [np.abs(record.frames[-1]["stress"]).max() / GPA for record in used]
+    loose = sorted(r.name for r, each in zip(used, stress, strict=True) if each > _STRESS)
+    return (
+        f"At the last frames the largest force is {force:.3f} eV/Å and the largest component of "
+        f"the stress {max(stress):.2f} GPa (over {_STRESS:g} GPa: {', '.join(loose) or 'none'}); "
+        "fmax bounds the virial per atom, which is lenient for a small cell."
+    )
+
+
+def _grids(used: Sequence[Record], settings: Settings) -> str:
+    grids = [
+        {kpoint_grid(frame["lattice"], settings.kpt_density) for frame in record.frames}
+        for record in used
+    ]
+    n = sum(len(each) > 1 for each in grids)
+    return (
+        f"The grid of k-points follows the cell, so that frames of one trajectory can stand on "
+        f"different ones ({n} of {len(used)} trajectories): their energies differ by more than "
+        "their forces say."
+    )
+
+
+def _cutoffs(settings: Settings) -> str:
+    parts = []
+    for light, energy in CUTOFFS:
+        where = f"with {' '.join(sorted(light))}" if light else "otherwise"
+        parts.append(f"{settings.cutoff_factor * energy:g} eV {where}")
+    return ", ".join(parts)
+
+
+def _setups(records: Sequence[Record]) -> str:
+    found = {pair for record in records for pair in record.setups.items()}
+    return ", ".join(f"{symbol} {fingerprint[:8]}" for symbol, fingerprint in sorted(found))
+
+
+def _failures(failed: Sequence[Record]) -> str:
+    if not failed:
+        return "Nothing."
+    rows = [(r.name, r.reason, len(r.frames), f"{r.seconds:.0f}") for r in failed]
+    return markdown_table(("structure", "reason", "frames", "time (s)"), rows)

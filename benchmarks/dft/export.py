@@ -1,0 +1,107 @@
+"""Records as parquet in the layout of LeMat-Traj, with their data card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.core.files import whole
+from benchmarks.data.convert.conventions import ASE_STRESS
+from benchmarks.data.convert.layout import TableWriter, table
+from benchmarks.data.convert.relaxation import ConversionError, Relaxation, Step, check, numbers
+from benchmarks.data.sources import MANIFEST
+from benchmarks.data.splits.manifest import make_manifest, split_of
+from benchmarks.dft.data_card import Card
+from benchmarks.dft.results import Record
+
+FUNCTIONAL = "pbe"
+
+
+def sorted_out(records: Sequence[Record]) -> list[Record]:
+    """The records, those with a reason that cannot be a trajectory of a table (a single frame)."""
+    return [_checked(record) for record in records]
+
+
+def write_table(records: Sequence[Record], path: Path, card: Card) -> None:
+    """Relaxed structures as one parquet file, and a card `README.md` beside it.
+
+    Raises:
+        UserError: There is no room, or no permission.
+    """
+    with whole(path) as partial:
+        _write(records, partial)
+    with whole(path.with_name("README.md")) as partial:
+        partial.write_text(card.text({path.stem: records}), encoding="utf-8")
+
+
+def write_set(records: Sequence[Record], folder: Path, card: Card, name: str, version: int) -> None:
+    """A data set with a file for each split and a manifest; it replaces `folder` when complete.
+
+    Raises:
+        UserError: There is no room, or no permission.
+    """
+    splits: dict[str, list[Record]] = {}
+    for record in records:
+        splits.setdefault(split_of(record.symbols), []).append(record)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        new = Path(scratch) / folder.name
+        new.mkdir()
+        for split, members in splits.items():
+            _write(members, new / f"{split}.parquet")
+        manifest = make_manifest(new, name=name, version=version)
+        (new / MANIFEST).write_text(
+            json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        (new / "README.md").write_text(card.text(splits), encoding="utf-8")
+        if folder.exists():
+            shutil.move(folder, Path(scratch) / "old")
+        new.rename(folder)
+
+
+def relaxation(record: Record) -> Relaxation:
+    """The frames of a record in the units of LeMat-Traj."""
+    return Relaxation(
+        steps=[_step(record.symbols, frame) for frame in record.frames],
+        functional=FUNCTIONAL,
+        material=f"gpaw-{record.name}",
+        cutoff=record.cutoff,
+    )
+
+
+def _step(symbols: Sequence[str], frame: Mapping[str, Any]) -> Step:
+    n_sites = len(symbols)
+    energy = numbers(frame["energy"], ())
+    return Step(
+        symbols=tuple(symbols),
+        lattice=np.array(frame["lattice"], dtype=np.float64),
+        positions=np.array(frame["positions"], dtype=np.float64),
+        energy=None if energy is None else float(energy),
+        forces=numbers(frame["forces"], (n_sites, 3)),
+        stress=numbers(frame["stress"], (3, 3), ASE_STRESS),
+    )
+
+
+def _checked(record: Record) -> Record:
+    if record.reason:
+        return record
+    try:
+        check(relaxation(record))
+    except ConversionError as error:
+        return replace(record, reason=f"not a relaxation: {error}")
+    return record
+
+
+def _write(records: Sequence[Record], path: Path) -> None:
+    with TableWriter(path) as writer:
+        for record in records:
+            found = relaxation(record)
+            material = str(found.material)
+            writer.add(table(found, material, FUNCTIONAL, f"{material}-0-{FUNCTIONAL}"))

@@ -1,0 +1,211 @@
+"""Several models over one data set, each into its run folder; goes on with what is there."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.core import EndMissing, Status
+from benchmarks.data import Dataset
+from benchmarks.engine.execute import Budget, Outcome, Settings, run_model
+from benchmarks.engine.process import threads
+from benchmarks.models.provenance import environment, load_average, now, weights_identity
+from benchmarks.models.registry import ModelSpec
+from benchmarks.store import Record, RunWriter, model_folder, read_run
+
+LOG = "worker.log"
+"""What a model printed, beside its records."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Campaign:
+    """What is run on what, and where it goes."""
+
+    dataset: Dataset
+    settings: Settings
+    repeats: int
+    out: Path
+    command: str
+    """For the record."""
+    say: Callable[[str], None]
+    """Told one line per model."""
+
+    @property
+    def n_wanted(self) -> int:
+        """Records that a complete run of a model has."""
+        return len(self.dataset) * self.repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One model and its weights on disk."""
+
+    spec: ModelSpec
+    weights: tuple[Path, ...]
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    """`python` and `packages` of the model's own environment; empty where it has none."""
+
+    def identity(self, campaign: Campaign) -> dict[str, Any]:
+        """What must be equal to go on with a stored run, or to merge two."""
+        dataset, settings = campaign.dataset, campaign.settings
+        identity: dict[str, Any] = {
+            "dataset": dataset.name,
+            "revision": dataset.revision,
+            "split": dataset.split,
+            "model": self.spec.name,
+            "label": self.spec.label,
+            "family": self.spec.family,
+            **weights_identity(self.weights),
+            "settings": {
+                "fmax": settings.fmax,
+                "max_steps": settings.max_steps,
+                "timeout": settings.timeout,
+            },
+            "seed": settings.seed,
+        }
+        if dataset.end_policy is not EndMissing.IF_RELAXED:  # runs without the field are of it
+            identity["end_missing"] = str(dataset.end_policy)
+        if self.spec.engine:  # runs without the field are of the first
+            identity["settings"]["engine"] = self.spec.engine
+        if settings.keep_symmetry:  # runs without the field did not
+            identity["settings"]["keep_symmetry"] = True
+        parts = self.spec.parts or (self.spec,)
+        own = [part.kwargs["calculator"] for part in parts if "calculator" in part.kwargs]
+        if own:  # the user's own code stands for weights
+            identity["weights"] = " + ".join(map(str, filter(None, (*own, identity["weights"]))))
+        return identity
+
+    def provenance(self, campaign: Campaign) -> dict[str, Any]:
+        """What is known of the model's run before it begins."""
+        return {
+            **self.versions,
+            "licence": self.spec.licence,
+            "functional": self.spec.functional,
+            "training_data": list(self.spec.training_data),
+            "threads": threads(),
+            "started": now(),
+            "ended": None,
+            "command": campaign.command,
+            "quarantined": [
+                {"sample_id": q.sample_id, "reason": str(q.reason), "detail": q.detail}
+                for q in campaign.dataset.quarantined
+            ],
+            "n_samples": len(campaign.dataset),
+            "limit": campaign.dataset.limit,
+            "chosen_by": campaign.dataset.rule,
+            "end_missing": {
+                "policy": str(campaign.dataset.end_policy),
+                "sample_ids": list(campaign.dataset.end_missing),
+            },
+            "redistributable": campaign.dataset.redistributable,
+            "batch_size": campaign.settings.batch_size or self.spec.batch_size,
+            "aborted": None,
+        }
+
+
+def run_all(plans: Sequence[Plan], campaign: Campaign) -> list[str]:
+    """Run each model into its folder of `campaign.out`.
+
+    Returns:
+        Why models were given up, a line each.
+
+    Raises:
+        UserError: A stored run cannot be resumed (before any model runs), or a relaxer says while
+            loading that something is missing.
+    """
+    common = environment(campaign.settings.device)
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                RunWriter.open(
+                    model_folder(campaign.out, plan.spec.name),
+                    plan.identity(campaign),
+                    common | plan.provenance(campaign),
+                )
+            )
+            for plan in plans
+        ]
+        pairs = zip(plans, writers, strict=True)
+        reasons = [_run_one(plan.spec, writer, campaign) for plan, writer in pairs]
+    return [reason for reason in reasons if reason]
+
+
+def _run_one(spec: ModelSpec, writer: RunWriter, campaign: Campaign) -> str | None:
+    """Run what is not stored yet, with a bar on a terminal and a line at the end."""
+    budget = Budget(campaign.settings.error_budget)
+    for status in read_run(writer.folder).table["status"].to_pylist():
+        budget.add(Status(status))
+    # A queue of models is opened at once; a run starts when it is this model's turn.
+    started = {} if writer.done else {"started": now()}
+    counts: Counter[str] = Counter()
+    begin = time.monotonic()
+    with tqdm(total=campaign.n_wanted, desc=spec.name, disable=None, file=sys.stderr) as bar:
+
+        def store(records: list[Record]) -> None:
+            writer.append(records)
+            counts.update(record.status.value for record in records)
+            bar.update(len(records))
+
+        outcome = _merged(list(_repeats(spec, writer, campaign, budget, store)))
+    seconds = time.monotonic() - begin
+    writer.close(**started, ended=now(), load_average_end=load_average(), **asdict(outcome))
+    campaign.say(_summary(spec.name, counts, campaign.n_wanted, seconds))
+    if outcome.aborted is None:
+        return None
+    folder, log = writer.folder, writer.folder / LOG
+    return f"{spec.name} given up: {outcome.aborted} (see {log}; remove {folder} to start over)"
+
+
+def _repeats(
+    spec: ModelSpec,
+    writer: RunWriter,
+    campaign: Campaign,
+    budget: Budget,
+    store: Callable[[list[Record]], None],
+) -> Iterator[Outcome]:
+    dataset, settings = campaign.dataset, campaign.settings
+    for repeat in range(campaign.repeats):
+        todo = [i for i, name in enumerate(dataset.ids) if (name, repeat) not in writer.done]
+        outcome = run_model(
+            spec,
+            ((dataset.ids[i], repeat, dataset.geometries(i)[0]) for i in todo),
+            # Relaxers seed their sampling from seed and structure: a repeat is another seed.
+            settings=replace(settings, seed=settings.seed + repeat),
+            on_records=store,
+            budget=budget,
+            first_batch=writer.next_batch_id,
+            log=writer.folder / LOG,
+        )
+        yield outcome
+        if outcome.aborted:
+            return
+
+
+def _merged(outcomes: Sequence[Outcome]) -> Outcome:
+    """One outcome of all repeats: the first load and warm-up, the highest memory, the end."""
+    loads = [o.load_seconds for o in outcomes if o.load_seconds is not None]
+    warmups = [o.warmup_seconds for o in outcomes if o.warmup_seconds is not None]
+    peaks = [o.peak_memory_mb for o in outcomes if o.peak_memory_mb is not None]
+    return Outcome(
+        load_seconds=next(iter(loads), None),
+        warmup_seconds=next(iter(warmups), None),
+        peak_memory_mb=max(peaks, default=None),
+        aborted=outcomes[-1].aborted,
+    )
+
+
+def _summary(name: str, counts: Counter[str], n_wanted: int, seconds: float) -> str:
+    n_new = counts.total()
+    if not n_new:
+        return f"{name}: all {n_wanted} there already"
+    what = ", ".join(f"{n} {status}" for status, n in counts.most_common())
+    resumed = f" of {n_wanted}" if n_new < n_wanted else ""
+    return f"{name}: {n_new}{resumed} structures in {seconds:.1f} s ({what})"

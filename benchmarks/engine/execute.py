@@ -1,0 +1,279 @@
+"""Runs one relaxer over many structures, in a worker process that may fail without ending the run.
+
+Whatever happens to a batch is narrowed down to the structure that caused it: a batch that raises,
+hangs or kills its worker is retried one structure at a time, one that does not fit into memory in
+halves. What is left over is that structure's outcome; every other structure keeps its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.core import Geometry, Relaxed, Status, UserError
+from benchmarks.engine.process import Worker
+from benchmarks.engine.worker import Answer, Answered, Failure, Ready
+from benchmarks.models.registry import ModelSpec
+from benchmarks.store import Record
+
+ERROR_FLOOR = 5
+"""So many errors never end a run by themselves; see `Settings.error_budget`."""
+START_ATTEMPTS = 3
+"""Deaths in a row, while loading, after which the model counts as one that cannot be started."""
+WINDOW = 8
+"""Batches that are read ahead and sorted by size, so that a batch holds alike structures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a run is done with. Constructors of relaxers get what they name of the first block."""
+
+    device: str = "cpu"
+    seed: int = 0
+    fmax: float = 0.05
+    """[eV/Å]"""
+    max_steps: int = 500
+    keep_symmetry: bool = False
+    offline: bool = False
+    batch_size: int | None = None
+    """Structures per call; None: the model's own."""
+
+    timeout: float = 600.0
+    """Time limit per structure [s]; a batch has it times its size."""
+    load_timeout: float = 300.0
+    """Time limit for building the relaxer [s]."""
+    error_budget: float = 0.1
+    """The run ends when more than `max(ERROR_FLOOR, error_budget * answers so far)` structures
+    have ended in `error`, or when all of them have: then the model or its installation is broken,
+    and its row would say nothing. Running out of time or memory is the model's own affair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run went as a whole. Times in s, memory in MB, None where it never came to it."""
+
+    load_seconds: float | None
+    warmup_seconds: float | None
+    peak_memory_mb: float | None
+    aborted: str | None
+
+
+class Task(NamedTuple):
+    """One structure to relax, as the queue holds it."""
+
+    sample_id: str
+    repeat: int
+    geometry: Geometry
+
+
+class CannotStartError(Exception):
+    """The relaxer could not be built, or its process dies while building it."""
+
+
+def run_model(
+    spec: ModelSpec,
+    todo: Iterable[tuple[str, int, Geometry]],
+    *,
+    settings: Settings,
+    on_records: Callable[[list[Record]], None],
+    budget: Budget | None = None,
+    first_batch: int = 0,
+    log: Path | None = None,
+) -> Outcome:
+    """Relax every structure of `todo` with the model and hand over the records as they come.
+
+    Args:
+        spec: The model.
+        todo: (sample id, repeat, initial geometry); read lazily, a few batches ahead.
+        settings: Device, limits, budget.
+        on_records: Called after every batch, with one record per structure of it.
+        budget: Has counted what the run holds already; None: nothing.
+        first_batch: Number of the first batch, to go on counting in a resumed run.
+        log: File to which the worker's output is appended; None: our stderr.
+
+    Returns:
+        Load and warm-up times, memory, and why the run was ended early, if it was.
+
+    Raises:
+        UserError: The relaxer says while loading that something of the user's is missing or wrong.
+    """
+    batch_size = settings.batch_size or spec.batch_size
+    budget = budget or Budget(settings.error_budget)
+    with Driver(spec, settings, log=log, first_batch=first_batch) as driver:
+        try:
+            for batch in _batches(todo, batch_size):
+                if budget.overdrawn():
+                    break
+                for records in driver.solve(batch):
+                    on_records(records)
+                    for record in records:
+                        budget.add(record.status, record.detail)
+            aborted = budget.verdict()
+        except CannotStartError as error:
+            aborted = str(error)
+    return driver.outcome(aborted)
+
+
+def _batches(todo: Iterable[tuple[str, int, Geometry]], size: int) -> Iterator[list[Task]]:
+    tasks = (Task(*item) for item in todo)
+    while window := list(islice(tasks, WINDOW * size)):
+        window.sort(key=lambda task: len(task.geometry.numbers))
+        for start in range(0, len(window), size):
+            yield window[start : start + size]
+
+
+class Budget:
+    """Counts errors against what was answered; the rule is told at `Settings.error_budget`."""
+
+    def __init__(self, fraction: float) -> None:
+        self.fraction = fraction
+        self.n_records = self.n_errors = 0
+        self.last_detail: str | None = None
+
+    def add(self, status: Status, detail: str | None = None) -> None:
+        """Count one record."""
+        self.n_records += 1
+        if status == Status.ERROR:
+            self.n_errors += 1
+            self.last_detail = detail
+
+    def overdrawn(self) -> bool:
+        """Whether the run must end now."""
+        return self.n_errors > max(ERROR_FLOOR, self.fraction * self.n_records)
+
+    def verdict(self) -> str | None:
+        """Why the run is given up, at its end or before; None if it stands."""
+        all_failed = 0 < self.n_errors == self.n_records
+        if not (all_failed or self.overdrawn()):
+            return None
+        last = f", the last with {self.last_detail}" if self.last_detail else ""
+        return f"{self.n_errors} of {self.n_records} structures ended in error{last}"
+
+
+class Driver:
+    """Our end of the worker: starts it, asks it, narrows failures down, starts it again."""
+
+    def __init__(
+        self, spec: ModelSpec, settings: Settings, *, log: Path | None, first_batch: int
+    ) -> None:
+        self.spec, self.settings, self.log = spec, settings, log
+        self.batch_id = first_batch
+        self.worker: Worker | None = None
+        self.first: Geometry | None = None
+        self.warm_up = True
+        self.load_seconds: float | None = None
+        self.warmup_seconds: float | None = None
+        self.peak_memory_mb: float | None = None
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_worker()
+
+    def outcome(self, aborted: str | None) -> Outcome:
+        """What is known about the run as a whole."""
+        return Outcome(
+            load_seconds=self.load_seconds,
+            warmup_seconds=self.warmup_seconds,
+            peak_memory_mb=self.peak_memory_mb,
+            aborted=aborted,
+        )
+
+    def solve(self, batch: list[Task]) -> Iterator[list[Record]]:
+        """Records of every task of the batch, in as few calls as its failures allow."""
+        reply = self._ask(batch)
+        if isinstance(reply, Answered):
+            yield self._records(batch, reply.answers, reply.seconds)
+        elif len(batch) == 1:
+            failed = Answer(Relaxed(status=reply.status, detail=reply.detail))
+            yield self._records(batch, [failed], reply.seconds)
+        else:
+            size = (len(batch) + 1) // 2 if reply.out_of_memory else 1
+            for start in range(0, len(batch), size):
+                yield from self.solve(batch[start : start + size])
+
+    def _records(self, batch: list[Task], answers: list[Answer], seconds: float) -> list[Record]:
+        batch_id, self.batch_id = self.batch_id, self.batch_id + 1
+        return [
+            Record(
+                model=self.spec.name,
+                sample_id=task.sample_id,
+                repeat=task.repeat,
+                geometry=geometry,
+                status=Status(outcome.status),
+                energy=outcome.energy,
+                max_force=outcome.max_force,
+                max_stress=outcome.max_stress,
+                n_force_evals=outcome.n_force_evals,
+                n_tokens=outcome.n_tokens,
+                batch_id=batch_id,
+                batch_size=len(batch),
+                batch_seconds=seconds,
+                detail=outcome.detail,
+            )
+            for task, (outcome, geometry) in zip(batch, answers, strict=True)
+        ]
+
+    def _ask(self, batch: list[Task]) -> Answered | Failure:
+        if self.worker is None:
+            self.first = self.first or batch[0].geometry
+            self.worker = self._warm(self._load(), self.first)
+        return self._exchange(self.worker, [task.geometry for task in batch])
+
+    def _exchange(self, worker: Worker, batch: list[Geometry]) -> Answered | Failure:
+        reply = worker.ask(batch, self.settings.timeout * len(batch))
+        if isinstance(reply, Answered):
+            self._remember_peak(reply.peak_memory_mb)
+        elif reply.lost:
+            self._end_worker()
+        return reply
+
+    def _warm(self, worker: Worker, structure: Geometry) -> Worker:
+        """A worker that has done its first call, which may compile or allocate, on `structure`."""
+        if not self.warm_up:
+            return worker
+        reply = self._exchange(worker, [structure])
+        if isinstance(reply, Answered):
+            if self.warmup_seconds is None:
+                self.warmup_seconds = reply.seconds
+        elif reply.lost:  # the structure will be met again, in its batch
+            self.warm_up = False
+            return self._load()
+        return worker
+
+    def _load(self, attempts: int = START_ATTEMPTS) -> Worker:
+        """A worker whose relaxer is built.
+
+        Raises:
+            UserError: As the relaxer raised it.
+            CannotStartError: It raised something else, or died so many times.
+        """
+        self.worker = worker = Worker(self.spec, self._constructor_settings(), self.log)
+        reply = worker.load(self.settings.load_timeout)
+        if isinstance(reply, Ready):
+            self.load_seconds = self.load_seconds or reply.load_seconds
+            self._remember_peak(reply.peak_memory_mb)
+            return worker
+        self._end_worker()
+        if reply.user_error:
+            raise UserError(reply.detail)
+        if attempts == 1 or not reply.lost:
+            raise CannotStartError(f"{self.spec.name} cannot be loaded: {reply.detail}")
+        return self._load(attempts - 1)
+
+    def _constructor_settings(self) -> dict[str, Any]:
+        names = ("device", "seed", "fmax", "max_steps", "keep_symmetry", "offline")
+        given = {name: getattr(self.settings, name) for name in names}
+        return given | {"batch_size": self.settings.batch_size or self.spec.batch_size}
+
+    def _remember_peak(self, megabytes: float) -> None:
+        self.peak_memory_mb = max(megabytes, self.peak_memory_mb or 0.0)
+
+    def _end_worker(self) -> None:
+        if self.worker is not None:
+            self.worker.kill()
+            self.worker = None

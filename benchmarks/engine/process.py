@@ -1,0 +1,159 @@
+"""The driver's end of a worker: starts it, asks it within a time limit, kills it with its children.
+
+Policy (what to do about a failure) is `benchmarks.engine.execute`; here every way in which a
+process can go wrong becomes a `Failure`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core import Geometry, Status
+from benchmarks.engine.worker import Answered, Failure, Ready, Start
+from benchmarks.models.environments import interpreter, search_path
+from benchmarks.models.registry import ModelSpec
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+_POLL = 0.5
+"""How often a silent worker is checked for life [s]; an answer is seen at once."""
+
+
+class Worker:
+    """One running `benchmarks.engine.worker`, in a session and process group of its own.
+
+    Args:
+        spec: What it builds; its `environment` says under which Python.
+        settings: Constructor settings by name; `offline` also closes the hub for it.
+        log: File to which its output is appended; None: our stderr. Never our stdout.
+    """
+
+    def __init__(self, spec: ModelSpec, settings: Mapping[str, Any], log: Path | None) -> None:
+        self.log = log
+        self.connection, theirs = Pipe()
+        python = interpreter(spec)
+        command = [python, "-u", "-m", "benchmarks.engine.worker", str(theirs.fileno())]
+        with contextlib.ExitStack() as files:
+            files.callback(theirs.close)
+            output = 2 if log is None else files.enter_context(log.open("ab"))
+            self.process = subprocess.Popen(  # noqa: S603 - our own module
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment(offline=bool(settings.get("offline"))) | search_path(python),
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        # another environment has other packages at other places
+        sys_path = tuple(sys.path) if python == sys.executable else ()
+        self.start = Start(spec=spec, settings=dict(settings), sys_path=sys_path)
+
+    def load(self, limit: float) -> Ready | Failure:
+        """Have the relaxer built within `limit` [s]; `Ready`, or a lost worker's `Failure`."""
+        reply = self._exchange(self.start, limit)
+        assert isinstance(reply, Ready | Failure)
+        return reply
+
+    def ask(self, batch: Sequence[Geometry], limit: float) -> Answered | Failure:
+        """Relax a batch within `limit` [s]; a `Failure` with `lost` set leaves nobody to ask."""
+        reply = self._exchange(list(batch), limit)
+        assert isinstance(reply, Answered | Failure)
+        return reply
+
+    def kill(self) -> None:
+        """End the worker and whatever it started; it owns nothing that could be lost."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.connection.close()
+        if self.log is not None and not self.log.stat().st_size:
+            self.log.unlink()
+
+    def _exchange(self, message: Any, limit: float) -> Any:
+        begin = time.monotonic()
+        try:
+            self.connection.send(message)
+            while (left := begin + limit - time.monotonic()) > 0:
+                if self.connection.poll(min(_POLL, left)):
+                    return self.connection.recv()
+                # A child of the worker may hold the socket open after the worker has died.
+                if self.process.poll() is not None and not self.connection.poll(0):
+                    break
+            else:
+                return _lost(Status.RESOURCE, f"no answer within {limit:g} s", limit)
+        except (EOFError, OSError):
+            pass  # the socket closed before a whole answer came
+        return _obituary(self._exit_status(), time.monotonic() - begin)
+
+    def _exit_status(self) -> int:
+        """What the worker died of; it is gone, or closed its socket and is made to go."""
+        try:
+            return self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+def _lost(status: Status, detail: str, seconds: float) -> Failure:
+    return Failure(status=status, detail=detail, seconds=seconds, lost=True)
+
+
+def _obituary(exit_status: int, seconds: float) -> Failure:
+    if exit_status == -signal.SIGKILL:
+        detail = "worker killed by SIGKILL (out of memory?)"
+        # What the kernel kills for its memory is tried again in halves, as where a model says so.
+        return replace(_lost(Status.RESOURCE, detail, seconds), out_of_memory=True)
+    if exit_status < 0:
+        detail = f"worker killed by {signal.Signals(-exit_status).name}"
+    else:
+        detail = f"worker exited with status {exit_status}"
+    return _lost(Status.ERROR, detail, seconds)
+
+
+def environment(*, offline: bool) -> dict[str, str]:
+    """The worker's environment: threads set before Python starts, the hub closed if `offline`."""
+    env = dict(os.environ)
+    for variable in THREAD_VARIABLES:
+        env.setdefault(variable, str(threads()))
+    # Threads that wait by spinning make a model 5 times slower as soon as one core is shared.
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    env.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if offline:
+        env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return env
+
+
+def threads() -> int:
+    """Threads that a worker computes with: `OMP_NUM_THREADS`, or the physical cores we may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return physical_cores()
+
+
+def physical_cores() -> int:
+    """Physical cores among the CPUs that this process may use; hyperthreads count once."""
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+    topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    try:
+        return len({Path(topology.format(cpu)).read_text() for cpu in allowed})
+    except OSError:
+        return len(allowed)

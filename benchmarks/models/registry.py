@@ -1,0 +1,195 @@
+"""Finds a model by what the command line calls it, and what it needs; imports none to do so.
+
+A model is a name of `benchmarks.models.specs` (`t5`), one that an installed package brings, a pair
+`A+B` (B starts from A's structure), or the user's own (`LABEL=t5:PATH`, …; see
+`benchmarks.models.user_models`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import inspect
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core import UserError
+from benchmarks.core.cli import check_installed, importable
+from benchmarks.models.specs import MODELS, ModelSpec
+from benchmarks.models.user_models import installed, own
+
+__all__ = [
+    "ENGINES",
+    "MODELS",
+    "ModelSpec",
+    "find_weights",
+    "import_target",
+    "missing",
+    "on_engine",
+    "packaged",
+    "require",
+    "resolve",
+    "resolve_all",
+    "understood",
+]
+
+ENGINES = ("ase", "torchsim")
+"""What relaxes with a potential: ASE one structure after the other, torch-sim many at a time."""
+BATCH = 64
+"""Structures per call of the batched engine; how many are evaluated at once it sees itself."""
+
+
+def resolve(
+    name: str, *, trust: bool = False, known: Mapping[str, ModelSpec] = MODELS
+) -> ModelSpec:
+    """The spec of a model as the command line names it.
+
+    Args:
+        name: A name in `known` or of an installed package, `A+B` of such names, or
+            `LABEL=KIND:WHERE`.
+        trust: Whether the user's own pickled checkpoints may be loaded.
+        known: Models that can be named; the registry, and labels given before.
+
+    Raises:
+        UserError: No such model (with the nearest name), an unusable label or path.
+    """
+    if "=" in name:
+        return own(name, trust=trust, known=known)
+    if "+" in name:
+        return _hybrid([_named(part, known) for part in name.split("+")])
+    return _named(name, known)
+
+
+def resolve_all(names: Sequence[str], *, trust: bool = False) -> list[ModelSpec]:
+    """Specs of several models, each once; a LABEL can be a part of a hybrid that comes after it."""
+    known = dict(MODELS)
+    specs: dict[str, ModelSpec] = {}
+    for name in names:
+        spec = resolve(name, trust=trust, known=known)
+        specs[spec.name] = known[spec.name] = spec
+    return list(specs.values())
+
+
+def on_engine(spec: ModelSpec, engine: str) -> ModelSpec:
+    """The same model on another engine; unchanged where it has only one.
+
+    Args:
+        spec: A model, or a hybrid, whose parts are changed.
+        engine: One of `ENGINES`.
+    """
+    if engine == ENGINES[0]:
+        return spec
+    if spec.parts:
+        parts = tuple(on_engine(part, engine) for part in spec.parts)
+        return spec if parts == spec.parts else replace(_hybrid(parts), engine=engine)
+    if spec.batched is None:
+        return spec
+    return replace(
+        spec,
+        target=spec.batched,
+        engine=engine,
+        extra=f"{spec.extra},torchsim",
+        requires=(*spec.requires, "torch_sim"),
+        batch_size=BATCH,
+    )
+
+
+def _named(name: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
+    if name in known:
+        return known[name]
+    brought = installed()
+    if name in brought:
+        return brought[name]
+    near = difflib.get_close_matches(name, [*known, *brought], n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "see --list-models"
+    raise UserError(f"unknown model {name!r}: {hint}")
+
+
+def _hybrid(parts: Sequence[ModelSpec]) -> ModelSpec:
+    extras = sorted({part.extra for part in parts if part.extra})
+    name = "+".join(part.name for part in parts)
+    environments = sorted({part.environment for part in parts if part.environment})
+    if len(environments) > 1:
+        needed = " and ".join(environments)
+        raise UserError(f"{name} runs in one process, and its parts need environments {needed}")
+    return ModelSpec(
+        name=name,
+        target="",
+        family="hybrid",
+        label=" → ".join(part.label for part in parts),
+        extra=",".join(extras) or None,
+        requires=tuple(dict.fromkeys(module for part in parts for module in part.requires)),
+        functional=" + ".join(dict.fromkeys(p.functional for p in parts if p.functional)) or None,
+        training_data=tuple(dict.fromkeys(data for part in parts for data in part.training_data)),
+        licence=" + ".join(dict.fromkeys(part.licence for part in parts)),
+        batch_size=min(part.batch_size for part in parts),
+        environment=next(iter(environments), None),
+        parts=tuple(parts),
+    )
+
+
+def require(spec: ModelSpec) -> None:
+    """Make sure that what the model imports is installed, without importing it.
+
+    Raises:
+        UserError: It is not, with the line that installs it.
+    """
+    if spec.environment is None and spec.extra is not None:
+        check_installed(spec.name, spec.requires, spec.extra)
+        return
+    lacking = missing(spec)
+    if not lacking:
+        return
+    what = f"{spec.name} needs {', '.join(lacking)}"
+    if spec.environment is not None:
+        raise UserError(f"{what}, in an environment of its own: make env-{spec.environment}")
+    raise UserError(f"{what}, which cannot be found: is it installed, or is the name wrong?")
+
+
+def missing(spec: ModelSpec) -> list[str]:
+    """Modules that the model imports and that are not installed here."""
+    return [module for module in spec.requires if not importable(module)]
+
+
+def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:
+    """The weights' files, of each part of a hybrid; downloaded if need be and allowed.
+
+    Raises:
+        UserError: They cannot be had, with the line that says where to get them.
+    """
+    if spec.parts:
+        return tuple(path for part in spec.parts for path in find_weights(part, offline=offline))
+    if spec.weights is None:
+        return ()
+    # Packages greet on stdout when they are imported: noise beside the one line of an error.
+    with contextlib.redirect_stdout(io.StringIO()):
+        find = import_target(spec.weights)
+        return (Path(find(**understood(find, {**spec.kwargs, "offline": offline}))),)
+
+
+def packaged(path: str) -> Path:
+    """The file with a fitted model's parameters.
+
+    Raises:
+        UserError: It did not come with the package.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path} is missing: install the package again, or fit the model")
+    return Path(path)
+
+
+def import_target(target: str) -> Any:
+    """The object that `module:name` stands for."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def understood(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `arguments` that the function, or the constructor, names."""
+    names = inspect.signature(function).parameters
+    return {name: value for name, value in arguments.items() if name in names}

@@ -1,0 +1,227 @@
+"""The table of models: what a row says of each and what builds it, as data; imports none of them.
+
+To add one, write a class with `relax` and give it an entry here. Classes are named by string, so
+listing is instant; `benchmarks.models.registry` finds a model by what the command line calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.data.training_data import Track, track
+
+Family = Literal["llm", "gnn", "trivial", "hybrid"]
+
+PAIRS = "substitution/train"
+FRAMES = "embedded/train"
+_BOTH = (PAIRS, FRAMES)
+_MPTRJ = "MPtrj (Materials Project)"
+
+MIXED = "PBE(+U)"
+"""PBE, with a Hubbard U for some transition metals in oxides and fluorides (Materials Project)."""
+
+_ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """How to build one relaxer and what its row says about it. Plain data; it travels by pickle."""
+
+    name: str
+    """Folder and row name; the registry's, the user's LABEL, or `A+B`."""
+    target: str
+    """`module:Class`; empty for a hybrid."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Constructor arguments; device, seed, fmax, … are added by the executor where understood."""
+    family: Family
+    label: str
+    extra: str | None = None
+    """The pip extra that brings `requires`."""
+    requires: tuple[str, ...] = ()
+    """Top-level modules that must be importable."""
+    weights: str | None = None
+    """`module:function`, called with `kwargs` and `offline`: the path of the weights on disk."""
+    functional: str | None = None
+    """Of the DFT that it learned from, of a fine-tuned model the last; None where of none."""
+    training_data: tuple[str, ...] = ()
+    licence: str
+    batch_size: int = 1
+    batched: str | None = None
+    """`module:Class` of the same model on the batched engine, with the same arguments."""
+    engine: str | None = None
+    """The engine, where it is not the model's first."""
+    environment: str | None = None
+    """Of its own, which `make env-NAME` makes; used where this one lacks what it `requires`."""
+    parts: tuple[ModelSpec, ...] = ()
+    """A hybrid's relaxers, in the order in which they run."""
+
+    @property
+    def track(self) -> Track:
+        """With which models it can be compared; see `benchmarks.data.training_data`."""
+        return track(self.training_data)
+
+
+def _trivial(
+    name: str, cls: str, label: str, *training_data: str, fitted: str | None = None
+) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        target=f"baselines.trivial:{cls}",
+        kwargs={"path": str(_ROOT / "baselines" / fitted)} if fitted else {},
+        family="trivial",
+        label=label,
+        weights="benchmarks.models.registry:packaged" if fitted else None,
+        functional=MIXED if training_data else None,
+        training_data=training_data,
+        licence="MIT",
+        batch_size=64,
+    )
+
+
+def _t5(
+    name: str, label: str, mode: str = "constrained", folder: str = "checkpoint", **fields: Any
+) -> ModelSpec:
+    about: dict[str, Any] = {"functional": MIXED, "training_data": _BOTH} | fields
+    return ModelSpec(
+        name=name,
+        target="t2relax.relaxer:T5Relaxer",
+        kwargs={"path": str(_ROOT / "t2relax" / folder), "mode": mode},
+        family="llm",
+        label=label,
+        extra="t5",
+        requires=("torch", "transformers", "safetensors"),
+        weights="t2relax.lm.t5:weights",
+        licence="MIT",
+        batch_size=32,
+        **about,
+    )
+
+
+def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> ModelSpec:
+    """A potential of `baselines.PACKAGE`, whose constructor and `weights` take its name."""
+    batched = f"baselines.potentials.{package}_batched:{cls}"
+    about: dict[str, Any] = {
+        "kwargs": {"model": name},
+        "functional": MIXED,
+        "batched": batched,
+    } | fields
+    return ModelSpec(
+        name=name,
+        target=f"baselines.potentials.{package}:{cls}",
+        family="gnn",
+        label=label,
+        extra=package,
+        requires=("torch", package),
+        weights=f"baselines.potentials.{package}:weights",
+        **about,
+    )
+
+
+def _chgnet(name: str, label: str, *training_data: str, **fields: Any) -> ModelSpec:
+    return _potential(
+        "chgnet",
+        "CHGNet",
+        name,
+        label,
+        training_data=training_data,
+        licence="BSD-3-Clause (modified)",
+        **fields,
+    )
+
+
+def _mace(name: str, label: str, *training_data: str, **fields: Any) -> ModelSpec:
+    about: dict[str, Any] = {"training_data": training_data, "licence": "MIT"} | fields
+    return _potential("mace", "Mace", name, label, **about)
+
+
+def _matpes(architecture: str, functional: str) -> ModelSpec:
+    name = f"{architecture}-matpes-{functional}".lower()
+    return _potential(
+        "matgl",
+        "MatGL",
+        name,
+        f"{architecture} MatPES-{functional}",
+        functional=functional,
+        training_data=("MatPES (Materials Project)",),
+        licence="BSD-3-Clause",
+    )
+
+
+_SPECS = (
+    _trivial("identity", "Identity", "Identity (does nothing)"),
+    _trivial("mean-delta", "MeanDelta", "Mean log-strain", *_BOTH, fitted="mean_delta.json"),
+    _trivial(
+        "volume-scaling", "VolumeScaling", "DLS volume (pymatgen)", "Materials Project bond lengths"
+    ),
+    _trivial("gbr", "GradientBoosting", "Gradient boosting", *_BOTH, fitted="gbr.skops"),
+    _t5("t5", "T5"),
+    _t5("t5-free", "T5, unconstrained", mode="free"),
+    _t5("t5-sym", "T5, symmetry kept", mode="symmetric"),
+    _t5("t5-best8", "T5, median of 8 samples", mode="best8"),
+    _t5(
+        "t5-equal",
+        "T5, equal data",
+        folder="equal",
+        functional="PBE",
+        training_data=(FRAMES,),
+    ),
+    ModelSpec(
+        name="gnn-delta",
+        target="baselines.delta.graph_delta:GraphDelta",
+        kwargs={"path": str(_ROOT / "baselines" / "gnn_delta.safetensors")},
+        family="gnn",
+        label="Graph network, one pass",
+        extra="matgl",
+        requires=("torch", "matgl", "safetensors"),
+        weights="benchmarks.models.registry:packaged",
+        functional=MIXED,
+        training_data=_BOTH,
+        licence="MIT",
+        batch_size=32,
+    ),
+    _chgnet("chgnet", "CHGNet 0.3.0", _MPTRJ),
+    _chgnet("chgnet-0.2.0", "CHGNet 0.2.0", _MPTRJ),
+    _chgnet(
+        "chgnet-r2scan",
+        "CHGNet r2SCAN",
+        _MPTRJ,
+        "MP-r2SCAN (Materials Project)",
+        functional="r2SCAN",
+    ),
+    _mace("mace", "MACE, equal data", FRAMES, functional="PBE"),
+    _potential(
+        "matgl",
+        "MatGL",
+        "tensornet",
+        "TensorNet, equal data",
+        kwargs={"model": str(_ROOT / "baselines" / "tensornet_embedded")},
+        functional="PBE",
+        training_data=(FRAMES,),
+        licence="MIT",
+    ),
+    _mace("mace-mp-0", "MACE-MP-0", _MPTRJ),
+    _mace("mace-mp-0-small", "MACE-MP-0 small", _MPTRJ),
+    _mace("mace-mp-0-large", "MACE-MP-0 large", _MPTRJ),
+    _mace("mace-mpa-0", "MACE-MPA-0", _MPTRJ, "sAlex (Alexandria)"),
+    _mace("mace-omat-0", "MACE-OMAT-0", "OMat24", licence="ASL (non-commercial)"),
+    _potential(
+        "sevenn",
+        "SevenNet",
+        "sevennet-0",
+        "SevenNet-0",
+        training_data=(_MPTRJ,),
+        licence="MIT",
+        environment="sevenn",
+        batched=None,
+    ),
+    _matpes("M3GNet", "PBE"),
+    _matpes("TensorNet", "PBE"),
+    _matpes("M3GNet", "r2SCAN"),
+    _matpes("TensorNet", "r2SCAN"),
+)
+
+MODELS: Mapping[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
+"""Every model that has a name, in the order in which it is listed."""

@@ -1,0 +1,129 @@
+"""Models that are not of the registry: the user's `LABEL=KIND:WHERE`, and those of other packages.
+
+A package brings a model of its own with one entry point in its metadata, and this project need not
+know of it; nothing of the package is imported to list it:
+
+    [project.entry-points."t2relax_bench.models"]
+    my-model = "my_package.module:factory"    # without arguments; returns an ASE calculator
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core import UserError
+from benchmarks.models.specs import MODELS, ModelSpec
+
+GROUP = "t2relax_bench.models"
+"""The group of entry points that is read."""
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_UNKNOWN: dict[str, Any] = {
+    "functional": "not stated",
+    "training_data": ("not stated",),
+    "licence": "not stated",
+}
+
+
+def installed() -> dict[str, ModelSpec]:
+    """Models that installed packages bring, by name; names of the registry stay the registry's.
+
+    What is no label, or no `module:factory`, is passed over: it must not break other models.
+    The label has the version of the package, so that a run is not resumed with another one.
+    """
+    specs = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        usable = _LABEL.fullmatch(point.name) and all(point.value.partition(":"))
+        if usable and point.name not in MODELS:
+            spec = _ase(point.name, point.value)
+            package = f" ({point.dist.name} {point.dist.version})" if point.dist else ""
+            specs[point.name] = replace(spec, label=point.name + package)
+    return specs
+
+
+def own(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) -> ModelSpec:
+    """The spec of `LABEL=KIND:WHERE`.
+
+    Args:
+        name: As the command line has it.
+        trust: Whether pickled checkpoints may be loaded.
+        known: Models whose names are taken.
+
+    Raises:
+        UserError: The label cannot be used, the kind is none, or there is nothing at WHERE.
+    """
+    label, _, rest = name.partition("=")
+    kind, _, where = rest.partition(":")
+    if not _LABEL.fullmatch(label):
+        raise UserError(f"{label!r} cannot be a label: use letters, digits, '.', '_' and '-'")
+    if label in known:
+        raise UserError(f"{label!r} is the name of a model already: choose another label")
+    if kind not in _KINDS or not where:
+        raise UserError(f"{name!r}: write {FORMS}")
+    if kind == "mace" and not trust:
+        raise UserError(f"{where} is a pickle, which can run any code: add --trust if you trust it")
+    return _KINDS[kind](label, where)
+
+
+def _trained(like: str) -> Callable[[str, str], ModelSpec]:
+    """Builds specs of what was trained as the model `like` was."""
+
+    def spec(label: str, where: str) -> ModelSpec:
+        kwargs = {"path": _existing(where)}
+        return replace(MODELS[like], name=label, label=label, kwargs=kwargs, **_UNKNOWN)
+
+    return spec
+
+
+def _potential(like: str) -> Callable[[str, str], ModelSpec]:
+    """Builds specs of weights in a file or folder, loaded as those of the model `like`."""
+
+    def spec(label: str, where: str) -> ModelSpec:
+        kwargs = {"model": _existing(where)}
+        about = _UNKNOWN | {"name": label, "label": label}
+        return replace(MODELS[like], kwargs=kwargs, **about)
+
+    return spec
+
+
+def _ase(label: str, where: str) -> ModelSpec:
+    module, _, factory = where.partition(":")
+    if not (module and factory):
+        raise UserError(f"{where!r}: an ASE calculator is given as package.module:factory")
+    return ModelSpec(
+        name=label,
+        target="baselines.engines.ase_engine:AseRelaxer",
+        kwargs={"calculator": where},
+        family="gnn",
+        label=label,
+        requires=(module,),
+        **_UNKNOWN,
+    )
+
+
+_KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
+    "t5": _trained("t5"),
+    "gnn-delta": _trained("gnn-delta"),
+    "chgnet": _potential("chgnet"),
+    "mace": _potential("mace"),
+    "matgl": _potential("tensornet-matpes-pbe"),
+    "ase": _ase,
+}
+FORMS = (
+    "LABEL=t5:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH "
+    "or LABEL=ase:package.module:factory"
+)
+"""How the user's own models are written."""
+
+
+def _existing(where: str) -> str:
+    path = Path(where).expanduser()
+    if not path.exists():
+        raise UserError(f"{where}: no such file or folder")
+    # a file called `mace` is not the model `mace`
+    return str(path.absolute() if str(path) in MODELS else path)

@@ -1,0 +1,108 @@
+"""Error against time, with intervals: what a second of computing buys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.core.plotting import drawn
+from benchmarks.metrics import METRICS
+from leaderboard.board.summary import Board, Row
+from leaderboard.views.markdown import title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ERROR: Final = "lattice_mae"
+TIME: Final = "wall_time_median"
+FAMILIES: Final = ("llm", "gnn", "trivial", "hybrid")
+_OFFSETS: Final = ((6, 5), (6, -11), (-6, 5), (-6, -11), (6, 16), (6, -22), (-6, 16), (-6, -22))
+"""Where a label may stand beside its point [points], in order of preference."""
+
+
+def error_against_time(board: Board, path: Path) -> list[Path]:
+    """Draw lattice error against time per structure, both on logarithmic axes.
+
+    Args:
+        board: Rows without a time or with an error of 0 cannot be drawn and are left out.
+        path: Written with the suffixes .svg and .png; the same board gives the same bytes.
+
+    Returns:
+        The files, none if there is nothing to draw.
+    """
+    rows = [row for row in board.rows if _drawable(row)]
+    if not rows:
+        return []
+    with drawn(path, (7.2, 4.5), board.name) as figure:
+        axes = figure.add_subplot()
+        _draw(axes, rows)
+        axes.set_title(f"{title(board)}: error against time, 95 % intervals", fontsize=10)
+        figure.draw_without_rendering()  # fixes the layout, which the labels need
+        _label(axes, rows)
+    return [path.with_suffix(".svg"), path.with_suffix(".png")]
+
+
+def _drawable(row: Row) -> bool:
+    return bool(row.metrics[ERROR].value) and bool(row.metrics[TIME].value)
+
+
+def _draw(axes: Axes, rows: list[Row]) -> None:
+    import seaborn as sns
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    times, errors = zip(*map(_point, rows), strict=True)
+    families = [row.family for row in rows]
+    used = [family for family in FAMILIES if family in families]
+    palette = dict(zip(FAMILIES, sns.color_palette("colorblind"), strict=False))
+    axes.set(xscale="log", yscale="log")
+    axes.set(xlim=_limits(rows, TIME), ylim=_limits(rows, ERROR), autoscale_on=False)
+    for row in rows:
+        axes.errorbar(
+            *_point(row), xerr=_bars(row, TIME), yerr=_bars(row, ERROR), fmt="none",
+            ecolor=palette[row.family], elinewidth=1.2, zorder=1,
+        )  # fmt: skip
+    sns.scatterplot(
+        x=times, y=errors, hue=families, style=families, hue_order=used, style_order=used,
+        palette={family: palette[family] for family in used}, s=60, ax=axes, zorder=2,
+    )  # fmt: skip
+    axes.set(xlabel="median time per structure (s)", ylabel=f"lattice MAE ({METRICS[ERROR].unit})")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _limits(rows: list[Row], name: str) -> tuple[float, float]:
+    """Around all points and bars, with room for labels; never empty, as one point's would be."""
+    found = [row.metrics[name] for row in rows]
+    ends = [x for each in found for x in (each.value, each.ci_low, each.ci_high) if x]
+    return min(ends) / 1.6, max(ends) * 1.6
+
+
+def _point(row: Row) -> tuple[float, float]:
+    return row.metrics[TIME].value or 0.0, row.metrics[ERROR].value or 0.0
+
+
+def _bars(row: Row, name: str) -> list[list[float]] | None:
+    found = row.metrics[name]
+    if found.value is None or found.ci_low is None or found.ci_high is None:
+        return None
+    # a point estimate may lie outside of its percentile interval; a bar cannot be negative
+    return [[max(0.0, found.value - found.ci_low)], [max(0.0, found.ci_high - found.value)]]
+
+
+def _label(axes: Axes, rows: list[Row]) -> None:
+    """Write each name beside its point, at the first place where it covers no other."""
+    taken: list[Any] = []
+    for row in rows:
+        for dx, dy in _OFFSETS:
+            text = axes.annotate(
+                row.model, _point(row), (dx, dy), textcoords="offset points", fontsize=8,
+                ha="left" if dx > 0 else "right",
+            )  # fmt: skip
+            box = text.get_window_extent()
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+            text.set_visible(False)
+        text.set_visible(True)  # the last place, where all are taken
+        taken.append(box)

@@ -1,0 +1,1 @@
+"""What each part of the sequence reward is good for."""

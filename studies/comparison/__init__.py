@@ -1,0 +1,1 @@
+"""What the packaged recipe of the T5 is good for."""

@@ -1,0 +1,84 @@
+"""Calls of a relaxer in a fresh worker process: how long each took, and how far its memory went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.core import Geometry, Relaxed, UserError
+from benchmarks.engine.process import Worker, threads
+from benchmarks.engine.worker import Answered, Failure, Ready
+from benchmarks.models.provenance import device_name
+from benchmarks.models.specs import ModelSpec
+
+LIMIT = 1800.0
+"""For loading, and for each call [s]; only what hangs takes so long."""
+
+
+class Machine(NamedTuple):
+    """Where the workers run."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    log: Path
+    """File to which their output is appended."""
+
+    def about(self) -> dict[str, Any]:
+        """What a row says of it."""
+        return {"threads": threads(), "device": device_name(self.device)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """What the calls after the first came to."""
+
+    seconds: tuple[float, ...]
+    """Of each call [s]."""
+    outcomes: tuple[Relaxed, ...]
+    """Of all calls; their structures stay in the worker."""
+    loaded_mb: float
+    """Peak memory before the first call [MB], see `benchmarks.engine.worker.peak_memory_mb`."""
+    peak_mb: float
+    """And in the end [MB]."""
+
+
+def timed(
+    spec: ModelSpec,
+    settings: Mapping[str, Any],
+    calls: Sequence[Sequence[Geometry]],
+    machine: Machine,
+) -> Timed:
+    """Time the calls of `relax`; the first is a warm-up and does not count.
+
+    Args:
+        spec: The model.
+        settings: For its constructor, as far as it names them.
+        calls: The structures of each.
+        machine: Where.
+
+    Raises:
+        UserError: The model cannot be loaded, or a call came to nothing.
+    """
+    settings = {**settings, "device": machine.device, "offline": True}
+    worker = Worker(spec, settings, machine.log)
+    try:
+        ready = _got(spec, worker.load(LIMIT))
+        assert isinstance(ready, Ready)
+        answers = [_got(spec, worker.ask(call, LIMIT)) for call in calls]
+    finally:
+        worker.kill()
+    counted = [answer for answer in answers[1:] if isinstance(answer, Answered)]
+    return Timed(
+        seconds=tuple(answer.seconds for answer in counted),
+        outcomes=tuple(outcome for answer in counted for outcome, _ in answer.answers),
+        loaded_mb=ready.peak_memory_mb,
+        peak_mb=counted[-1].peak_memory_mb,
+    )
+
+
+def _got(spec: ModelSpec, reply: Ready | Answered | Failure) -> Ready | Answered:
+    if isinstance(reply, Failure):
+        raise UserError(f"{spec.name}: {reply.detail}")
+    return reply

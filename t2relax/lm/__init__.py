@@ -1,0 +1,1 @@
+"""The language model: weights, decoding, initial vectors."""

@@ -1,0 +1,215 @@
+"""The vocabulary, the tokenizer, and the grammar of the target text.
+
+Elements and CIF keywords are single tokens, and so are the parts of a text that never vary. A
+number is one ordinal token for its leading digits and one for the rest: `+01.9|24`. Text that the
+vocabulary cannot spell raises: there is no `<unk>`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from t2relax.text.codec import (
+    CELL_TAGS,
+    CONTACT_LOOP,
+    DELTA_TAGS,
+    SITE_LOOP,
+    SITE_VOLUME_TAG,
+    SYMMETRY,
+    CodecError,
+    site_labels,
+)
+
+PAD, EOS = "<pad>", "</s>"
+COARSE_TOKENS = (
+    *(f" -{k // 10:02d}.{k % 10}" for k in reversed(range(1000))),
+    *(f" +{k // 10:02d}.{k % 10}" for k in range(1000)),
+)
+"""` +01.9`: sign and leading digits of a change, in the order of their values."""
+FINE_TOKENS = tuple(f"{k:02d}" for k in range(100))
+"""`24`: the other two digits of a change."""
+LENGTH_TOKENS = tuple(f" {k / 10:.1f}" for k in range(1800))
+"""` 5.4`: leading digits of a length, a distance, an angle or a volume."""
+FRACTION_TOKENS = tuple(f" 0.{k:02d}" for k in range(100))
+"""` 0.25`: leading digits of a fractional coordinate."""
+REST_TOKENS = tuple(f"{k:03d}" for k in range(1000))
+"""`431`: the other digits of a length or a fractional coordinate."""
+COUNT_TOKENS = tuple(f" {k}" for k in range(100))
+_SIXTHS = ("00000", "50000", "25000", "75000", "33333", "66667", "16667", "83333")
+FREQUENT_FRACTIONS = tuple(f" 0.{x}" for x in (*_SIXTHS, "12500", "37500", "62500", "87500"))
+FREQUENT_ANGLES = tuple(f" {x}.000" for x in (60, 90, 120))
+_SYMBOLS = tuple(chemical_symbols[1:])
+SITE_TOKENS = tuple(f"\n{x} {x}" for x in _SYMBOLS)
+"""Head of a line of sites; the number of the label follows."""
+_TARGET: tuple[str, ...] = (
+    PAD,
+    EOS,
+    *COARSE_TOKENS,
+    *FINE_TOKENS,
+    *"0123456789",
+    f"data_delta\n{DELTA_TAGS[0]}",
+    *(f"\n{tag}" for tag in CELL_TAGS),
+    f"\n{SITE_LOOP}",
+    *SITE_TOKENS,
+)
+TARGET_SIZE = len(_TARGET)
+"""The first so many tokens spell every target."""
+VOCABULARY: tuple[str, ...] = (
+    *_TARGET,
+    *'. \n"',
+    'data_image0\n_chemical_formula_sum "',
+    f'"\n{SITE_VOLUME_TAG}',
+    f"\n{SYMMETRY}{CONTACT_LOOP}",
+    *LENGTH_TOKENS,
+    *FRACTION_TOKENS,
+    *REST_TOKENS,
+    *COUNT_TOKENS,
+    *FREQUENT_FRACTIONS,
+    *FREQUENT_ANGLES,
+    *(form for x in _SYMBOLS for form in (x, f" {x}", f"\n{x}")),
+)
+"""Token strings by id. Append only: an id, once in a checkpoint, keeps its meaning."""
+
+PAD_ID, EOS_ID = 0, 1
+FORCED, COARSE, FINE = 0, 1, 2
+"""Kinds of positions in a target: given by the input, leading digits, the other digits."""
+NUMBER = ((" +00.0", COARSE), ("00", FINE))
+"""The tokens of an unchanged number in a target, with their kinds."""
+
+
+class Tokenizer:
+    """Exact, greedy (longest match) tokenizer.
+
+    Args:
+        vocabulary: token strings by id, `<pad>` and `</s>` first.
+        number: how that vocabulary spells an unchanged number in a target, with kinds.
+    """
+
+    def __init__(
+        self,
+        vocabulary: tuple[str, ...] = VOCABULARY,
+        number: tuple[tuple[str, int], ...] = NUMBER,
+    ) -> None:
+        self.vocabulary, self.number = vocabulary, number
+        self._ids = {token: i for i, token in enumerate(vocabulary)}
+        lengths: dict[str, set[int]] = {}
+        for token in vocabulary[2:]:
+            lengths.setdefault(token[0], set()).add(len(token))
+        self._lengths = {first: sorted(found)[::-1] for first, found in lengths.items()}
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the vocabulary, stored with a checkpoint and compared when it is loaded."""
+        return hashlib.sha256("\0".join(self.vocabulary).encode()).hexdigest()
+
+    def encode(self, text: str, size: int | None = None) -> list[int]:
+        """Token ids of a text, without `</s>`, of the first `size` tokens alone if that is given.
+
+        A symbol ends where no small letter follows: `N Ne` is not nitrogen twice and an `e`.
+
+        Raises:
+            CodecError: a piece of the text is not in the vocabulary.
+        """
+        ids, at, size = [], 0, size or len(self)
+        while at < len(text):
+            for length in self._lengths.get(text[at], ()):
+                token = self._ids.get(text[at : at + length])
+                behind = text[at + length : at + length + 1]
+                cut = behind.islower() and text[at + length - 1].isalpha()
+                if token is not None and token < size and not cut:
+                    ids.append(token)
+                    at += length
+                    break
+            else:
+                raise CodecError(f"not in the vocabulary: {text[at : at + 20]!r}")
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """The text up to `</s>`; padding and ids outside the vocabulary's size are dropped."""
+        stop = ids.index(EOS_ID) if EOS_ID in ids else len(ids)
+        return "".join(self.vocabulary[i] for i in ids[:stop] if PAD_ID < i < len(self))
+
+    def ids(self, *tokens: str) -> list[int]:
+        """The ids of given tokens."""
+        return [self._ids[token] for token in tokens]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The target text of an input, as far as the input determines it.
+
+    Every number has as many tokens, so the positions of all numbers are known beforehand, and
+    everything else (keywords, species, labels, number of sites, `</s>`) is given.
+    """
+
+    ids: NDArray[np.int64]
+    """(length,) the token at each position; at a free one, that of zero."""
+    kinds: NDArray[np.int8]
+    """(length,) FORCED, COARSE or FINE."""
+
+    @property
+    def leading(self) -> NDArray[np.intp]:
+        """(n_numbers, tokens) where the leading digits of each number are."""
+        coarse = np.flatnonzero(self.kinds == COARSE)
+        tokens = (coarse < np.argmax(self.kinds == FINE)).sum()
+        return coarse.reshape(-1, tokens)
+
+    @property
+    def moves(self) -> NDArray[np.bool_]:
+        """(length,) whether it is the leading digits of a coordinate's change."""
+        coarse = self.kinds == COARSE
+        moves: NDArray[np.bool_] = coarse & (coarse.cumsum() > len(DELTA_TAGS))
+        return moves
+
+
+def template(numbers: NDArray[np.int16], tokenizer: Tokenizer) -> Template:
+    """The grammar of the target for sites of these atomic numbers, in order."""
+    number = tokenizer.number
+    pieces: list[tuple[str, int]] = [(f"data_delta\n{DELTA_TAGS[0]}", FORCED), *number]
+    for tag in CELL_TAGS:
+        pieces += [(f"\n{tag}", FORCED), *number]
+    pieces.append((f"\n{SITE_LOOP}", FORCED))
+    for label in site_labels(numbers):
+        symbol = label.rstrip("0123456789")
+        index = tokenizer.encode(label[len(symbol) :], TARGET_SIZE)
+        name = [f"\n{symbol} {symbol}", *(tokenizer.vocabulary[i] for i in index)]
+        pieces += [*((token, FORCED) for token in name), *number * 3]
+    pieces.append((EOS, FORCED))
+    ids = tokenizer.ids(*(token for token, _ in pieces))
+    return Template(np.array(ids), np.array([kind for _, kind in pieces], dtype=np.int8))
+
+
+ORDINAL = slice(2, 2 + len(COARSE_TOKENS))
+"""Where the vocabulary has the COARSE tokens, ascending."""
+UNCHANGED = len(COARSE_TOKENS) // 2
+"""Which of them is ` +00.0`."""
+REST = slice(ORDINAL.stop, ORDINAL.stop + len(FINE_TOKENS))
+"""Where it has the FINE tokens."""
+
+
+@lru_cache(maxsize=1)
+def ordinal_values() -> NDArray[np.float64]:
+    """(2000,) the middle of the values that share each COARSE token, ascending."""
+    half = np.arange(1000) / 10 + 0.05
+    return np.concatenate([-half[::-1], half])
+
+
+def allowed(tokenizer: Tokenizer, size: int) -> NDArray[np.bool_]:
+    """(3, size) which token may stand at a free position of each kind.
+
+    `size` is that of the model's embedding, which may be larger than the vocabulary; the row of
+    FORCED is empty.
+    """
+    mask = np.zeros((3, size), dtype=bool)
+    mask[COARSE, ORDINAL] = True
+    mask[FINE, tokenizer.ids(*FINE_TOKENS)] = True
+    return mask
