@@ -82,7 +82,7 @@ def train_gbr(args: argparse.Namespace) -> None:
 
     started = time.perf_counter()
     datasets = training_sets(args.data, args.limit)
-    settings = gbr.Settings()
+    settings = gbr.BoostingSettings()
     examples = list(pairs(datasets))
     log.info("fitting on %d pairs", len(examples))
     model = gbr.fit(examples, settings, seed=args.seed)

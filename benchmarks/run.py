@@ -18,16 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core import EndMissing, UserError
+from benchmarks.core import MissingFinalFrame, UserError
 from benchmarks.core.cli import check_device, positive, whole_number
-from benchmarks.models.environments import consult, interpreter
+from benchmarks.models.environments import interpreter, locate_model
 from benchmarks.models.registry import ENGINES, on_engine, resolve_all
 from benchmarks.models.specs import MODELS, ModelSpec
-from benchmarks.models.user_models import FORMS, installed
+from benchmarks.models.user_models import FORMS, plugin_models
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset
-    from benchmarks.engine.benchmark_run import Campaign, Plan
+    from benchmarks.engine.benchmark_run import BenchmarkRun, ModelRun
 
 # Everything heavier is imported where it is used, so that listing the models stays instant.
 
@@ -61,7 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", action="append", metavar="embedded|PATH|hf://…", help=_DATA)
     add("--split", help="of the data; default: test, where there are splits")
     add("--limit", type=whole_number(1), metavar="N", help="N samples chosen by hash")
-    add("--end-missing", default="if-relaxed", choices=[*map(str, EndMissing)], help=_LAST_FRAME)
+    add(
+        "--end-missing",
+        default="if-relaxed",
+        choices=[*map(str, MissingFinalFrame)],
+        help=_LAST_FRAME,
+    )
     add("--repeats", type=whole_number(1), default=1, metavar="R", help="default: 1")
     add("--seed", type=int, default=0, help="default: 0")
     add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu")
@@ -87,7 +92,7 @@ _LAST_FRAME = "trajectories without their last frame; default: if-relaxed, those
 
 def _model_list() -> str:
     rows = [("name", "track", "functional", "needs", "what it is")]
-    for s in (*MODELS.values(), *installed().values()):
+    for s in (*MODELS.values(), *plugin_models().values()):
         needs = f"[{s.extra}]" if s.extra else ""
         rows.append((s.name, s.track, s.functional or "", needs, s.label))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
@@ -98,16 +103,16 @@ def _model_list() -> str:
 def _run(args: argparse.Namespace, command: str) -> int:
     specs = _requested(args)
     # Imported after the names are known to be right, so that a slip is answered at once.
-    from benchmarks.engine.benchmark_run import Campaign, Plan, run_all
-    from benchmarks.engine.execute import Settings
+    from benchmarks.engine.benchmark_run import BenchmarkRun, ModelRun, run_all
+    from benchmarks.engine.execute import RunSettings
 
-    found = [consult(spec, offline=args.offline) for spec in specs]
-    plans = [Plan(s, f.weights, f.versions) for s, f in zip(specs, found, strict=True)]
+    found = [locate_model(spec, offline=args.offline) for spec in specs]
+    plans = [ModelRun(s, f.weights, f.versions) for s, f in zip(specs, found, strict=True)]
     limits = ("fmax", "max_steps", "keep_symmetry", "timeout")
     names = ("device", "seed", *limits, "offline", "batch_size")
-    campaign = Campaign(
+    campaign = BenchmarkRun(
         dataset=_load(args),
-        settings=Settings(**{name: getattr(args, name) for name in names}),
+        settings=RunSettings(**{name: getattr(args, name) for name in names}),
         repeats=args.repeats,
         out=args.out,
         command=command,
@@ -145,7 +150,7 @@ def _load(args: argparse.Namespace) -> Dataset:
         limit=args.limit,
         seed=args.seed,
         offline=args.offline,
-        end_missing=EndMissing(args.end_missing),
+        end_missing=MissingFinalFrame(args.end_missing),
     )
     where = f"{dataset.name}, {dataset.split}" if dataset.split else dataset.name
     reasons = Counter(str(entry.reason) for entry in dataset.quarantined)
@@ -155,7 +160,7 @@ def _load(args: argparse.Namespace) -> Dataset:
     return dataset
 
 
-def _dry_run(plans: Sequence[Plan], campaign: Campaign) -> str:
+def _dry_run(plans: Sequence[ModelRun], campaign: BenchmarkRun) -> str:
     dataset, settings = campaign.dataset, campaign.settings
     times = f", {campaign.repeats} times each" if campaign.repeats > 1 else ""
     lines = [f"would run {len(dataset)} samples{times} on {settings.device} into {campaign.out}/:"]
@@ -166,7 +171,7 @@ def _dry_run(plans: Sequence[Plan], campaign: Campaign) -> str:
     return "\n".join(lines)
 
 
-def _publish(names: Sequence[str], campaign: Campaign) -> None:
+def _publish(names: Sequence[str], campaign: BenchmarkRun) -> None:
     from benchmarks.store import model_folder
     from leaderboard.publish import publish
     from leaderboard.views.markdown import table

@@ -3,6 +3,6 @@
 Run it as `python -m leaderboard RUNS --out DIR`; `benchmarks.run` calls `leaderboard.publish`.
 """
 
-from leaderboard.publish import Published, publish
+from leaderboard.publish import PublishedBoards, publish
 
-__all__ = ["Published", "publish"]
+__all__ = ["PublishedBoards", "publish"]

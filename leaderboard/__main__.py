@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core import EndMissing, UserError
-from leaderboard.publish import find_dataset, publish, stale
+from benchmarks.core import MissingFinalFrame, UserError
+from leaderboard.publish import find_dataset, outdated_files, publish
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset
@@ -62,7 +62,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 _DATA = "data that the runs were made on; the embedded set is found without; may be repeated"
 _LIMIT = "as the runs were made; of hf:// data no more is read"
 _LIKE_RUNS = "as the runs were made"
-_END_MISSING = [str(policy) for policy in EndMissing]
+_END_MISSING = [str(policy) for policy in MissingFinalFrame]
 _README = "also write the tables between the <!-- leaderboard:NAME --> markers of this file"
 _UNSEEN = "with --strip: leave out the compositions of this training data; may be repeated"
 _STRIP = "instead copy the runs as scores without structures, to commit where the data are not ours"
@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.functional or options.unseen_in:
         raise UserError("--functional and --unseen-in choose what --strip DIR writes: give it")
     if options.check:
-        different = stale(options.runs, options.out, datasets, readme=options.readme)
+        different = outdated_files(options.runs, options.out, datasets, readme=options.readme)
         for path in different:
             print(f"{path} differs from what the runs give")
         return 1 if different else 0
@@ -104,7 +104,7 @@ def load_datasets(options: argparse.Namespace) -> list[Dataset]:
             limit=options.limit,
             seed=options.seed,
             offline=options.offline,
-            end_missing=EndMissing(options.end_missing),
+            end_missing=MissingFinalFrame(options.end_missing),
         )
         for each in sets
     ]

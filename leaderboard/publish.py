@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.core import EndMissing, UserError
+from benchmarks.core import MissingFinalFrame, UserError
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset
-    from benchmarks.store import Run
+    from benchmarks.store import StoredRun
     from leaderboard.board.summary import Board
 
 
-class Published(NamedTuple):
+class PublishedBoards(NamedTuple):
     """What `publish` made."""
 
     boards: list[Board]
@@ -29,7 +29,7 @@ def publish(
     datasets: Sequence[Dataset] = (),
     *,
     readme: Path | None = None,
-) -> Published:
+) -> PublishedBoards:
     """Score runs and write their leaderboards.
 
     One data set is written to `out` itself, several each to a folder of `out`; they never share a
@@ -60,10 +60,10 @@ def publish(
         for board, folder in zip(boards, _folders(boards, out), strict=True)
         for path in error_against_time(board, folder / "leaderboard")
     ]
-    return Published(boards, [*texts, *figures])
+    return PublishedBoards(boards, [*texts, *figures])
 
 
-def stale(
+def outdated_files(
     run_folders: Iterable[Path],
     out: Path,
     datasets: Sequence[Dataset] = (),
@@ -93,7 +93,7 @@ def make_boards(
     from leaderboard.board.scores import scores
     from leaderboard.board.summary import board
 
-    by_dataset: dict[tuple[str, str, str], list[Run]] = {}
+    by_dataset: dict[tuple[str, str, str], list[StoredRun]] = {}
     for run in read_runs(run_folders):
         by_dataset.setdefault(_key(run), []).append(run)
     boards = []
@@ -107,12 +107,12 @@ def make_boards(
     return boards
 
 
-def find_dataset(run: Run, datasets: Sequence[Dataset]) -> Dataset | None:
+def find_dataset(run: StoredRun, datasets: Sequence[Dataset]) -> Dataset | None:
     """The data that a run was made on: one of `datasets`, the embedded set, or None."""
     from benchmarks.data import load
     from benchmarks.data.sources import EMBEDDED_SETS, MANIFEST
 
-    policy = run.identity.get("end_missing", EndMissing.IF_RELAXED)
+    policy = run.identity.get("end_missing", MissingFinalFrame.IF_RELAXED)
     for dataset in datasets:
         key = (dataset.name, dataset.revision, dataset.split or "")
         if _key(run) == key and dataset.end_policy == policy:
@@ -125,7 +125,7 @@ def find_dataset(run: Run, datasets: Sequence[Dataset]) -> Dataset | None:
     return None
 
 
-def _key(run: Run) -> tuple[str, str, str]:
+def _key(run: StoredRun) -> tuple[str, str, str]:
     identity = run.identity
     return identity["dataset"], identity["revision"], identity.get("split") or ""
 

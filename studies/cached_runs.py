@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.core import UserError
 
 
-def recorded(
+def cached_run(
     path: Path, identity: Mapping[str, Any], run: Callable[[], Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The record of a run: from its file, or of `run`, which is called where there is none.
@@ -40,7 +40,7 @@ def recorded(
     return record
 
 
-def status_of(study: Callable[[], str]) -> int:
+def exit_code(study: Callable[[], str]) -> int:
     """Print what a study found; 0, or 2 for a user's mistake, 130 interrupted, with a line."""
     try:
         found = study()

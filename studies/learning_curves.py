@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.core import UserError
 from benchmarks.core.cli import check_device, whole_number
-from benchmarks.core.plotting import drawn
+from benchmarks.core.plotting import save_figure
 from benchmarks.models.registry import resolve
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _T5_CARD, _GRAPH_CARD = "t2relax.json", "model.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class CurveTraining:
     """One student on one share of the pairs."""
 
     student: str
@@ -132,7 +132,7 @@ def _curves(args: argparse.Namespace) -> None:
     check_device(args.device)
     n_all = max(map(_size, args.data))
     trainings = [
-        Training(
+        CurveTraining(
             student=student,
             share=share,
             n_pairs=max(1, n_all * share // 100),
@@ -159,7 +159,7 @@ def _curves(args: argparse.Namespace) -> None:
     write(list(rows(board, trainings, list(beside.values()))), args.out, board["dataset"])
 
 
-def _done(training: Training, args: argparse.Namespace) -> bool:
+def _done(training: CurveTraining, args: argparse.Namespace) -> bool:
     """Whether it is there.
 
     Raises:
@@ -181,7 +181,7 @@ def _size(source: str) -> int:
     return len(load(source, split="train" if split_names(source) else None))
 
 
-def _command(training: Training, args: argparse.Namespace) -> list[str]:
+def _command(training: CurveTraining, args: argparse.Namespace) -> list[str]:
     """The module and arguments that train it; goes on with one that was interrupted.
 
     What comes after `--out` is where and by how many it is done.
@@ -220,7 +220,7 @@ def _run(module: str, *arguments: str) -> None:
 
 
 def rows(
-    board: Mapping[str, Any], trainings: Sequence[Training], beside: Sequence[str] = ()
+    board: Mapping[str, Any], trainings: Sequence[CurveTraining], beside: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
     """One row per training and metric, and those beside, from a `leaderboard.json`."""
     found = {row["model"]: row["metrics"] for row in board["rows"]}
@@ -291,7 +291,7 @@ def _interval(row: Any) -> str:
 
 
 def _draw(table: pd.DataFrame, out: Path, title: str) -> None:
-    with drawn(out / "curves", (9, 3.2), "curves") as figure:
+    with save_figure(out / "curves", (9, 3.2), "curves") as figure:
         metrics = [name for name in SHOWN if name != "score"]
         for axes, name in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
             part = table[table.metric == name]

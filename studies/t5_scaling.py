@@ -23,7 +23,7 @@ import numpy as np
 from pymatgen.core import Lattice, Structure
 from tqdm import tqdm
 
-from benchmarks.core.plotting import drawn
+from benchmarks.core.plotting import save_figure
 
 SITES = (1, 2, 4, 8, 16, 30, 60)
 BATCHES = (1, 4, 16, 64, 256)
@@ -89,7 +89,7 @@ def draw(rows: Sequence[dict[str, float]], folder: Path) -> None:
         "batch": table[table.sites == FIXED_SITES],
     }
     labels = {"sites": f"sites (batch {FIXED_BATCH})", "batch": f"batch ({FIXED_SITES} sites)"}
-    with drawn(folder / "scaling", (8, 6), "scaling") as figure:
+    with save_figure(folder / "scaling", (8, 6), "scaling") as figure:
         axes = figure.subplots(2, 2, sharey="row")
         for column, (name, part) in enumerate(sweeps.items()):
             for row, y in enumerate(("seconds_per_structure", "memory_mb")):

@@ -64,7 +64,7 @@ class Objective:
         return weights
 
 
-class Student(T5ForConditionalGeneration):
+class T5ForRelaxation(T5ForConditionalGeneration):
     """A T5 whose loss is the objective's; its weights are those of any T5."""
 
     objective = Objective()

@@ -20,16 +20,16 @@ from t2relax.data.pairs import IGNORE, Augmentation, Pair, collate, encode_pair,
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_free
 from t2relax.muon import MuonAdamW
-from t2relax.objective import Objective, Student
+from t2relax.objective import Objective, T5ForRelaxation
 from t2relax.reward import ESTIMATORS, FAILURE, Floats, Parts, Reward
 from t2relax.text.codec import CodecError
 from t2relax.text.tokens import PAD_ID, TARGET_SIZE, Tokenizer, template
 
-FREE: Final = Objective(forced=1.0, number=1.0)
+FREE_TEXT_LOSS: Final = Objective(forced=1.0, number=1.0)
 """The token loss of free texts: what a grammar would give, the model has to write itself."""
-SPARE: Final = 8
+EXTRA_TOKENS: Final = 8
 """Tokens that a sample may be longer than the longest target of its batch."""
-POOL: Final = 32
+BUCKET_BATCHES: Final = 32
 """Batches of similar length are cut from this many batches drawn at random."""
 
 
@@ -92,8 +92,8 @@ def batches(pairs: Sequence[Pair], size: int, seed: int) -> Iterator[list[Pair]]
     lengths = np.array([len(pair.initial.numbers) for pair in pairs])
     while True:
         order = rng.permutation(len(pairs))
-        for start in range(0, len(order), POOL * size):
-            pool = order[start : start + POOL * size]
+        for start in range(0, len(order), BUCKET_BATCHES * size):
+            pool = order[start : start + BUCKET_BATCHES * size]
             pool = pool[np.argsort(lengths[pool], kind="stable")]
             for first in rng.permutation(range(0, len(pool), size)):
                 yield [pairs[i] for i in pool[first : first + size]]
@@ -103,7 +103,7 @@ def batches(pairs: Sequence[Pair], size: int, seed: int) -> Iterator[list[Pair]]
 class Policy:
     """A model that writes texts, and what it is paid for them."""
 
-    model: Student
+    model: T5ForRelaxation
     """In evaluation mode: what is sampled is what is rewarded, without dropout."""
     settings: Settings
     reward: Reward
@@ -151,7 +151,7 @@ class Policy:
     ) -> list[list[list[int]]]:
         """Freely written texts, a group for each input, up to and with `</s>`."""
         size, sources = self.settings.group, [e.source for e in batch]
-        texts = decode_free(self.model, sources, _longest(batch) + SPARE, size, generator)
+        texts = decode_free(self.model, sources, _longest(batch) + EXTRA_TOKENS, size, generator)
         return [texts[i : i + size] for i in range(0, len(texts), size)]
 
     def _costs(self, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Tensor:
@@ -174,7 +174,9 @@ class Policy:
         rewards, parts = self._earned(batch, groups)
         greedy = np.zeros(len(batch))
         if self.settings.estimator == "self-critical":
-            decoded = decode_free(self.model, [e.source for e in batch], _longest(batch) + SPARE)
+            decoded = decode_free(
+                self.model, [e.source for e in batch], _longest(batch) + EXTRA_TOKENS
+            )
             greedy = self._earned(batch, [[ids] for ids in decoded])[0][:, 0]
         log_probs = -costs.double().cpu().numpy().reshape(rewards.shape)
         weights = ESTIMATORS[self.settings.estimator](rewards, greedy, log_probs)
@@ -195,7 +197,7 @@ def _longest(batch: Sequence[Example]) -> int:
     return max(len(e.target) for e in batch)
 
 
-def load_free(folder: Path, device: str = "cpu") -> Student:
+def load_free(folder: Path, device: str = "cpu") -> T5ForRelaxation:
     """The model of a checkpoint, ready to be trained and to write without a grammar.
 
     It may write any sequence of the tokens that spell targets, also when it is loaded elsewhere.
@@ -204,9 +206,9 @@ def load_free(folder: Path, device: str = "cpu") -> Student:
         UserError: no checkpoint there, or one of another codec.
     """
     loaded = t5.load(folder).model
-    model: Student = Student(loaded.config).to(device).eval()
+    model: T5ForRelaxation = T5ForRelaxation(loaded.config).to(device).eval()
     model.load_state_dict(loaded.state_dict())
-    model.set_objective(FREE)
+    model.set_objective(FREE_TEXT_LOSS)
     model.generation_config.suppress_tokens = list(range(TARGET_SIZE, model.config.vocab_size))
     return model
 

@@ -78,12 +78,12 @@ class Reward:
             target: token ids of the right answer.
             pair: the input and its relaxation.
         """
-        reference = _Words.text(written(target))
+        reference = _Words.text(strip_special_tokens(target))
         known: dict[tuple[int, ...], Parts] = {}
-        for ids in map(written, texts):
+        for ids in map(strip_special_tokens, texts):
             if ids not in known:
                 known[ids] = Parts(*self._text(ids, reference), self._physical(ids, pair))
-        return [known[written(ids)] for ids in texts]
+        return [known[strip_special_tokens(ids)] for ids in texts]
 
     def _text(self, ids: Sequence[int], reference: str) -> tuple[float, float]:
         text = _Words.text(ids)
@@ -101,7 +101,7 @@ class Reward:
         return max(self.failure, -float(np.sqrt((off[:3] ** 2).mean()) + np.sqrt(moved.mean())))
 
 
-def written(ids: Sequence[int]) -> tuple[int, ...]:
+def strip_special_tokens(ids: Sequence[int]) -> tuple[int, ...]:
     """The tokens before `</s>`, without padding."""
     row = list(ids)
     stop = row.index(EOS_ID) if EOS_ID in row else len(row)
@@ -139,7 +139,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
 """The first two and the last three are over all structures, the errors over the valid ones."""
 
 
-def judge(
+def score_decode(
     ids: Sequence[int], target: Sequence[int], pair: Pair, reward: Reward
 ) -> dict[str, float]:
     """The columns of one decode: those of `benchmarks.metrics.score`, and the rewards.

@@ -32,7 +32,7 @@ from t2relax.lm import t5
 from t2relax.lm.decoding import decode_free
 from t2relax.lm.pretrained import average
 from t2relax.policy import Example, Policy, Settings, example, load_free, optimizer_of, updates
-from t2relax.reward import ESTIMATORS, Floats, Parts, Reward, judge, means
+from t2relax.reward import ESTIMATORS, Floats, Parts, Reward, means, score_decode
 from t2relax.text.tokens import Tokenizer
 
 INIT_HELP: Final = "start: the packaged checkpoint by default, of several the mean of their weights"
@@ -54,7 +54,7 @@ def validate(
         limits = [len(examples[i].target) + ROOM for i in chosen]
         decoded = decode_free(model, [examples[i].source for i in chosen], max(limits))
         for i, limit, ids in zip(chosen, limits, decoded, strict=True):
-            rows[i] = judge(ids[:limit], examples[i].target, examples[i].pair, reward)
+            rows[i] = score_decode(ids[:limit], examples[i].target, examples[i].pair, reward)
     return {name: np.array([rows[i][name] for i in range(len(rows))]) for name in rows[0]}
 
 

@@ -502,7 +502,7 @@ def test_a_missing_gpu_and_a_card_in_the_models_place_are_told_before_training(t
 
 def test_gbr_survives_saving(tmp_path):
     pairs = [(salt(a=a), salt(a=5.7)) for a in np.linspace(5.2, 6.3, 60)]
-    model = gbr.fit(pairs, gbr.Settings(max_iter=20, learning_rate=0.3))
+    model = gbr.fit(pairs, gbr.BoostingSettings(max_iter=20, learning_rate=0.3))
     gbr.save(model, tmp_path / "small.skops")
     again = gbr.load(tmp_path / "small.skops")
     (cell,) = again.lattices([salt(a=5.4)])

@@ -18,7 +18,7 @@ from benchmarks.core import UserError
 from benchmarks.data import frames, load
 from benchmarks.data.__main__ import main
 from benchmarks.data.convert.convert import convert
-from benchmarks.data.convert.inputs import Options
+from benchmarks.data.convert.inputs import ConvertOptions
 from studies.dft_settings.known_settings import settings_of
 from tests.conftest import LEMAT_SCHEMA
 
@@ -175,7 +175,7 @@ def converted(tmp_path):
             else:
                 path.write_bytes(content if isinstance(content, bytes) else content.encode())
         out = tmp_path / "out.parquet"
-        convert([folder / name for name in files], out, Options(**options))
+        convert([folder / name for name in files], out, ConvertOptions(**options))
         return pq.read_table(out).to_pylist()
 
     return run

@@ -148,7 +148,7 @@ def test_random_weights_stand_in_for_published_ones(name, n_parameters, tmp_path
     def missing(spec, *, offline):
         raise UserError("not there")
 
-    monkeypatch.setattr("studies.cost.models.consult", missing)
+    monkeypatch.setattr("studies.cost.models.locate_model", missing)
     (model,) = chosen(Choice([f"{name}-matpes-pbe"], "ase", tmp_path), print)
     assert model.weights == "random"
     relaxer = MatGL(**model.spec.kwargs, max_steps=0)

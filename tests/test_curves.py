@@ -6,7 +6,7 @@ import pytest
 
 from baselines.train import parser as graph_parser
 from studies import learning_curves as curves
-from studies.learning_curves import Training, main, rows, write
+from studies.learning_curves import CurveTraining, main, rows, write
 from t2relax.train import parse as text_parse
 
 ARGUMENTS = ["--data", "embedded", "--data", "pairs.parquet", "--val", "v", "--test", "t"]
@@ -17,7 +17,9 @@ def arguments(*more):
 
 
 def training(folder, student="t5", share=50):
-    return Training(student=student, share=share, n_pairs=23, folder=folder / f"{student}-{share}")
+    return CurveTraining(
+        student=student, share=share, n_pairs=23, folder=folder / f"{student}-{share}"
+    )
 
 
 def test_both_students_are_trained_on_the_same_pairs_from_scratch(tmp_path):

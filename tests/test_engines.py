@@ -10,12 +10,12 @@ from pymatgen.core import Lattice, Structure
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.engines.frechet import FrechetLBFGS
-from baselines.engines.protocol import Answer, Limits, descend
+from baselines.engines.protocol import Limits, PotentialResult, relaxation_loop
 from baselines.potentials import chgnet, mace, matgl
 from benchmarks.core import GPA, Geometry, Relaxed, Status
 from benchmarks.data import load
-from benchmarks.engine.benchmark_run import Campaign, Plan
-from benchmarks.engine.execute import Settings
+from benchmarks.engine.benchmark_run import BenchmarkRun, ModelRun
+from benchmarks.engine.execute import RunSettings
 from benchmarks.models.registry import MODELS, on_engine, resolve
 from tests import tiny
 from tests.conftest import one_line
@@ -66,7 +66,9 @@ def emt(geometry_path, numbers):
         numbers, cell=geometry_path.cell, positions=geometry_path.positions, pbc=True,
         calculator=EMT(),
     )  # fmt: skip
-    return Answer(atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False))
+    return PotentialResult(
+        atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+    )
 
 
 def driven(descent, path, geometry):
@@ -108,7 +110,7 @@ def test_the_path_ends_where_ase_ends_in_fewer_evaluations():
     start.translate_sites([1], [0.02, 0.01, -0.03])
     geometry = Geometry.of(start)
     path = FrechetLBFGS(geometry)
-    descent = descend(path, geometry, Limits(fmax=0.01))
+    descent = relaxation_loop(path, geometry, Limits(fmax=0.01))
     ours, (theirs,) = driven(descent, path, geometry), AseRelaxer(EMT, fmax=0.01).relax([start])
     assert ours.status is theirs.status is Status.OK
     assert ours.n_force_evals < theirs.n_force_evals / 2
@@ -321,9 +323,9 @@ def test_engine_changes_potentials_and_parts_of_hybrids_and_nothing_else():
 
 
 def test_runs_of_the_first_engine_keep_their_identity():
-    campaign = Campaign(
+    campaign = BenchmarkRun(
         dataset=load("embedded", limit=1),
-        settings=Settings(),
+        settings=RunSettings(),
         repeats=1,
         out=None,
         command="",
@@ -331,5 +333,5 @@ def test_runs_of_the_first_engine_keep_their_identity():
     )
     settings = {"fmax": 0.05, "max_steps": 500, "timeout": 600.0}
     for engine, expected in (("ase", settings), ("torchsim", settings | {"engine": "torchsim"})):
-        plan = Plan(on_engine(MODELS["mace"], engine), ())
+        plan = ModelRun(on_engine(MODELS["mace"], engine), ())
         assert plan.identity(campaign)["settings"] == expected

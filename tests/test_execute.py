@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.core import Status, UserError
 from benchmarks.engine import process
-from benchmarks.engine.execute import Budget, Settings, run_model
+from benchmarks.engine.execute import Budget, RunSettings, run_model
 from benchmarks.models.registry import ModelSpec
 from tests import toys
 
@@ -36,7 +36,7 @@ def run(spec, sizes, tmp_path, **settings):
     outcome = run_model(
         spec,
         todo,
-        settings=Settings(**settings),
+        settings=RunSettings(**settings),
         on_records=records.extend,
         log=tmp_path / "worker.log",
     )
@@ -219,7 +219,7 @@ def test_a_broken_model_ends_early(tmp_path):
     outcome = run_model(
         toy("Raises", bad=2),
         todo,
-        settings=Settings(),
+        settings=RunSettings(),
         on_records=records.extend,
         log=tmp_path / "log",
     )
@@ -245,7 +245,10 @@ def test_an_interrupt_leaves_no_worker(tmp_path):
     try:
         with pytest.raises(KeyboardInterrupt):
             run_model(
-                toy("Well"), [("a", 0, toys.geometry(1))], settings=Settings(), on_records=interrupt
+                toy("Well"),
+                [("a", 0, toys.geometry(1))],
+                settings=RunSettings(),
+                on_records=interrupt,
             )
     finally:
         process.Worker.__init__ = original

@@ -19,7 +19,7 @@ from ase.data import chemical_symbols
 from huggingface_hub import constants
 from pymatgen.core import Lattice, Structure
 
-from benchmarks.core import EndMissing
+from benchmarks.core import MissingFinalFrame
 from benchmarks.data import load
 from benchmarks.data.__main__ import main as data_main
 from benchmarks.run import main as run_main
@@ -194,7 +194,7 @@ def test_what_is_known_of_an_end_does_not_depend_on_the_limit(hub, lemat_frame, 
             writer.write_table(lemat_table(rows))
     hub.files.clear()
     hub.files["compatible_pbe/train-0.parquet"] = sink.getvalue().to_pybytes()
-    drawn = [load(ADDRESS, limit=n, end_missing=EndMissing.KEEP) for n in (10, 40, 100, 160)]
+    drawn = [load(ADDRESS, limit=n, end_missing=MissingFinalFrame.KEEP) for n in (10, 40, 100, 160)]
     missing = set(drawn[-1].end_missing)
     assert len(missing) == 40
     for small in drawn[:-1]:

@@ -10,10 +10,10 @@ from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import publish
 from leaderboard.__main__ import main
 from leaderboard.board.hybrids import markdown
-from leaderboard.board.hybrids.final_structures import COLUMNS, alone
+from leaderboard.board.hybrids.final_structures import COLUMNS, standalone_run
 from leaderboard.board.scores import FILE, scores
 from leaderboard.board.summary import board
-from leaderboard.publish import make_boards, stale
+from leaderboard.publish import make_boards, outdated_files
 from tests.test_leaderboard import Memory
 
 FINISHED = (Status.OK,) * 8
@@ -146,7 +146,7 @@ def test_without_the_part_alone_there_is_nothing_to_compare(tmp_path, toy):
     write(tmp_path, toy, "a", evals=[9] * 8)
     write(tmp_path, toy, "a+b", evals=[9] * 8)
     assert compared(tmp_path, toy, "a", "a+b") == ()
-    assert alone(read_run(tmp_path / "a"), [read_run(tmp_path / "a")]) is None
+    assert standalone_run(read_run(tmp_path / "a"), [read_run(tmp_path / "a")]) is None
 
 
 @pytest.mark.parametrize("other", [{"cpu": "another"}, {"threads": 2}, {"batch_size": 8}])
@@ -200,7 +200,7 @@ def test_files_beside_a_board_with_hybrids(pair, toy, tmp_path):
     assert line.startswith("| a+b | b | 7, 7, 6 (8) | 5.0, 13.5 | 0.370 [")
     assert "| 0.50, 2.00 | 0.250 [0.250, 0.250] | +1.500 [+1.500, +1.500] |" in line
     assert line.endswith("| 0.500 [0.188, 0.812] (6) | 1, 1, 1 |")
-    assert stale(folders, out, [toy]) == []
+    assert outdated_files(folders, out, [toy]) == []
 
 
 def test_no_file_without_hybrids(pair, toy, tmp_path):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.core import Status, UserError
-from benchmarks.engine.execute import Settings, run_model
+from benchmarks.engine.execute import RunSettings, run_model
 from benchmarks.models import environments as interpreter
-from benchmarks.models.environments import consult
+from benchmarks.models.environments import locate_model
 from benchmarks.models.registry import MODELS, ModelSpec, resolve
 from benchmarks.run import main
 from tests import toys
@@ -68,7 +68,7 @@ def test_the_worker_runs_under_the_python_of_its_environment(there, tmp_path):
     records = []
     todo = [("one", 0, toys.geometry(1)), ("two", 0, toys.geometry(2))]
     outcome = run_model(
-        SPEC, todo, settings=Settings(), on_records=records.extend, log=tmp_path / "log"
+        SPEC, todo, settings=RunSettings(), on_records=records.extend, log=tmp_path / "log"
     )
     assert outcome.aborted is None
     assert [(r.sample_id, r.status) for r in records] == [("one", Status.OK), ("two", Status.OK)]
@@ -77,11 +77,11 @@ def test_the_worker_runs_under_the_python_of_its_environment(there, tmp_path):
 
 
 def test_weights_and_versions_are_those_of_the_environment(there):
-    found = consult(SPEC, offline=True)
+    found = locate_model(SPEC, offline=True)
     assert [path.name for path in found.weights] == ["only_there.py"]
     assert there in found.weights[0].parents
     assert set(found.versions) == {"packages", "python"}
-    assert consult(MODELS["identity"], offline=True).versions == {}
+    assert locate_model(MODELS["identity"], offline=True).versions == {}
 
 
 def test_one_run_folder_for_models_of_two_environments(there, tmp_path, monkeypatch):
@@ -110,13 +110,13 @@ def test_a_missing_environment_is_one_line_before_any_model_runs(nowhere, capsys
 def test_an_environment_that_lacks_a_package_says_which(there):
     message = r"there needs nor_there, which \.venv-toy has not: make env-toy again .* share it$"
     with pytest.raises(UserError, match=message):
-        consult(replace(SPEC, requires=("only_there", "nor_there")), offline=True)
+        locate_model(replace(SPEC, requires=("only_there", "nor_there")), offline=True)
 
 
 def test_a_half_made_environment_says_how_to_make_it(there):
     next(there.glob("lib/python3*/site-packages/ours.pth")).unlink()
     with pytest.raises(UserError, match=r"python does not run \(ModuleNotFound.*make env-toy$"):
-        consult(SPEC, offline=True)
+        locate_model(SPEC, offline=True)
 
 
 def test_what_can_run_here_runs_here(nowhere):

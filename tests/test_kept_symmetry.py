@@ -14,9 +14,9 @@ from benchmarks.core import GPA, Geometry, Status
 from benchmarks.core.geometry import symmetry
 from benchmarks.core.symmetry import space_group
 from benchmarks.data import load
-from benchmarks.engine.benchmark_run import Campaign, Plan
-from benchmarks.engine.execute import Settings
-from benchmarks.models.registry import MODELS, import_target, understood
+from benchmarks.engine.benchmark_run import BenchmarkRun, ModelRun
+from benchmarks.engine.execute import RunSettings
+from benchmarks.models.registry import MODELS, accepted_kwargs, import_target
 from benchmarks.run import main
 from tests.contract import assert_same
 
@@ -187,12 +187,12 @@ def test_every_potential_takes_the_flag_on_every_engine():
     targets = {target for spec in potentials for target in (spec.target, spec.batched) if target}
     assert len(targets) == 7
     for target in targets:
-        assert understood(import_target(target), {"keep_symmetry": True}), target
+        assert accepted_kwargs(import_target(target), {"keep_symmetry": True}), target
 
 
 def test_runs_that_did_not_keep_it_have_the_identity_they_had():
     def identity(settings):
-        campaign = Campaign(
+        campaign = BenchmarkRun(
             dataset=load("embedded", limit=1),
             settings=settings,
             repeats=1,
@@ -200,11 +200,11 @@ def test_runs_that_did_not_keep_it_have_the_identity_they_had():
             command="",
             say=print,
         )
-        return Plan(MODELS["mace"], ()).identity(campaign)["settings"]
+        return ModelRun(MODELS["mace"], ()).identity(campaign)["settings"]
 
     before = {"fmax": 0.05, "max_steps": 500, "timeout": 600.0}
-    assert identity(Settings()) == before
-    assert identity(Settings(keep_symmetry=True)) == before | {"keep_symmetry": True}
+    assert identity(RunSettings()) == before
+    assert identity(RunSettings(keep_symmetry=True)) == before | {"keep_symmetry": True}
 
 
 def test_runs_with_and_without_do_not_mix(tmp_path, capsys):

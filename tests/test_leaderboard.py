@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.core import ANSWERED, SCORED, EndMissing, Geometry, Sample, Status, UserError
+from benchmarks.core import ANSWERED, SCORED, Geometry, MissingFinalFrame, Sample, Status, UserError
 from benchmarks.core.composition import reduced_composition
 from benchmarks.core.statistics import Resampling, estimates, ranks, wilson
 from benchmarks.metrics import METRICS, Reduce
@@ -15,11 +15,11 @@ from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import publish
 from leaderboard.__main__ import main
 from leaderboard.board import differences, slices
-from leaderboard.board.reference_uncertainty import floor
+from leaderboard.board.reference_uncertainty import reference_uncertainty
 from leaderboard.board.scores import FILE, crystal_system, scores
 from leaderboard.board.subset import Subset
 from leaderboard.board.summary import board
-from leaderboard.publish import make_boards, stale
+from leaderboard.publish import make_boards, outdated_files
 from leaderboard.views.markdown import markdown, table, to_csv, to_json, tracks
 
 
@@ -27,7 +27,7 @@ class Memory:
     """A data set of perturbed rock salts, each pair of samples of one composition."""
 
     name, revision, split, redistributable = "toy", "sha256:00", "test", False
-    end_policy = EndMissing.IF_RELAXED
+    end_policy = MissingFinalFrame.IF_RELAXED
 
     def __init__(self, count=8, seed=0):
         rng = np.random.default_rng(seed)
@@ -603,13 +603,13 @@ def test_errors_below_that_of_the_references_say_nothing(tmp_path):
     ]
     rows.append({"lengths": None, "volume": None, "reason": "time"})
     measured.write_text(json.dumps(rows))
-    text = floor("embedded-v2", measured)
+    text = reference_uncertainty("embedded-v2", measured)
     assert "references of 3 prototype crystals" in text
     assert "0.020 Å in the largest of a, b, c (median; mean 0.030, largest 0.060)" in text
     assert "2.00 % in volume (mean 2.00, largest 3.00)" in text
-    assert floor("substitution/test", measured) is None
-    assert floor("embedded-v1/test+mine/own", measured) is None
-    assert floor("embedded-v1", tmp_path / "absent") is None
+    assert reference_uncertainty("substitution/test", measured) is None
+    assert reference_uncertainty("embedded-v1/test+mine/own", measured) is None
+    assert reference_uncertainty("embedded-v1", tmp_path / "absent") is None
 
 
 def _change_identity(folder, **fields):
@@ -651,7 +651,7 @@ def test_check_names_what_differs_and_writes_nothing(tmp_path, toy, runs, capsys
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("Before\n<!-- leaderboard:toy/test -->\n### toy")
     assert text.endswith("\n<!-- /leaderboard -->\nAfter\n")
-    assert stale([runs], out, [toy], readme=readme) == []
+    assert outdated_files([runs], out, [toy], readme=readme) == []
     arguments = [str(runs), "--out", str(out), "--readme", str(readme), "--check"]
     assert main(arguments) == 0
     readme.write_text(text.replace("oracle", "t5"), encoding="utf-8")

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from benchmarks.core import EndMissing
+from benchmarks.core import MissingFinalFrame
 from benchmarks.data import Reason, load
 from benchmarks.data.lemat.calculation_order import BASES, DECISIVE, ENDS, Basis, End
-from benchmarks.data.lemat.calculations import cell_jump, metric
+from benchmarks.data.lemat.calculations import cell_jump, metric_tensor
 from benchmarks.data.lemat.reader import FrameFiles
 from benchmarks.data.lemat.trajectories import survey
 
@@ -172,8 +172,8 @@ def test_unrelaxed_remainder_is_not_a_target_unless_asked_for(
     (left_out,) = dataset.quarantined
     assert (left_out.sample_id, left_out.reason) == ("mp-2-0-pbe", Reason.END_MISSING)
     assert left_out.detail == "residual 0.130 eV/Å, 13.00 kB"
-    assert len(load(path, end_missing=EndMissing.KEEP)) == 3
-    assert load(path, end_missing=EndMissing.DROP).ids == ("mp-1-0-pbe",)
+    assert len(load(path, end_missing=MissingFinalFrame.KEEP)) == 3
+    assert load(path, end_missing=MissingFinalFrame.DROP).ids == ("mp-1-0-pbe",)
     for row in rows:
         row["forces"] = None  # then nobody knows how relaxed it is
     write_lemat(tmp_path / "x.parquet", rows)
@@ -249,7 +249,10 @@ def test_order_of_rows_and_size_of_row_groups_do_not_matter(
 def test_jump_of_the_cell_does_not_see_a_rotation():
     lattice = np.array([[4.0, 0.3, 0], [0, 5, 0.2], [0.1, 0, 6]])
     turned = lattice @ np.linalg.qr(np.arange(9).reshape(3, 3) ** 1.5)[0]
-    before, after = metric(np.stack([lattice, lattice])), metric(np.stack([turned, 1.01 * lattice]))
+    before, after = (
+        metric_tensor(np.stack([lattice, lattice])),
+        metric_tensor(np.stack([turned, 1.01 * lattice])),
+    )
     jumps = cell_jump(before, after)
     assert jumps[0] < 1e-6
     assert jumps[1] == pytest.approx(1.01**2 - 1, rel=1e-4)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from baselines.engines.ase_engine import AseRelaxer, ZeroForce
-from baselines.engines.sanity import contact
+from baselines.engines.sanity import shortest_contact
 from baselines.potentials import chgnet, loading, mace, matgl
 from benchmarks.core import Geometry, Relaxed, Status, UserError
 from benchmarks.core.geometry import shortest_distance
@@ -370,15 +370,15 @@ def test_contact_is_the_distance_of_the_metrics(cell, sites):
     if abs(np.linalg.det(cell)) < 1e-6:
         return
     exact = shortest_distance(Geometry(cell, sites, np.ones(4, dtype=np.int16)))
-    found = contact(cell, sites @ cell)
+    found = shortest_contact(cell, sites @ cell)
     if abs(exact - 0.5) > 1e-6:
         assert (found is not None) == (exact < 0.5)
     assert found is None or found >= exact - 1e-7
 
 
 def test_a_cell_without_volume_has_no_distances():
-    assert contact(np.diag([4.0, 4.0, 0.0]), np.zeros((1, 3))) == 0.0
-    assert contact(np.full((3, 3), np.nan), np.zeros((1, 3))) == 0.0
+    assert shortest_contact(np.diag([4.0, 4.0, 0.0]), np.zeros((1, 3))) == 0.0
+    assert shortest_contact(np.full((3, 3), np.nan), np.zeros((1, 3))) == 0.0
 
 
 # --- own files on the command line

@@ -16,12 +16,12 @@ SUBSETS = sorted(path for path in (ROOT / "leaderboard" / "subsets").iterdir() i
 
 
 def test_the_committed_leaderboard_is_what_the_stored_runs_give():
-    from leaderboard.publish import stale
+    from leaderboard.publish import outdated_files
 
     boards = ROOT / "leaderboard" / "boards"
-    different = stale(RUNS, boards, readme=ROOT / "README.md")
+    different = outdated_files(RUNS, boards, readme=ROOT / "README.md")
     for subset in SUBSETS:
-        different += stale([subset], boards / subset.name, readme=ROOT / "README.md")
+        different += outdated_files([subset], boards / subset.name, readme=ROOT / "README.md")
     assert different == [], "run `make leaderboard`"
 
 

@@ -28,12 +28,12 @@ from benchmarks.dft import initial_structures as starts
 from benchmarks.dft.__main__ import main
 from benchmarks.dft.catalogue import CATALOGUE, ideal
 from benchmarks.dft.catalogue import starts as version_2
-from benchmarks.dft.cost_order import cheap_first, internal_freedom
+from benchmarks.dft.cost_order import internal_freedom, sort_by_cost
 from benchmarks.dft.data_card import Card
-from benchmarks.dft.export import sorted_out, write_set
+from benchmarks.dft.export import mark_unusable, write_set
 from benchmarks.dft.gpaw_python import DEFAULT, versions
-from benchmarks.dft.results import Record, Start
-from benchmarks.dft.settings import Settings
+from benchmarks.dft.results import DFTResult, InitialStructure
+from benchmarks.dft.settings import DFTSettings
 from tests.conftest import LEMAT_SCHEMA, one_line
 
 FAKE = """
@@ -181,10 +181,10 @@ def test_what_does_not_converge_and_what_need_not_move_are_no_trajectories(fake)
     assert fake.run(fake.file("Cu", 3.2), "--max-steps", "1") == 1
     assert fake.records()["Cu"]["reason"] == "unconverged after 1 steps"
     assert not (fake.out / "relaxations.parquet").exists()
-    relaxed = Record(
+    relaxed = DFTResult(
         name="x", start="", symbols=["Cu"], cutoff=600.0, frames=fake.records()["Cu"]["frames"][:1]
     )
-    assert sorted_out([relaxed])[0].reason == "not a relaxation: single frame"
+    assert mark_unusable([relaxed])[0].reason == "not a relaxation: single frame"
 
 
 def test_the_same_command_goes_on_and_computes_nothing_twice(fake):
@@ -339,7 +339,7 @@ def test_what_is_no_ordered_crystal_is_refused_by_name(tmp_path):
 
 @pytest.fixture(scope="module")
 def listed():
-    return cheap_first(version_2())
+    return sort_by_cost(version_2())
 
 
 def test_the_list_is_long_enough_and_much_of_it_can_move(listed):
@@ -405,7 +405,7 @@ def relaxed(start):
     lattice, frac_coords, numbers = start.geometry
     cells = (lattice, 0.995 * lattice, 0.99 * lattice)
     n = len(numbers)
-    return Record(
+    return DFTResult(
         name=start.name,
         start=start.sha256,
         symbols=start.symbols,
@@ -426,10 +426,10 @@ def relaxed(start):
 @pytest.fixture
 def version_2_set(tmp_path, listed, monkeypatch):
     folder = tmp_path / "embedded_v2"
-    records = sorted_out([relaxed(start) for start in listed[:30]])
+    records = mark_unusable([relaxed(start) for start in listed[:30]])
     about = {"gpaw": "1", "ase": "2", "numpy": "3", "python": "4"}
     card = Card(
-        title="T", about="", licence="L", settings=Settings(), versions=about, records=records
+        title="T", about="", licence="L", settings=DFTSettings(), versions=about, records=records
     )
     for _ in range(2):  # the second replaces the first
         write_set(records, folder, card, "embedded", 2)
@@ -468,7 +468,9 @@ def test_a_damaged_set_is_not_read(version_2_set):
 def test_version_1_agrees_with_itself_and_a_stretched_end_is_seen():
     dataset = load("embedded", split="val")
     ends = [dataset.geometries(i)[1] for i in range(len(dataset))]
-    records = [relaxed(Start(name, end)) for name, end in zip(dataset.ids, ends, strict=True)]
+    records = [
+        relaxed(InitialStructure(name, end)) for name, end in zip(dataset.ids, ends, strict=True)
+    ]
     for record, end in zip(records, ends, strict=True):
         record.frames[-1]["lattice"] = (end.lattice * (1.01 if "Ti" in record.name else 1)).tolist()
     differences = checks.against_embedded(records)

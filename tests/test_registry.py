@@ -15,7 +15,7 @@ from benchmarks.models.registry import (
     resolve,
     resolve_all,
 )
-from benchmarks.models.user_models import FORMS, installed
+from benchmarks.models.user_models import FORMS, plugin_models
 from benchmarks.run import main
 
 HEAVY = ("torch", "pymatgen", "transformers", "chgnet", "mace", "matgl", "pandas", "pyarrow")
@@ -147,7 +147,7 @@ def plugin(tmp_path, monkeypatch):
 
 def test_a_package_brings_a_model_of_its_own(plugin, capsys):
     # the registry's names stay its own, and what cannot be a model breaks no other
-    assert list(installed()) == ["gap-si"]
+    assert list(plugin_models()) == ["gap-si"]
     assert main(["--list-models"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[0] == "gap-si"
     spec = resolve("gap-si")

@@ -8,8 +8,8 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from baselines.potentials import loading, sevenn
 from benchmarks.core import Geometry, Status, UserError
-from benchmarks.engine.execute import Settings, run_model
-from benchmarks.models.environments import consult, interpreter
+from benchmarks.engine.execute import RunSettings, run_model
+from benchmarks.models.environments import interpreter, locate_model
 from benchmarks.models.registry import MODELS
 from tests.contract import sample_structures
 
@@ -90,13 +90,13 @@ def test_it_relaxes_in_its_environment(tmp_path):
         interpreter(SPEC)
     except UserError as error:
         pytest.skip(str(error))
-    (file,) = consult(SPEC, offline=True).weights
+    (file,) = locate_model(SPEC, offline=True).weights
     assert hashlib.sha256(file.read_bytes()).hexdigest() == SHA256
     structures = sample_structures()
     todo = [(str(i), 0, Geometry.of(structure)) for i, structure in enumerate(structures)]
     records = []
     log = tmp_path / "worker.log"
-    settings = Settings(max_steps=20)
+    settings = RunSettings(max_steps=20)
     outcome = run_model(SPEC, todo, settings=settings, on_records=records.extend, log=log)
     assert outcome.aborted is None, log.read_text()
     assert len(records) == len(structures)

@@ -537,7 +537,7 @@ def decode_slowly(model, structures):
             free = int(logits.masked_fill(~mask[kind], -torch.inf).argmax())
             if kind == COARSE:
                 shares = torch.softmax(logits[ORDINAL].float(), dim=-1).tolist()
-                doubt = generate.DOUBT if moves else 0.0
+                doubt = generate.DEADBAND_QUANTILE if moves else 0.0
                 low, high = (
                     next(k for k, s in enumerate(accumulate(shares)) if s >= level)
                     for level in (0.5 - doubt, 0.5 + doubt)

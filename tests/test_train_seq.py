@@ -10,13 +10,13 @@ from numpy.testing import assert_allclose
 
 from benchmarks.core import UserError
 from studies.ablation import ablation
-from studies.ablation.ablation_report import Outcome, replicates, verdict
+from studies.ablation.ablation_report import AblationOutcome, replicates, verdict
 from t2relax import train_seq
 from t2relax.data.pairs import Pair, encode_pair, save_pairs
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_free
 from t2relax.policy import (
-    SPARE,
+    EXTRA_TOKENS,
     Policy,
     Settings,
     batches,
@@ -31,9 +31,9 @@ from t2relax.reward import (
     MEASURES,
     Reward,
     group_advantage,
-    judge,
     means,
     minimum_risk,
+    score_decode,
     self_critical,
 )
 from t2relax.text.codec import Crystal, Delta
@@ -160,7 +160,7 @@ def test_what_follows_the_end_of_a_text_does_not_count_and_equal_texts_are_score
 def test_the_measures_of_a_decode_are_those_of_the_benchmark():
     pair, reward = rocksalt(), Reward()
     off = replace(pair, delta=Delta(np.array([0.2, 0.1, 0.1, 0, 0, 0]), np.zeros((2, 3))))
-    good, bad = (judge(t, target(pair), pair, reward) for t in (target(off), [EOS_ID]))
+    good, bad = (score_decode(t, target(pair), pair, reward) for t in (target(off), [EOS_ID]))
     rows = {name: np.array([good[name], bad[name]]) for name in good}
     found = means(rows)
     assert found["element_preservation"] == found["validity"] == 0.5
@@ -224,7 +224,7 @@ def test_samples_of_a_model_that_is_sure_are_its_greedy_texts(start):
     batch = [example(rocksalt(a), TOKENIZER) for a in (4.0, 5.0)]
     with torch.no_grad():
         policy.model.decoder.final_layer_norm.weight *= 100
-    limit = len(batch[0].target) + SPARE
+    limit = len(batch[0].target) + EXTRA_TOKENS
     greedy = decode_free(policy.model, [e.source for e in batch], limit)
     groups = policy._sample(batch, torch.Generator().manual_seed(0))
     assert groups == [[ids] * 3 for ids in greedy]
@@ -364,7 +364,9 @@ def outcomes(**kept):
         flags = (np.arange(40) < 40 * share).astype(float)
         columns = {m.column: np.where(flags > 0, 0.25, np.nan) for m in MEASURES.values()}
         columns["valid_species_order"] = flags
-        found += [Outcome(arm, seed, 1, columns) for seed in ((0,) if arm == "start" else (0, 1))]
+        found += [
+            AblationOutcome(arm, seed, 1, columns) for seed in ((0,) if arm == "start" else (0, 1))
+        ]
     return found
 
 

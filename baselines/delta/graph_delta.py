@@ -15,7 +15,7 @@ from pymatgen.core import Structure
 
 from baselines.delta.network import DeltaNetwork, graph, joined, load
 from baselines.engines.protocol import unsupported
-from baselines.engines.sanity import exploded
+from baselines.engines.sanity import check_geometry
 from benchmarks.core import Geometry, Relaxed, Status
 from benchmarks.core.strain import Floats, strained
 
@@ -59,7 +59,7 @@ class GraphDelta:
 def _outcome(start: Geometry, end: Geometry | None) -> Relaxed:
     if end is None:
         return Relaxed(status=Status.INVALID, detail="strain or displacement is not finite")
-    reason = exploded(start.lattice, end.lattice, end.frac_coords @ end.lattice)
+    reason = check_geometry(start.lattice, end.lattice, end.frac_coords @ end.lattice)
     status = Status.OK if reason is None else Status.INVALID
     return Relaxed(status=status, structure=end.structure(), detail=reason)
 

@@ -44,7 +44,7 @@ class Shape:
     """Length of a bond, at most [Å]."""
 
 
-class Graph(NamedTuple):
+class CrystalGraph(NamedTuple):
     """One crystal with its bonds, as fractions, so that its cell can be changed."""
 
     lattice: NDArray[np.float64]
@@ -59,14 +59,16 @@ class Graph(NamedTuple):
     """(n_bonds, 3): the cell of the second site."""
 
 
-def graph(geometry: Geometry, reach: float) -> Graph:
+def graph(geometry: Geometry, reach: float) -> CrystalGraph:
     """A crystal and all its bonds up to `reach` [Å]."""
     lattice, frac_coords, numbers = geometry
     first, second, images = NeighborList(cutoff=reach, full_list=True).compute(
         points=frac_coords @ lattice, box=lattice, periodic=True, quantities="ijS"
     )
     bonds = np.stack([first, second]).astype(np.int64)
-    return Graph(lattice, frac_coords, numbers.astype(np.int64), bonds, images.astype(np.int64))
+    return CrystalGraph(
+        lattice, frac_coords, numbers.astype(np.int64), bonds, images.astype(np.int64)
+    )
 
 
 class Batch(NamedTuple):
@@ -96,7 +98,7 @@ class Batch(NamedTuple):
         )
 
 
-def joined(graphs: Sequence[Graph], cutoff: float) -> Batch:
+def joined(graphs: Sequence[CrystalGraph], cutoff: float) -> Batch:
     """One graph of several, with the bonds that are at most `cutoff` long [Å]."""
     sizes = np.array([len(g.numbers) for g in graphs])
     offsets = np.cumsum(sizes) - sizes

@@ -28,16 +28,16 @@ from baselines.delta.network import (
     MARGIN,
     N_ELEMENTS,
     Batch,
+    CrystalGraph,
     DeltaNetwork,
-    Graph,
     Shape,
     graph,
     joined,
     save,
 )
-from baselines.training.lightning_utils import fitting
+from baselines.training.lightning_utils import lightning_session
 from benchmarks.core import Geometry, UserError
-from benchmarks.core.files import whole
+from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import displacements
 from benchmarks.core.strain import Floats, log_strain, strained
 
@@ -63,7 +63,7 @@ class Settings:
 class Example(NamedTuple):
     """A start and what becomes of it."""
 
-    start: Graph
+    start: CrystalGraph
     strain: Floats
     """(3, 3) logarithmic."""
     moved: Floats
@@ -101,13 +101,13 @@ class Examples(Dataset[Example]):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         changed = self.examples[index]
         if rng.random() < self.settings.along:
-            changed = _along(changed, rng.random())
+            changed = _interpolate_to_final(changed, rng.random())
         if rng.random() < self.settings.dilation:
             changed = _dilated(changed, float(np.clip(rng.normal(0, 0.03), -0.08, 0.08)))
         return changed
 
 
-def _along(given: Example, share: float) -> Example:
+def _interpolate_to_final(given: Example, share: float) -> Example:
     start = given.start._replace(
         lattice=strained(given.start.lattice, share * given.strain),
         frac_coords=given.start.frac_coords + share * given.moved,
@@ -262,7 +262,7 @@ def train(
         device,
     )
     elements = {int(z) for given in examples for z in given.start.numbers}
-    with whole(out) as partial:
+    with atomic_write(out) as partial:
         save(network.cpu(), elements, partial)
     shutil.rmtree(out.with_suffix(".state"))
     return {
@@ -284,7 +284,7 @@ def _fit(
 ) -> Trainer:
     """Train to the end, from where `state` stands."""
     last = state / "last.ckpt"
-    with fitting():
+    with lightning_session():
         trainer = _trainer(training.settings, state, device)
         trainer.fit(
             training,

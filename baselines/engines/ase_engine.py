@@ -18,7 +18,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from pymatgen.core import Structure
 
-from baselines.engines.protocol import Answer, Floats, Limits, descend, unsupported
+from baselines.engines.protocol import Floats, Limits, PotentialResult, relaxation_loop, unsupported
 from benchmarks.core import GPA, Geometry, Relaxed, Status, UserError
 
 
@@ -39,12 +39,14 @@ class _AsePath:
         array: Floats = self.atoms.positions
         return array
 
-    def evaluate(self) -> Answer:
+    def evaluate(self) -> PotentialResult:
         atoms = self.atoms
         atoms.calc = self.potential
-        return Answer(float(atoms.get_potential_energy()), atoms.get_forces(), atoms.get_stress())
+        return PotentialResult(
+            float(atoms.get_potential_energy()), atoms.get_forces(), atoms.get_stress()
+        )
 
-    def step(self, answer: Answer) -> None:
+    def step(self, answer: PotentialResult) -> None:
         # the optimiser asks the atoms, and is to hear the answer that the protocol left of it
         self.atoms.calc = SinglePointCalculator(self.atoms, **answer._asdict())
         self.optimizer.step()
@@ -107,7 +109,7 @@ class AseRelaxer:
             calculator=self.calculator,
         )
         path = _AsePath(atoms, self.optimizer)
-        descent = descend(path, start, self.limits)
+        descent = relaxation_loop(path, start, self.limits)
         next(descent)
         while True:
             try:

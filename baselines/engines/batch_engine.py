@@ -19,7 +19,7 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
 from baselines.engines.frechet import FrechetLBFGS
-from baselines.engines.protocol import Answer, Limits, descend, unsupported
+from baselines.engines.protocol import Limits, PotentialResult, relaxation_loop, unsupported
 from benchmarks.core import GPA, Geometry, Relaxed, Status
 
 CPU_MEMORY = 10_000.0
@@ -38,13 +38,13 @@ class _Descent:
     index: int
     start: Geometry
     path: FrechetLBFGS
-    steps: Generator[None, Answer, Relaxed]
+    steps: Generator[None, PotentialResult, Relaxed]
 
     @classmethod
     def begin(cls, index: int, structure: Structure, limits: Limits) -> _Descent:
         start = Geometry.of(structure)
         path = FrechetLBFGS(start)
-        steps = descend(path, start, limits)
+        steps = relaxation_loop(path, start, limits)
         next(steps)
         return cls(index, start, path, steps)
 
@@ -141,13 +141,13 @@ def _memory(device: torch.device) -> float:
     return GPU_MEMORY * total / 2**30
 
 
-def _answers(model: ModelInterface, batch: Sequence[_Descent]) -> list[Answer]:
+def _answers(model: ModelInterface, batch: Sequence[_Descent]) -> list[PotentialResult]:
     """What the model says about each of the batch, in double precision."""
     sizes = [len(descent.start.numbers) for descent in batch]
     said = {name: value.double().cpu() for name, value in model(_state(model, batch)).items()}
     forces = said["forces"].split(sizes)
     return [
-        Answer(float(energy), force.numpy(), stress.numpy())
+        PotentialResult(float(energy), force.numpy(), stress.numpy())
         for energy, force, stress in zip(said["energy"], forces, said["stress"], strict=True)
     ]
 

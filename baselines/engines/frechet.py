@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
-from baselines.engines.protocol import Answer
+from baselines.engines.protocol import PotentialResult
 from benchmarks.core import Geometry
 
 Floats = NDArray[np.float64]
@@ -55,7 +55,7 @@ class FrechetLBFGS:
         self.cell: Floats = self._first @ self._strain.T
         self.positions: Floats = self._x[:-3] @ self._strain.T
 
-    def step(self, answer: Answer) -> None:
+    def step(self, answer: PotentialResult) -> None:
         """Move; see `baselines.engines.protocol.Path`."""
         gradient = self._gradient(answer)
         if self._last is not None:
@@ -64,7 +64,7 @@ class FrechetLBFGS:
         self._x = self._x + self._limited(-self._newton(gradient))
         self._place()
 
-    def _gradient(self, answer: Answer) -> Floats:
+    def _gradient(self, answer: PotentialResult) -> Floats:
         """Of the energy, by the coordinates: (n_sites + 3, 3) [eV/Å]."""
         of_atoms = -answer.forces @ self._strain
         volume = abs(np.linalg.det(self.cell))

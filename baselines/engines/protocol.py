@@ -1,6 +1,6 @@
 """One relaxation protocol, whatever evaluates the potential: when a descent ends, and as what.
 
-`descend` is a coroutine: it asks for energy, forces and stress wherever its path stands, and
+`relaxation_loop` is a coroutine: it asks for energy, forces and stress where its path stands, and
 returns the outcome. An engine (`baselines.engines.ase_engine`: one structure at a time;
 `baselines.engines.batch_engine`: many in one evaluation) only answers: none has statuses of its
 own.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pymatgen.core import Element, Structure
 
 from baselines.engines.kept_symmetry import KeptSymmetry
-from baselines.engines.sanity import contact, exploded
+from baselines.engines.sanity import check_geometry, shortest_contact
 from benchmarks.core import GPA, Geometry, Relaxed, Status
 
 Floats = NDArray[np.float64]
@@ -37,7 +37,7 @@ class Limits:
     """Whether the space group of the start is kept."""
 
 
-class Answer(NamedTuple):
+class PotentialResult(NamedTuple):
     """What the potential says about one geometry."""
 
     energy: float
@@ -62,12 +62,12 @@ class Answer(NamedTuple):
         """Whether nothing in it is NaN or infinite."""
         return bool(np.isfinite([self.energy, self.max_force, self.max_stress]).all())
 
-    def projected(self, kept: KeptSymmetry) -> Answer:
+    def projected(self, kept: KeptSymmetry) -> PotentialResult:
         """What of it breaks no symmetry."""
-        return Answer(self.energy, kept.forces(self.forces), kept.stress(self.stress))
+        return PotentialResult(self.energy, kept.forces(self.forces), kept.stress(self.stress))
 
 
-class Path(Protocol):
+class GeometryOptimizer(Protocol):
     """A geometry and the optimiser that moves it."""
 
     @property
@@ -80,7 +80,7 @@ class Path(Protocol):
         """(n_sites, 3) Cartesian [Å]."""
         ...
 
-    def step(self, answer: Answer) -> None:
+    def step(self, answer: PotentialResult) -> None:
         """Move by what the potential says about where it stands, in the symmetry that is kept."""
         ...
 
@@ -95,11 +95,13 @@ def unsupported(structure: Structure, elements: Collection[int] | None) -> str |
     unknown = {site.specie.Z for site in structure} - set(elements or ())
     if elements is not None and unknown:
         return f"no parameters for {', '.join(Element.from_Z(z).symbol for z in sorted(unknown))}"
-    distance = contact(structure.lattice.matrix, structure.cart_coords)
+    distance = shortest_contact(structure.lattice.matrix, structure.cart_coords)
     return None if distance is None else f"two atoms {distance:.2f} Å apart in the input"
 
 
-def descend(path: Path, start: Geometry, limits: Limits) -> Generator[None, Answer, Relaxed]:
+def relaxation_loop(
+    path: GeometryOptimizer, start: Geometry, limits: Limits
+) -> Generator[None, PotentialResult, Relaxed]:
     """Step until converged, out of steps, or exploded.
 
     `ok` means that at the structure that is returned every force and every component of the stress
@@ -130,7 +132,7 @@ def descend(path: Path, start: Geometry, limits: Limits) -> Generator[None, Answ
             break
         path.step(answer)
         # before the next evaluation: neighbour lists of a collapsed cell fill the memory
-        reason = exploded(start.lattice, path.cell, path.positions)
+        reason = check_geometry(start.lattice, path.cell, path.positions)
         if reason is not None:
             return _invalid(path, start, n_steps, reason)
     return Relaxed(
@@ -143,7 +145,7 @@ def descend(path: Path, start: Geometry, limits: Limits) -> Generator[None, Answ
     )
 
 
-def _geometry(path: Path, start: Geometry, n_steps: int) -> Geometry:
+def _geometry(path: GeometryOptimizer, start: Geometry, n_steps: int) -> Geometry:
     """Where the atoms are, fractional coordinates continued from the start; unmoved, exactly it."""
     if n_steps == 0:
         return start
@@ -151,7 +153,7 @@ def _geometry(path: Path, start: Geometry, n_steps: int) -> Geometry:
     return Geometry(path.cell.copy(), frac_coords, start.numbers)
 
 
-def _invalid(path: Path, start: Geometry, n_steps: int, detail: str) -> Relaxed:
+def _invalid(path: GeometryOptimizer, start: Geometry, n_steps: int, detail: str) -> Relaxed:
     usable = np.isfinite(path.cell).all() and abs(np.linalg.det(path.cell)) > 0
     return Relaxed(
         status=Status.INVALID,

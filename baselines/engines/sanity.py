@@ -18,7 +18,7 @@ bound as for a valid prediction (`benchmarks.metrics`)."""
 _PERIODIC = np.ones(3, dtype=np.int64)
 
 
-def exploded(start: Floats, cell: Floats, positions: Floats) -> str | None:
+def check_geometry(start: Floats, cell: Floats, positions: Floats) -> str | None:
     """What is wrong with a geometry, or None.
 
     Args:
@@ -29,11 +29,11 @@ def exploded(start: Floats, cell: Floats, positions: Floats) -> str | None:
     ratio = np.linalg.det(cell) / np.linalg.det(start)
     if not VOLUME_RATIO[0] < ratio < VOLUME_RATIO[1]:
         return f"volume changed by a factor of {ratio:.3g}"
-    distance = contact(cell, positions)
+    distance = shortest_contact(cell, positions)
     return None if distance is None else f"two atoms {distance:.2f} Å apart"
 
 
-def contact(cell: Floats, positions: Floats, reach: float = REACH) -> float | None:
+def shortest_contact(cell: Floats, positions: Floats, reach: float = REACH) -> float | None:
     """Whether two atoms, or an atom and its image, are nearer to each other than `reach`.
 
     Neighbours are looked for in the reduced cell: in one that is flat or skewed as it is given,

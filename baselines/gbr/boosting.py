@@ -30,7 +30,7 @@ SYMPREC = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class BoostingSettings:
     """Hyperparameters, tuned on substitution/val."""
 
     max_iter: int = 800
@@ -136,7 +136,10 @@ def _metric(parameters: Floats) -> Floats:
 
 
 def fit(
-    pairs: Sequence[tuple[Structure, Structure]], settings: Settings = Settings(), *, seed: int = 0
+    pairs: Sequence[tuple[Structure, Structure]],
+    settings: BoostingSettings = BoostingSettings(),
+    *,
+    seed: int = 0,
 ) -> Model:
     """Fit on initial and final structures, sites in the same order, cells in the same setting."""
     from sklearn.ensemble import HistGradientBoostingRegressor

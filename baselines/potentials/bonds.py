@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-class Graph(NamedTuple):
+class BondGraph(NamedTuple):
     """Bonds and angles of one structure, or of several one after the other.
 
     A bond b of n runs from `first` to `second`; as a directed one it is number b, and the way back
@@ -33,7 +33,7 @@ class Graph(NamedTuple):
     """(n_angles, 2, 2): two directed bonds that leave the same atom, as (bond, whether back)."""
 
 
-def graph(cell: Floats, positions: Floats, reach: float, angle_reach: float) -> Graph:
+def graph(cell: Floats, positions: Floats, reach: float, angle_reach: float) -> BondGraph:
     """Bonds shorter than `reach`, and angles between those shorter than `angle_reach` [Å].
 
     Args:
@@ -52,7 +52,7 @@ def graph(cell: Floats, positions: Floats, reach: float, angle_reach: float) -> 
     one, other = _pairs(leaves, len(positions))
     bond, back = np.tile(short, 2), np.repeat([0, 1], len(short))
     angles = np.stack([bond[[one, other]], back[[one, other]]], axis=-1)
-    return Graph(first, second, image.astype(np.float64), angles.transpose(1, 0, 2))
+    return BondGraph(first, second, image.astype(np.float64), angles.transpose(1, 0, 2))
 
 
 def _pairs(group: Ints, n_groups: int) -> tuple[Ints, Ints]:
@@ -67,13 +67,13 @@ def _pairs(group: Ints, n_groups: int) -> tuple[Ints, Ints]:
     return order[one[apart]], order[other[apart]]
 
 
-def joined(graphs: Sequence[Graph], n_sites: Ints) -> Graph:
+def joined(graphs: Sequence[BondGraph], n_sites: Ints) -> BondGraph:
     """One graph of several, atoms and bonds numbered on."""
     n_bonds = np.array([len(g.first) for g in graphs])
     atoms = np.repeat(np.cumsum(n_sites) - n_sites, n_bonds)
     bonds = np.cumsum(n_bonds) - n_bonds
     for_angles = np.array([[n, 0] for n in bonds])
-    return Graph(
+    return BondGraph(
         np.concatenate([g.first for g in graphs]) + atoms,
         np.concatenate([g.second for g in graphs]) + atoms,
         np.concatenate([g.image for g in graphs]),

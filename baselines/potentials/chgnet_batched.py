@@ -16,7 +16,7 @@ from torch_sim.state import SimState
 
 from baselines.engines.batch_engine import BatchedRelaxer
 from baselines.potentials import chgnet
-from baselines.potentials.bonds import Graph, graph, joined
+from baselines.potentials.bonds import BondGraph, graph, joined
 
 
 class CHGNet(BatchedRelaxer):
@@ -137,7 +137,7 @@ class CHGNetBatch(ModelInterface):
         cells = (state.row_vector_cell @ deformation)[state.system_idx[first]]
         return placed[first] - placed[second] - torch.einsum("ni,nij->nj", image, cells)
 
-    def _bonds(self, state: SimState) -> Graph:
+    def _bonds(self, state: SimState) -> BondGraph:
         """The graph of all systems."""
         converter = self.network.graph_converter
         reach = float(converter.atom_graph_cutoff), float(converter.bond_graph_cutoff)

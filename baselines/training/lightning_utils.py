@@ -12,7 +12,7 @@ from baselines.potentials.loading import quiet
 
 
 @contextlib.contextmanager
-def fitting() -> Iterator[None]:
+def lightning_session() -> Iterator[None]:
     """Build and run a trainer without its remarks on workers and products, progress on stderr.
 
     Raises:

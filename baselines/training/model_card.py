@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.core.files import whole
+from benchmarks.core.files import atomic_write
 from benchmarks.data import Dataset, load
 from benchmarks.data.sources import split_names
 
@@ -62,6 +62,6 @@ def write_card(path: Path, **entries: Any) -> None:
     Raises:
         UserError: There is no room, or no permission.
     """
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(entries, indent=2) + "\n")
     log.info("wrote %s", path)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from baselines.training import labelled_frames as labelled
-from benchmarks.core.files import whole
+from benchmarks.core.files import atomic_write
 from benchmarks.data import Frame
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def train(
 def _replace(new: Path, out: Path) -> None:
     """Put a file or folder in the place of another; what is copied has another name until then."""
     if not new.is_dir():
-        with whole(out) as partial:
+        with atomic_write(out) as partial:
             shutil.copyfile(new, partial)
         return
     beside, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from baselines.potentials import matgl
 from baselines.potentials.loading import quiet
 from baselines.training.labelled_frames import to_atoms
-from baselines.training.lightning_utils import fitting
+from baselines.training.lightning_utils import lightning_session
 from baselines.training.potential_training import Options, Recipe, Trained
 from benchmarks.core import GPA
 from benchmarks.data import Frame
@@ -143,7 +143,7 @@ def _train(module: Any, batches: Any, settings: Mapping[str, Any], device: str) 
             bar.set_postfix(stress=curve[-1])
             bar.update()
 
-    with bar, fitting():
+    with bar, lightning_session():
         # no early stopping, and no checkpoint but the last: frames left out are no guide
         lightning.Trainer(
             max_epochs=settings["max_epochs"],

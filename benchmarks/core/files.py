@@ -12,7 +12,7 @@ from benchmarks.core import UserError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file to write beside `path`, which becomes `path` at the end of the block.
 
     On an exception nothing is left, and what was at `path` stays.

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core.files import whole
+from benchmarks.core.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @contextmanager
-def drawn(path: Path, size: tuple[float, float], name: str) -> Iterator[Figure]:
+def save_figure(path: Path, size: tuple[float, float], name: str) -> Iterator[Figure]:
     """A figure to draw on; it is written when the block ends.
 
     Args:
@@ -33,6 +33,9 @@ def drawn(path: Path, size: tuple[float, float], name: str) -> Iterator[Figure]:
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        with whole(path.with_suffix(".svg")) as svg, whole(path.with_suffix(".png")) as png:
+        with (
+            atomic_write(path.with_suffix(".svg")) as svg,
+            atomic_write(path.with_suffix(".png")) as png,
+        ):
             figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
             figure.savefig(png, format="png", dpi=160, metadata={"Software": None})

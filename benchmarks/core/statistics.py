@@ -141,7 +141,7 @@ def interval(replicates: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def plain(number: float | None) -> float | None:
+def round_significant(number: float | None) -> float | None:
     """Six significant digits and no rounding noise: a board is the same wherever it is added up."""
     if number is None or not np.isfinite(number):
         return None

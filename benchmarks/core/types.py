@@ -49,7 +49,7 @@ ANSWERED = SCORED | {Status.INVALID}
 """Statuses in which the model gave an answer, whatever it was worth."""
 
 
-class EndMissing(StrEnum):
+class MissingFinalFrame(StrEnum):
     """What becomes of a trajectory whose last frame is missing; `--end-missing`."""
 
     IF_RELAXED = "if-relaxed"

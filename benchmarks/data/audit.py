@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.core import EndMissing, UserError
-from benchmarks.core.files import whole
+from benchmarks.core import MissingFinalFrame, UserError
+from benchmarks.core.files import atomic_write
 from benchmarks.data import choice
 from benchmarks.data.audit_report import report
 from benchmarks.data.lemat.calculation_order import BASES, ENDS
@@ -104,7 +104,7 @@ def _checked(files: FrameFiles, found: Survey, chosen: NDArray[np.int64]) -> dic
     sound = np.setdiff1d(chosen, np.fromiter(faults, np.int64, len(faults)))
     for start in range(0, len(sound), CHUNK):
         part = sound[start : start + CHUNK]
-        for fault in fetch(files, found.trajectories, part, None, EndMissing.KEEP)[1]:
+        for fault in fetch(files, found.trajectories, part, None, MissingFinalFrame.KEEP)[1]:
             faults[place[fault.sample_id]] = fault
     return faults
 
@@ -178,6 +178,9 @@ def _write(folder: Path, table: pd.DataFrame, text: str, source: Source) -> None
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     facts = {"name": source.name, "revision": source.revision, "split": source.split or ""}
     arrow = arrow.replace_schema_metadata({**arrow.schema.metadata, **facts})
-    with whole(folder / "audit.parquet") as parquet, whole(folder / "audit.md") as markdown:
+    with (
+        atomic_write(folder / "audit.parquet") as parquet,
+        atomic_write(folder / "audit.md") as markdown,
+    ):
         pq.write_table(arrow, parquet)
         markdown.write_text(text, encoding="utf-8")

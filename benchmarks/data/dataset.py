@@ -14,7 +14,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.core import EndMissing, Geometry, Sample, UserError
+from benchmarks.core import Geometry, MissingFinalFrame, Sample, UserError
 from benchmarks.data import choice
 from benchmarks.data.frames import Frame, frames_in
 from benchmarks.data.lemat.calculation_order import ENDS, End
@@ -56,7 +56,7 @@ class Dataset(Sequence[Sample]):
         redistributable: bool = False,
         limit: int | None = None,
         rule: str | None = None,
-        end_policy: EndMissing = EndMissing.IF_RELAXED,
+        end_policy: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
     ) -> None:
         self._trajectories = trajectories
         self._columns = columns
@@ -180,7 +180,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     offline: bool = False,
-    end_missing: EndMissing = EndMissing.IF_RELAXED,
+    end_missing: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
 ) -> Dataset:
     """Read the pairs (initial frame, relaxed frame) of one split.
 
@@ -224,7 +224,7 @@ def load(
     return dataset
 
 
-def _read(found: Source, limit: int | None, seed: int, end_missing: EndMissing) -> Dataset:
+def _read(found: Source, limit: int | None, seed: int, end_missing: MissingFinalFrame) -> Dataset:
     files = FrameFiles(found.paths, found.sets)
     trajectories, quarantined = find(files, lambda met: choice.wanted(found, files, met))
     if found.ids is not None:  # rows of no trajectory are in no part

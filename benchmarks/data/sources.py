@@ -278,13 +278,13 @@ def _from_hub(
     source: str, split: str | None, limit: int | None, seed: int, offline: bool
 ) -> Source:
     from benchmarks.data.hub import repository as hub
-    from benchmarks.data.hub.draw import draw
+    from benchmarks.data.hub.draw import sample_row_groups
     from benchmarks.data.hub.remote import everything
 
     if split not in (None, hub.SPLIT):
         raise UserError(f"{source} has one split, {hub.SPLIT}: leave out --split {split}")
-    pin = hub.pin(source, offline=offline)
-    drawn = None if limit is None else draw(pin, limit, seed)
+    pin = hub.resolve_revision(source, offline=offline)
+    drawn = None if limit is None else sample_row_groups(pin, limit, seed)
     paths = everything(pin) if drawn is None else drawn.paths
     return Source(pin.name, hub.SPLIT, paths, pin.commit, draw=drawn)
 

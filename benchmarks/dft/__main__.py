@@ -24,14 +24,14 @@ from benchmarks.core.cli import positive, whole_number
 from benchmarks.dft import checks
 from benchmarks.dft import initial_structures as starts
 from benchmarks.dft.catalogue import starts as version_2
-from benchmarks.dft.cost_order import cheap_first
+from benchmarks.dft.cost_order import sort_by_cost
 from benchmarks.dft.data_card import Card
-from benchmarks.dft.export import sorted_out, write_set, write_table
+from benchmarks.dft.export import mark_unusable, write_set, write_table
 from benchmarks.dft.gpaw_python import DEFAULT, versions
 from benchmarks.dft.pool import Workers
 from benchmarks.dft.relax_all import relax_all
-from benchmarks.dft.results import Record, Start
-from benchmarks.dft.settings import Settings
+from benchmarks.dft.results import DFTResult, InitialStructure
+from benchmarks.dft.settings import DFTSettings
 
 LIST = "embedded-v2"
 OUT = Path("runs/reference")
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    settings, add = Settings(), parser.add_argument
+    settings, add = DFTSettings(), parser.add_argument
     for name, unit in (("fmax", "EV/Å"), ("kpt_density", "Å"), ("cutoff_factor", "X")):
         value = getattr(settings, name)
         add(_flag(name), type=positive, default=value, metavar=unit, help=f"default: {value:g}")
@@ -110,7 +110,7 @@ def _files(args: argparse.Namespace) -> int:
     return _table(starts.from_files(args.inputs), "They were given as files.", args)
 
 
-def _table(found: Sequence[Start], about: str, args: argparse.Namespace) -> int:
+def _table(found: Sequence[InitialStructure], about: str, args: argparse.Namespace) -> int:
     path: Path = args.out / "relaxations.parquet"
     records = _relaxed(found[: args.limit], args.out, _settings(args), args)
     used = [record for record in records if not record.reason]
@@ -122,7 +122,7 @@ def _table(found: Sequence[Start], about: str, args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     folder: Path = args.out / LIST.replace("-", "_")
-    listed = cheap_first(version_2())
+    listed = sort_by_cost(version_2())
     about = (
         "They are the prototype crystals of `benchmarks/dft/catalogue.py`, none of which is "
         "in version 1."
@@ -161,31 +161,31 @@ def _convergence(args: argparse.Namespace) -> int:
     return 0 if not any(d.reason for d in differences) else 1
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def _settings(args: argparse.Namespace) -> DFTSettings:
     names = ("fmax", "kpt_density", "cutoff_factor", "max_steps")
-    return Settings(**{name: getattr(args, name) for name in names})
+    return DFTSettings(**{name: getattr(args, name) for name in names})
 
 
 def _relaxed(
-    found: Sequence[Start],
+    found: Sequence[InitialStructure],
     folder: Path,
-    settings: Settings,
+    settings: DFTSettings,
     args: argparse.Namespace,
     *,
     one_frame: bool = False,
-) -> list[Record]:
+) -> list[DFTResult]:
     """The records; one of a single frame counts as failed, unless it was a relaxed start."""
     workers = Workers(python=args.python, count=args.workers, timeout=args.timeout)
     known = versions(args.python)
     records = relax_all(found, folder, settings, workers, known, retry=args.retry)
-    records = records if one_frame else sorted_out(records)
+    records = records if one_frame else mark_unusable(records)
     failed = Counter(record.reason.partition(":")[0] for record in records if record.reason)
     listed = "".join(f"; {n} {reason}" for reason, n in failed.most_common())
     print(f"{folder}: {len(records) - failed.total()} of {len(records)} relaxed{listed}")
     return records
 
 
-def _card(title: str, about: str, records: Sequence[Record], args: argparse.Namespace) -> Card:
+def _card(title: str, about: str, records: Sequence[DFTResult], args: argparse.Namespace) -> Card:
     return Card(
         title=title,
         about=about,

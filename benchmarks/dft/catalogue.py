@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.core import Geometry
 from benchmarks.dft.prototype_crystals import PROTOTYPES
-from benchmarks.dft.results import Start
+from benchmarks.dft.results import InitialStructure
 
 SHIFT: Final = 0.10
 """Å; how far `shifted` moves the second element along the Cartesian z axis."""
@@ -84,10 +84,10 @@ CATALOGUE: Final[tuple[tuple[str, Change, str], ...]] = (
 """Prototype, start, compounds with their elements in the order of the prototype."""
 
 
-def starts() -> list[Start]:
+def starts() -> list[InitialStructure]:
     """All starting structures, in the order of the table."""
     return [
-        Start(f"{prototype}-{compound}-{kind}", start(prototype, kind, compound))
+        InitialStructure(f"{prototype}-{compound}-{kind}", start(prototype, kind, compound))
         for prototype, kind, compounds in CATALOGUE
         for compound in compounds.split()
     ]

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
-from benchmarks.core.files import whole
+from benchmarks.core.files import atomic_write
 from benchmarks.core.markdown import markdown_table
 from benchmarks.data import load
 from benchmarks.dft.catalogue import starts as version_2
-from benchmarks.dft.cost_order import cheap_first
-from benchmarks.dft.results import Record, Start
-from benchmarks.dft.settings import Settings
+from benchmarks.dft.cost_order import sort_by_cost
+from benchmarks.dft.results import DFTResult, InitialStructure
+from benchmarks.dft.settings import DFTSettings
 
 TOLERANCE: Final = 0.005
 """Å; how well a, b, c of version 1 should come out again."""
@@ -51,7 +51,7 @@ class Difference:
     reason: str
 
 
-def tight(settings: Settings) -> Settings:
+def tight(settings: DFTSettings) -> DFTSettings:
     """The same, converged: 1.5 times the cutoff, denser k-points, a sixth of the force.
 
     Where a relaxation stops counts too: in a soft crystal 0.03 eV/Å leave some 0.01 Å.
@@ -64,31 +64,35 @@ def tight(settings: Settings) -> Settings:
     )
 
 
-def embedded_starts(n: int) -> list[Start]:
+def embedded_starts(n: int) -> list[InitialStructure]:
     """First frames of N entries of version 1, named by their ids, the cheap ones."""
-    starts = [Start(name.removeprefix(_PREFIX), pair[0]) for name, pair in _version_1().items()]
-    return [start._replace(name=_PREFIX + start.name) for start in cheap_first(starts)[:n]]
+    starts = [
+        InitialStructure(name.removeprefix(_PREFIX), pair[0]) for name, pair in _version_1().items()
+    ]
+    return [start._replace(name=_PREFIX + start.name) for start in sort_by_cost(starts)[:n]]
 
 
-def convergence_starts() -> list[Start]:
+def convergence_starts() -> list[InitialStructure]:
     """Starts of `CONVERGENCE`: of version 1, and of the list of version 2."""
     first = {name: pair[0] for name, pair in _version_1().items()}
     known = first | {start.name: start.geometry for start in version_2()}
-    return [Start(name, known[name]) for name in CONVERGENCE]
+    return [InitialStructure(name, known[name]) for name in CONVERGENCE]
 
 
-def against_embedded(records: Sequence[Record]) -> list[Difference]:
+def against_embedded(records: Sequence[DFTResult]) -> list[Difference]:
     """Ends of the records against those of version 1, whose ids are their names."""
     pairs = _version_1()
     return [_difference(record, pairs[record.name][1].lattice) for record in records]
 
 
-def against(records: Sequence[Record], better: Mapping[str, Record]) -> list[Difference]:
+def against(records: Sequence[DFTResult], better: Mapping[str, DFTResult]) -> list[Difference]:
     """Ends of the records against those of better ones of the same names."""
     return [_difference(record, _end(better[record.name])) for record in records]
 
 
-def ends(starts: Sequence[Start], records: Sequence[Record]) -> list[Start]:
+def ends(
+    starts: Sequence[InitialStructure], records: Sequence[DFTResult]
+) -> list[InitialStructure]:
     """Where the relaxations ended, as starts of better ones; those that failed as they were."""
     found = {record.name: record.geometry(-1) for record in records if not record.reason}
     return [start._replace(geometry=found.get(start.name, start.geometry)) for start in starts]
@@ -115,10 +119,10 @@ def report(title: str, differences: Sequence[Difference], tolerance: float | Non
 
 def write(path: Path, text: str, differences: Sequence[Difference]) -> None:
     """The report as `path` and the same numbers as JSON beside it."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
     rows = [{k: None if v != v else v for k, v in asdict(d).items()} for d in differences]
-    with whole(path.with_suffix(".json")) as partial:
+    with atomic_write(path.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
@@ -128,7 +132,7 @@ def _version_1() -> dict[str, tuple[Geometry, Geometry]]:
     return {name: each.geometries(i) for each in sets for i, name in enumerate(each.ids)}
 
 
-def _difference(record: Record, lattice: NDArray[np.float64] | None) -> Difference:
+def _difference(record: DFTResult, lattice: NDArray[np.float64] | None) -> Difference:
     end = _end(record)
     if end is None or lattice is None:
         return Difference(record.name, np.nan, np.nan, record.reason or "no end to compare with")
@@ -137,5 +141,5 @@ def _difference(record: Record, lattice: NDArray[np.float64] | None) -> Differen
     return Difference(record.name, float(np.abs(lengths).max()), float(volume), "")
 
 
-def _end(record: Record) -> NDArray[np.float64] | None:
+def _end(record: DFTResult) -> NDArray[np.float64] | None:
     return None if record.reason else record.geometry(-1).lattice

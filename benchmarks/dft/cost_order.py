@@ -9,19 +9,19 @@ from numpy.typing import ArrayLike
 
 from benchmarks.core import Geometry
 from benchmarks.core.symmetry import symmetry_dataset
-from benchmarks.dft.results import Start
-from benchmarks.dft.settings import Settings
+from benchmarks.dft.results import InitialStructure
+from benchmarks.dft.settings import DFTSettings
 
 _SYMPREC = 1e-4
 """Å; what a calculation of the start can make use of."""
 
 
-def cheap_first(starts: Sequence[Start]) -> list[Start]:
+def sort_by_cost(starts: Sequence[InitialStructure]) -> list[InitialStructure]:
     """By cost, equal ones by name."""
     return sorted(starts, key=lambda start: (cost(start), start.name))
 
 
-def cost(start: Start) -> float:
+def cost(start: InitialStructure) -> float:
     """What one step of a relaxation costs, up to a factor.
 
     The k-points that the symmetry leaves, times the bands, times the plane waves (volume times the
@@ -29,7 +29,7 @@ def cost(start: Start) -> float:
     """
     volume = abs(np.linalg.det(start.geometry.lattice))
     bands = sum(map(_valence, start.symbols)) / 2 + 4  # some are empty
-    waves = volume * Settings().cutoff(start.symbols) ** 1.5
+    waves = volume * DFTSettings().cutoff(start.symbols) ** 1.5
     return float(_n_kpoints(start.geometry) * bands * waves)
 
 
@@ -50,7 +50,7 @@ def kpoint_grid(lattice: ArrayLike, density: float) -> tuple[int, ...]:
 def _n_kpoints(geometry: Geometry) -> int:
     from spglib import get_ir_reciprocal_mesh
 
-    grid = kpoint_grid(geometry.lattice, Settings().kpt_density)
+    grid = kpoint_grid(geometry.lattice, DFTSettings().kpt_density)
     irreducible, _ = get_ir_reciprocal_mesh(grid, geometry, symprec=_SYMPREC)
     return len(np.unique(irreducible))
 

@@ -11,8 +11,8 @@ from benchmarks.core import GPA
 from benchmarks.core.geometry import displacements
 from benchmarks.core.markdown import markdown_table
 from benchmarks.dft.cost_order import kpoint_grid
-from benchmarks.dft.results import Record
-from benchmarks.dft.settings import CUTOFFS, Settings
+from benchmarks.dft.results import DFTResult
+from benchmarks.dft.settings import CUTOFFS, DFTSettings
 
 _COLUMNS = """The columns and types of LeMat-Traj, one row per frame; `id` is
 `{immutable_id}-{trajectory}-{functional}-{step}`. Lattices and positions in Å, energies (free
@@ -35,12 +35,12 @@ class Card:
     about: str
     """Where the starting structures are from."""
     licence: str
-    settings: Settings
+    settings: DFTSettings
     versions: Mapping[str, str]
-    records: Sequence[Record]
+    records: Sequence[DFTResult]
     """All, failures included."""
 
-    def text(self, splits: Mapping[str, Sequence[Record]]) -> str:
+    def text(self, splits: Mapping[str, Sequence[DFTResult]]) -> str:
         """The card as Markdown.
 
         Args:
@@ -69,7 +69,7 @@ class Card:
         return "\n\n".join(sections) + "\n"
 
 
-def _sizes(splits: Mapping[str, Sequence[Record]]) -> str:
+def _sizes(splits: Mapping[str, Sequence[DFTResult]]) -> str:
     head = (
         *("", "relaxations", "frames", "chemical systems", f"atoms move (> {_MOVED:g} Å)"),
         *("a, b, c change (Å)", "volume (%)"),
@@ -85,7 +85,7 @@ def _sizes(splits: Mapping[str, Sequence[Record]]) -> str:
     return f"{markdown_table(head, rows)}\n\n{note}"
 
 
-def _size(records: Sequence[Record]) -> tuple[object, ...]:
+def _size(records: Sequence[DFTResult]) -> tuple[object, ...]:
     ends = np.array([[r.frames[0]["lattice"], r.frames[-1]["lattice"]] for r in records])
     lengths, volumes = np.linalg.norm(ends, axis=3), np.abs(np.linalg.det(ends))
     return (
@@ -98,13 +98,13 @@ def _size(records: Sequence[Record]) -> tuple[object, ...]:
     )
 
 
-def _moved(record: Record) -> float:
+def _moved(record: DFTResult) -> float:
     """The largest displacement of an atom [Å]."""
     moved = displacements(record.geometry(-1), record.geometry(0))
     return float(np.linalg.norm(moved, axis=1).max())
 
 
-def _computed(settings: Settings, versions: Mapping[str, str]) -> str:
+def _computed(settings: DFTSettings, versions: Mapping[str, str]) -> str:
     basis = (
         f"plane waves, {_cutoffs(settings)}; Pulay correction of the stress (`dedecut='estimate'`)"
     )
@@ -124,7 +124,7 @@ def _computed(settings: Settings, versions: Mapping[str, str]) -> str:
     return markdown_table(("setting", "value"), rows.items())
 
 
-def _residuals(used: Sequence[Record]) -> str:
+def _residuals(used: Sequence[DFTResult]) -> str:
     force = max(np.linalg.norm(record.frames[-1]["forces"], axis=1).max() for record in used)
     stress = [np.abs(record.frames[-1]["stress"]).max() / GPA for record in used]
     loose = sorted(r.name for r, each in zip(used, stress, strict=True) if each > _STRESS)
@@ -135,7 +135,7 @@ def _residuals(used: Sequence[Record]) -> str:
     )
 
 
-def _grids(used: Sequence[Record], settings: Settings) -> str:
+def _grids(used: Sequence[DFTResult], settings: DFTSettings) -> str:
     grids = [
         {kpoint_grid(frame["lattice"], settings.kpt_density) for frame in record.frames}
         for record in used
@@ -148,7 +148,7 @@ def _grids(used: Sequence[Record], settings: Settings) -> str:
     )
 
 
-def _cutoffs(settings: Settings) -> str:
+def _cutoffs(settings: DFTSettings) -> str:
     parts = []
     for light, energy in CUTOFFS:
         where = f"with {' '.join(sorted(light))}" if light else "otherwise"
@@ -156,12 +156,12 @@ def _cutoffs(settings: Settings) -> str:
     return ", ".join(parts)
 
 
-def _setups(records: Sequence[Record]) -> str:
+def _setups(records: Sequence[DFTResult]) -> str:
     found = {pair for record in records for pair in record.setups.items()}
     return ", ".join(f"{symbol} {fingerprint[:8]}" for symbol, fingerprint in sorted(found))
 
 
-def _failures(failed: Sequence[Record]) -> str:
+def _failures(failed: Sequence[DFTResult]) -> str:
     if not failed:
         return "Nothing."
     rows = [(r.name, r.reason, len(r.frames), f"{r.seconds:.0f}") for r in failed]

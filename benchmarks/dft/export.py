@@ -12,42 +12,44 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.core.files import whole
+from benchmarks.core.files import atomic_write
 from benchmarks.data.convert.conventions import ASE_STRESS
 from benchmarks.data.convert.layout import TableWriter, table
 from benchmarks.data.convert.relaxation import ConversionError, Relaxation, Step, check, numbers
 from benchmarks.data.sources import MANIFEST
 from benchmarks.data.splits.manifest import make_manifest, split_of
 from benchmarks.dft.data_card import Card
-from benchmarks.dft.results import Record
+from benchmarks.dft.results import DFTResult
 
 FUNCTIONAL = "pbe"
 
 
-def sorted_out(records: Sequence[Record]) -> list[Record]:
+def mark_unusable(records: Sequence[DFTResult]) -> list[DFTResult]:
     """The records, those with a reason that cannot be a trajectory of a table (a single frame)."""
     return [_checked(record) for record in records]
 
 
-def write_table(records: Sequence[Record], path: Path, card: Card) -> None:
+def write_table(records: Sequence[DFTResult], path: Path, card: Card) -> None:
     """Relaxed structures as one parquet file, and a card `README.md` beside it.
 
     Raises:
         UserError: There is no room, or no permission.
     """
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         _write(records, partial)
-    with whole(path.with_name("README.md")) as partial:
+    with atomic_write(path.with_name("README.md")) as partial:
         partial.write_text(card.text({path.stem: records}), encoding="utf-8")
 
 
-def write_set(records: Sequence[Record], folder: Path, card: Card, name: str, version: int) -> None:
+def write_set(
+    records: Sequence[DFTResult], folder: Path, card: Card, name: str, version: int
+) -> None:
     """A data set with a file for each split and a manifest; it replaces `folder` when complete.
 
     Raises:
         UserError: There is no room, or no permission.
     """
-    splits: dict[str, list[Record]] = {}
+    splits: dict[str, list[DFTResult]] = {}
     for record in records:
         splits.setdefault(split_of(record.symbols), []).append(record)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,7 @@ def write_set(records: Sequence[Record], folder: Path, card: Card, name: str, ve
         new.rename(folder)
 
 
-def relaxation(record: Record) -> Relaxation:
+def relaxation(record: DFTResult) -> Relaxation:
     """The frames of a record in the units of LeMat-Traj."""
     return Relaxation(
         steps=[_step(record.symbols, frame) for frame in record.frames],
@@ -89,7 +91,7 @@ def _step(symbols: Sequence[str], frame: Mapping[str, Any]) -> Step:
     )
 
 
-def _checked(record: Record) -> Record:
+def _checked(record: DFTResult) -> DFTResult:
     if record.reason:
         return record
     try:
@@ -99,7 +101,7 @@ def _checked(record: Record) -> Record:
     return record
 
 
-def _write(records: Sequence[Record], path: Path) -> None:
+def _write(records: Sequence[DFTResult], path: Path) -> None:
     with TableWriter(path) as writer:
         for record in records:
             found = relaxation(record)

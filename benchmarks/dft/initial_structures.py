@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.core import Geometry, UserError
-from benchmarks.dft.results import Start, safe_name
+from benchmarks.dft.results import InitialStructure, safe_name
 
 
-def from_files(paths: Sequence[Path]) -> list[Start]:
+def from_files(paths: Sequence[Path]) -> list[InitialStructure]:
     """Structures of files: every image of a file, the first frame of every trajectory of a table.
 
     Raises:
@@ -22,7 +22,7 @@ def from_files(paths: Sequence[Path]) -> list[Start]:
     return distinct([start for path in paths for start in _from_file(path)])
 
 
-def from_table(source: str) -> list[Start]:
+def from_table(source: str) -> list[InitialStructure]:
     """First frames of a data set in the layout of LeMat-Traj, as `benchmarks.data.load` finds them.
 
     Raises:
@@ -32,25 +32,25 @@ def from_table(source: str) -> list[Start]:
 
     dataset = load(source)
     return [
-        Start(safe_name(name.removeprefix("gpaw-")), dataset.geometries(i)[0])
+        InitialStructure(safe_name(name.removeprefix("gpaw-")), dataset.geometries(i)[0])
         for i, name in enumerate(dataset.ids)
     ]
 
 
-def distinct(starts: Iterable[Start]) -> list[Start]:
+def distinct(starts: Iterable[InitialStructure]) -> list[InitialStructure]:
     """The starts, if their names differ (upper and lower case are one on some file systems).
 
     Raises:
         UserError: Two have one name.
     """
-    found: dict[str, Start] = {}
+    found: dict[str, InitialStructure] = {}
     for start in starts:
         if found.setdefault(start.name.lower(), start) is not start:
             raise UserError(f"two structures are called {start.name}: rename a file")
     return list(found.values())
 
 
-def _from_file(path: Path) -> list[Start]:
+def _from_file(path: Path) -> list[InitialStructure]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.suffix == ".parquet":
@@ -58,7 +58,10 @@ def _from_file(path: Path) -> list[Start]:
     images = _read(path)
     name = safe_name(path.stem if path.suffix else f"{path.parent.name}-{path.name}")
     names = [name] if len(images) == 1 else [f"{name}-{i}" for i in range(len(images))]
-    return [Start(each, _geometry(atoms, path)) for each, atoms in zip(names, images, strict=True)]
+    return [
+        InitialStructure(each, _geometry(atoms, path))
+        for each, atoms in zip(names, images, strict=True)
+    ]
 
 
 def _read(path: Path) -> list[Any]:

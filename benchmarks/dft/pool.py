@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import IO, Any, Final
 
 from benchmarks.dft.gpaw_python import command, complaint, environment
-from benchmarks.dft.results import Record, Start
-from benchmarks.dft.settings import Settings, unsupported
+from benchmarks.dft.results import DFTResult, InitialStructure
+from benchmarks.dft.settings import DFTSettings, unsupported
 
 _POLL: Final = 0.1
 """How often the workers are looked at [s]."""
@@ -33,7 +33,9 @@ class Workers:
     """For one structure [s]."""
 
 
-def relax_each(starts: Iterable[Start], settings: Settings, workers: Workers) -> Generator[Record]:
+def relax_each(
+    starts: Iterable[InitialStructure], settings: DFTSettings, workers: Workers
+) -> Generator[DFTResult]:
     """Relax structures, `workers.count` at a time.
 
     Yields:
@@ -64,7 +66,7 @@ def relax_each(starts: Iterable[Start], settings: Settings, workers: Workers) ->
 class _Task:
     """One worker process, in a session of its own."""
 
-    def __init__(self, start: Start, settings: Settings, workers: Workers) -> None:
+    def __init__(self, start: InitialStructure, settings: DFTSettings, workers: Workers) -> None:
         self.start, self.settings, self.workers = start, settings, workers
         self.begin = time.monotonic()
         # Nameless files: nothing of a structure that has not ended is left behind.
@@ -91,7 +93,7 @@ class _Task:
         """Whether it is over, or out of time."""
         return self.process.poll() is not None or self.late
 
-    def record(self) -> Record:
+    def record(self) -> DFTResult:
         """What became of it; ends it."""
         status = self.process.poll()
         seconds = time.monotonic() - self.begin
@@ -132,7 +134,7 @@ class _Task:
         return ""
 
 
-def _job(start: Start, settings: Settings) -> dict[str, Any]:
+def _job(start: InitialStructure, settings: DFTSettings) -> dict[str, Any]:
     lattice, frac_coords, _ = start.geometry
     return {
         "symbols": start.symbols,
@@ -142,8 +144,8 @@ def _job(start: Start, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _record(start: Start, settings: Settings, **found: Any) -> Record:
-    return Record(
+def _record(start: InitialStructure, settings: DFTSettings, **found: Any) -> DFTResult:
+    return DFTResult(
         name=start.name,
         start=start.sha256,
         symbols=start.symbols,

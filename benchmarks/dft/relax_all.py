@@ -10,19 +10,19 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.dft.pool import Workers, relax_each
-from benchmarks.dft.results import Folder, Record, Start
-from benchmarks.dft.settings import Settings
+from benchmarks.dft.results import DFTResult, Folder, InitialStructure
+from benchmarks.dft.settings import DFTSettings
 
 
 def relax_all(
-    starts: Sequence[Start],
+    starts: Sequence[InitialStructure],
     folder: Path,
-    settings: Settings,
+    settings: DFTSettings,
     workers: Workers,
     versions: Mapping[str, str],
     *,
     retry: bool = False,
-) -> list[Record]:
+) -> list[DFTResult]:
     """Relax what has no record yet.
 
     Args:

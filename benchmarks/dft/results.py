@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.core import Geometry, UserError
-from benchmarks.core.files import whole
-from benchmarks.dft.settings import Settings
+from benchmarks.core.files import atomic_write
+from benchmarks.dft.settings import DFTSettings
 from benchmarks.store.reading import require_equal
 from benchmarks.store.writing import locked
 
 SETTINGS = "settings.json"
 
 
-class Start(NamedTuple):
+class InitialStructure(NamedTuple):
     """A structure to relax."""
 
     name: str
@@ -46,7 +46,7 @@ class Start(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class DFTResult:
     """What became of one structure, failures included."""
 
     name: str
@@ -86,7 +86,9 @@ class Folder:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, settings: Settings, versions: Mapping[str, str]) -> Iterator[Folder]:
+    def open(
+        cls, path: Path, settings: DFTSettings, versions: Mapping[str, str]
+    ) -> Iterator[Folder]:
         """Create the folder, or go on with one of equal settings and GPAW.
 
         Raises:
@@ -106,7 +108,7 @@ class Folder:
         """Where the record of a structure is, or will be."""
         return self.path / "records" / f"{name}.json"
 
-    def read(self, start: Start) -> Record | None:
+    def read(self, start: InitialStructure) -> DFTResult | None:
         """The record of a structure; None if there is none yet.
 
         Raises:
@@ -116,16 +118,16 @@ class Folder:
         if not path.is_file():
             return None
         try:
-            record = Record(**json.loads(path.read_text(encoding="utf-8")))
+            record = DFTResult(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: not a record ({error}): remove it") from error
         if record.start != start.sha256:
             raise UserError(f"{path}: relaxed from another start of that name: use another --out")
         return record
 
-    def write(self, record: Record) -> None:
+    def write(self, record: DFTResult) -> None:
         """Store a record, whole or not at all."""
-        with whole(self.file(record.name)) as partial:
+        with atomic_write(self.file(record.name)) as partial:
             partial.write_text(json.dumps(asdict(record)) + "\n", encoding="utf-8")
 
 
@@ -138,7 +140,7 @@ def _agree(path: Path, identity: dict[str, Any], versions: Mapping[str, str]) ->
             raise UserError(f"{path}: damaged ({error})") from error
         require_equal(stored, identity, f"{path.parent}: cannot go on")
         return
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ MAGNETIC: Final = frozenset({"Cr", "Mn", "Fe", "Co", "Ni"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class DFTSettings:
     """What must be equal for two relaxations to stand in one table."""
 
     functional: str = "PBE"

@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.core import EndMissing, Status
+from benchmarks.core import MissingFinalFrame, Status
 from benchmarks.data import Dataset
-from benchmarks.engine.execute import Budget, Outcome, Settings, run_model
+from benchmarks.engine.execute import Budget, ModelRunSummary, RunSettings, run_model
 from benchmarks.engine.process import threads
 from benchmarks.models.provenance import environment, load_average, now, weights_identity
 from benchmarks.models.registry import ModelSpec
@@ -26,11 +26,11 @@ LOG = "worker.log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Campaign:
+class BenchmarkRun:
     """What is run on what, and where it goes."""
 
     dataset: Dataset
-    settings: Settings
+    settings: RunSettings
     repeats: int
     out: Path
     command: str
@@ -45,7 +45,7 @@ class Campaign:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ModelRun:
     """One model and its weights on disk."""
 
     spec: ModelSpec
@@ -53,7 +53,7 @@ class Plan:
     versions: Mapping[str, Any] = field(default_factory=dict)
     """`python` and `packages` of the model's own environment; empty where it has none."""
 
-    def identity(self, campaign: Campaign) -> dict[str, Any]:
+    def identity(self, campaign: BenchmarkRun) -> dict[str, Any]:
         """What must be equal to go on with a stored run, or to merge two."""
         dataset, settings = campaign.dataset, campaign.settings
         identity: dict[str, Any] = {
@@ -71,7 +71,9 @@ class Plan:
             },
             "seed": settings.seed,
         }
-        if dataset.end_policy is not EndMissing.IF_RELAXED:  # runs without the field are of it
+        if (
+            dataset.end_policy is not MissingFinalFrame.IF_RELAXED
+        ):  # runs without the field are of it
             identity["end_missing"] = str(dataset.end_policy)
         if self.spec.engine:  # runs without the field are of the first
             identity["settings"]["engine"] = self.spec.engine
@@ -83,7 +85,7 @@ class Plan:
             identity["weights"] = " + ".join(map(str, filter(None, (*own, identity["weights"]))))
         return identity
 
-    def provenance(self, campaign: Campaign) -> dict[str, Any]:
+    def provenance(self, campaign: BenchmarkRun) -> dict[str, Any]:
         """What is known of the model's run before it begins."""
         return {
             **self.versions,
@@ -111,7 +113,7 @@ class Plan:
         }
 
 
-def run_all(plans: Sequence[Plan], campaign: Campaign) -> list[str]:
+def run_all(plans: Sequence[ModelRun], campaign: BenchmarkRun) -> list[str]:
     """Run each model into its folder of `campaign.out`.
 
     Returns:
@@ -138,7 +140,7 @@ def run_all(plans: Sequence[Plan], campaign: Campaign) -> list[str]:
     return [reason for reason in reasons if reason]
 
 
-def _run_one(spec: ModelSpec, writer: RunWriter, campaign: Campaign) -> str | None:
+def _run_one(spec: ModelSpec, writer: RunWriter, campaign: BenchmarkRun) -> str | None:
     """Run what is not stored yet, with a bar on a terminal and a line at the end."""
     budget = Budget(campaign.settings.error_budget)
     for status in read_run(writer.folder).table["status"].to_pylist():
@@ -167,10 +169,10 @@ def _run_one(spec: ModelSpec, writer: RunWriter, campaign: Campaign) -> str | No
 def _repeats(
     spec: ModelSpec,
     writer: RunWriter,
-    campaign: Campaign,
+    campaign: BenchmarkRun,
     budget: Budget,
     store: Callable[[list[Record]], None],
-) -> Iterator[Outcome]:
+) -> Iterator[ModelRunSummary]:
     dataset, settings = campaign.dataset, campaign.settings
     for repeat in range(campaign.repeats):
         todo = [i for i, name in enumerate(dataset.ids) if (name, repeat) not in writer.done]
@@ -189,12 +191,12 @@ def _repeats(
             return
 
 
-def _merged(outcomes: Sequence[Outcome]) -> Outcome:
+def _merged(outcomes: Sequence[ModelRunSummary]) -> ModelRunSummary:
     """One outcome of all repeats: the first load and warm-up, the highest memory, the end."""
     loads = [o.load_seconds for o in outcomes if o.load_seconds is not None]
     warmups = [o.warmup_seconds for o in outcomes if o.warmup_seconds is not None]
     peaks = [o.peak_memory_mb for o in outcomes if o.peak_memory_mb is not None]
-    return Outcome(
+    return ModelRunSummary(
         load_seconds=next(iter(loads), None),
         warmup_seconds=next(iter(warmups), None),
         peak_memory_mb=max(peaks, default=None),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.core import Geometry, Relaxed, Status, UserError
 from benchmarks.engine.process import Worker
-from benchmarks.engine.worker import Answer, Answered, Failure, Ready
+from benchmarks.engine.worker import BatchAnswer, EncodedOutcome, Failure, Ready
 from benchmarks.models.registry import ModelSpec
 from benchmarks.store import Record
 
@@ -28,7 +28,7 @@ WINDOW = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class RunSettings:
     """What a run is done with. Constructors of relaxers get what they name of the first block."""
 
     device: str = "cpu"
@@ -52,7 +52,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ModelRunSummary:
     """How a run went as a whole. Times in s, memory in MB, None where it never came to it."""
 
     load_seconds: float | None
@@ -77,12 +77,12 @@ def run_model(
     spec: ModelSpec,
     todo: Iterable[tuple[str, int, Geometry]],
     *,
-    settings: Settings,
+    settings: RunSettings,
     on_records: Callable[[list[Record]], None],
     budget: Budget | None = None,
     first_batch: int = 0,
     log: Path | None = None,
-) -> Outcome:
+) -> ModelRunSummary:
     """Relax every structure of `todo` with the model and hand over the records as they come.
 
     Args:
@@ -157,7 +157,7 @@ class Driver:
     """Our end of the worker: starts it, asks it, narrows failures down, starts it again."""
 
     def __init__(
-        self, spec: ModelSpec, settings: Settings, *, log: Path | None, first_batch: int
+        self, spec: ModelSpec, settings: RunSettings, *, log: Path | None, first_batch: int
     ) -> None:
         self.spec, self.settings, self.log = spec, settings, log
         self.batch_id = first_batch
@@ -174,9 +174,9 @@ class Driver:
     def __exit__(self, *_: object) -> None:
         self._end_worker()
 
-    def outcome(self, aborted: str | None) -> Outcome:
+    def outcome(self, aborted: str | None) -> ModelRunSummary:
         """What is known about the run as a whole."""
-        return Outcome(
+        return ModelRunSummary(
             load_seconds=self.load_seconds,
             warmup_seconds=self.warmup_seconds,
             peak_memory_mb=self.peak_memory_mb,
@@ -186,17 +186,19 @@ class Driver:
     def solve(self, batch: list[Task]) -> Iterator[list[Record]]:
         """Records of every task of the batch, in as few calls as its failures allow."""
         reply = self._ask(batch)
-        if isinstance(reply, Answered):
+        if isinstance(reply, BatchAnswer):
             yield self._records(batch, reply.answers, reply.seconds)
         elif len(batch) == 1:
-            failed = Answer(Relaxed(status=reply.status, detail=reply.detail))
+            failed = EncodedOutcome(Relaxed(status=reply.status, detail=reply.detail))
             yield self._records(batch, [failed], reply.seconds)
         else:
             size = (len(batch) + 1) // 2 if reply.out_of_memory else 1
             for start in range(0, len(batch), size):
                 yield from self.solve(batch[start : start + size])
 
-    def _records(self, batch: list[Task], answers: list[Answer], seconds: float) -> list[Record]:
+    def _records(
+        self, batch: list[Task], answers: list[EncodedOutcome], seconds: float
+    ) -> list[Record]:
         batch_id, self.batch_id = self.batch_id, self.batch_id + 1
         return [
             Record(
@@ -218,15 +220,15 @@ class Driver:
             for task, (outcome, geometry) in zip(batch, answers, strict=True)
         ]
 
-    def _ask(self, batch: list[Task]) -> Answered | Failure:
+    def _ask(self, batch: list[Task]) -> BatchAnswer | Failure:
         if self.worker is None:
             self.first = self.first or batch[0].geometry
             self.worker = self._warm(self._load(), self.first)
         return self._exchange(self.worker, [task.geometry for task in batch])
 
-    def _exchange(self, worker: Worker, batch: list[Geometry]) -> Answered | Failure:
+    def _exchange(self, worker: Worker, batch: list[Geometry]) -> BatchAnswer | Failure:
         reply = worker.ask(batch, self.settings.timeout * len(batch))
-        if isinstance(reply, Answered):
+        if isinstance(reply, BatchAnswer):
             self._remember_peak(reply.peak_memory_mb)
         elif reply.lost:
             self._end_worker()
@@ -237,7 +239,7 @@ class Driver:
         if not self.warm_up:
             return worker
         reply = self._exchange(worker, [structure])
-        if isinstance(reply, Answered):
+        if isinstance(reply, BatchAnswer):
             if self.warmup_seconds is None:
                 self.warmup_seconds = reply.seconds
         elif reply.lost:  # the structure will be met again, in its batch

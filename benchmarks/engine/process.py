@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import Geometry, Status
-from benchmarks.engine.worker import Answered, Failure, Ready, Start
+from benchmarks.engine.worker import BatchAnswer, Failure, LoadRequest, Ready
 from benchmarks.models.environments import interpreter, search_path
 from benchmarks.models.registry import ModelSpec
 
@@ -61,7 +61,7 @@ class Worker:
             )
         # another environment has other packages at other places
         sys_path = tuple(sys.path) if python == sys.executable else ()
-        self.start = Start(spec=spec, settings=dict(settings), sys_path=sys_path)
+        self.start = LoadRequest(spec=spec, settings=dict(settings), sys_path=sys_path)
 
     def load(self, limit: float) -> Ready | Failure:
         """Have the relaxer built within `limit` [s]; `Ready`, or a lost worker's `Failure`."""
@@ -69,10 +69,10 @@ class Worker:
         assert isinstance(reply, Ready | Failure)
         return reply
 
-    def ask(self, batch: Sequence[Geometry], limit: float) -> Answered | Failure:
+    def ask(self, batch: Sequence[Geometry], limit: float) -> BatchAnswer | Failure:
         """Relax a batch within `limit` [s]; a `Failure` with `lost` set leaves nobody to ask."""
         reply = self._exchange(list(batch), limit)
-        assert isinstance(reply, Answered | Failure)
+        assert isinstance(reply, BatchAnswer | Failure)
         return reply
 
     def kill(self) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, Status, UserError
 from benchmarks.core.geometry import shortest_distance
 from benchmarks.metrics.columns import SHORTEST
-from benchmarks.models.registry import ModelSpec, import_target, understood
+from benchmarks.models.registry import ModelSpec, accepted_kwargs, import_target
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -37,7 +37,7 @@ OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class LoadRequest:
     """The first message: what to build, with what, and where modules are found."""
 
     spec: ModelSpec
@@ -54,7 +54,7 @@ class Ready:
     peak_memory_mb: float
 
 
-class Answer(NamedTuple):
+class EncodedOutcome(NamedTuple):
     """A `Relaxed`, its structure taken out and sent as arrays."""
 
     outcome: Relaxed
@@ -62,10 +62,10 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class BatchAnswer:
     """One answer per structure of the batch, and the time that `relax` took [s]."""
 
-    answers: list[Answer]
+    answers: list[EncodedOutcome]
     seconds: float
     peak_memory_mb: float
 
@@ -141,7 +141,7 @@ def build(spec: ModelSpec, settings: Mapping[str, Any]) -> Relaxer:
     if spec.parts:
         return Chain([build(part, settings) for part in spec.parts])
     cls = import_target(spec.target)
-    relaxer = cls(**{**understood(cls, settings), **spec.kwargs})
+    relaxer = cls(**{**accepted_kwargs(cls, settings), **spec.kwargs})
     if not isinstance(relaxer, Relaxer):
         raise ContractError(f"{spec.target} makes a {type(relaxer).__name__}, without relax()")
     return relaxer
@@ -183,7 +183,7 @@ def _numbers(structure: Structure) -> list[int]:
     return [site.specie.Z for site in structure]
 
 
-def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> Answered | Failure:
+def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> BatchAnswer | Failure:
     """Relax a batch; only `relax` is timed, with the device's queue empty at both ends."""
     failure = None
     begin = time.perf_counter()
@@ -196,7 +196,7 @@ def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> Answered | Failure:
         seconds = time.perf_counter() - begin
         check(relaxer, [geometry.numbers.tolist() for geometry in batch], outcomes)
         answers = [_encode(outcome) for outcome in outcomes]
-        return Answered(answers=answers, seconds=seconds, peak_memory_mb=peak_memory_mb())
+        return BatchAnswer(answers=answers, seconds=seconds, peak_memory_mb=peak_memory_mb())
     except Exception as error:  # noqa: BLE001 - the one place where any exception becomes an outcome
         traceback.print_exc()
         failure = _failure(error, time.perf_counter() - begin)
@@ -206,7 +206,7 @@ def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> Answered | Failure:
     return failure
 
 
-def _encode(outcome: Relaxed) -> Answer:
+def _encode(outcome: Relaxed) -> EncodedOutcome:
     structure = outcome.structure
     plain = replace(
         outcome,
@@ -215,7 +215,7 @@ def _encode(outcome: Relaxed) -> Answer:
         max_force=_float(outcome.max_force),
         max_stress=_float(outcome.max_stress),
     )
-    return Answer(plain, None if structure is None else Geometry.of(structure))
+    return EncodedOutcome(plain, None if structure is None else Geometry.of(structure))
 
 
 def _float(value: float | None) -> float | None:
@@ -279,7 +279,7 @@ def _listen(connection: Connection, inbox: SimpleQueue[Any]) -> None:
             os.killpg(0, signal.SIGKILL)
 
 
-def _load(start: Start) -> tuple[Relaxer | None, Ready | Failure]:
+def _load(start: LoadRequest) -> tuple[Relaxer | None, Ready | Failure]:
     begin = time.perf_counter()
     try:
         relaxer = build(start.spec, start.settings)
@@ -297,7 +297,7 @@ def main(descriptor: int) -> None:
     connection: Connection = Connection(descriptor)
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
-    start: Start = inbox.get()
+    start: LoadRequest = inbox.get()
     sys.path[:] = start.sys_path or sys.path
     relaxer, reply = _load(start)
     connection.send(reply)

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class LocatedModel:
     """What the environment of a model says about it."""
 
     weights: tuple[Path, ...]
@@ -55,7 +55,7 @@ def search_path(python: str) -> dict[str, str]:
     return {} if python == sys.executable else {"PYTHONPATH": str(ROOT)}
 
 
-def consult(spec: ModelSpec, *, offline: bool) -> Found:
+def locate_model(spec: ModelSpec, *, offline: bool) -> LocatedModel:
     """Find the model's weights in the environment that will run it, and what is installed there.
 
     Raises:
@@ -63,7 +63,7 @@ def consult(spec: ModelSpec, *, offline: bool) -> Found:
     """
     python = interpreter(spec)
     if python == sys.executable:
-        return Found(weights=find_weights(spec, offline=offline))
+        return LocatedModel(weights=find_weights(spec, offline=offline))
     done = subprocess.run(  # noqa: S603 - our own module
         [python, "-m", "benchmarks.models.environments"],
         input=pickle.dumps((spec, offline)),
@@ -79,7 +79,7 @@ def consult(spec: ModelSpec, *, offline: bool) -> Found:
     answer = json.loads(done.stdout)
     if "error" in answer:
         raise UserError(answer["error"])
-    return Found(weights=tuple(map(Path, answer["weights"])), versions=answer["versions"])
+    return LocatedModel(weights=tuple(map(Path, answer["weights"])), versions=answer["versions"])
 
 
 def main() -> None:

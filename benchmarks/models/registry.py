@@ -21,21 +21,21 @@ from typing import Any
 from benchmarks.core import UserError
 from benchmarks.core.cli import check_installed, importable
 from benchmarks.models.specs import MODELS, ModelSpec
-from benchmarks.models.user_models import installed, own
+from benchmarks.models.user_models import parse_user_model, plugin_models
 
 __all__ = [
     "ENGINES",
     "MODELS",
     "ModelSpec",
+    "accepted_kwargs",
+    "bundled_file",
     "find_weights",
     "import_target",
     "missing",
     "on_engine",
-    "packaged",
     "require",
     "resolve",
     "resolve_all",
-    "understood",
 ]
 
 ENGINES = ("ase", "torchsim")
@@ -59,7 +59,7 @@ def resolve(
         UserError: No such model (with the nearest name), an unusable label or path.
     """
     if "=" in name:
-        return own(name, trust=trust, known=known)
+        return parse_user_model(name, trust=trust, known=known)
     if "+" in name:
         return _hybrid([_named(part, known) for part in name.split("+")])
     return _named(name, known)
@@ -102,7 +102,7 @@ def on_engine(spec: ModelSpec, engine: str) -> ModelSpec:
 def _named(name: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
     if name in known:
         return known[name]
-    brought = installed()
+    brought = plugin_models()
     if name in brought:
         return brought[name]
     near = difflib.get_close_matches(name, [*known, *brought], n=1, cutoff=0.5)
@@ -169,10 +169,10 @@ def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:
     # Packages greet on stdout when they are imported: noise beside the one line of an error.
     with contextlib.redirect_stdout(io.StringIO()):
         find = import_target(spec.weights)
-        return (Path(find(**understood(find, {**spec.kwargs, "offline": offline}))),)
+        return (Path(find(**accepted_kwargs(find, {**spec.kwargs, "offline": offline}))),)
 
 
-def packaged(path: str) -> Path:
+def bundled_file(path: str) -> Path:
     """The file with a fitted model's parameters.
 
     Raises:
@@ -189,7 +189,7 @@ def import_target(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def understood(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+def accepted_kwargs(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `arguments` that the function, or the constructor, names."""
     names = inspect.signature(function).parameters
     return {name: value for name, value in arguments.items() if name in names}

@@ -23,14 +23,14 @@ GROUP = "t2relax_bench.models"
 """The group of entry points that is read."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_UNKNOWN: dict[str, Any] = {
+UNDECLARED: dict[str, Any] = {
     "functional": "not stated",
     "training_data": ("not stated",),
     "licence": "not stated",
 }
 
 
-def installed() -> dict[str, ModelSpec]:
+def plugin_models() -> dict[str, ModelSpec]:
     """Models that installed packages bring, by name; names of the registry stay the registry's.
 
     What is no label, or no `module:factory`, is passed over: it must not break other models.
@@ -46,7 +46,7 @@ def installed() -> dict[str, ModelSpec]:
     return specs
 
 
-def own(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) -> ModelSpec:
+def parse_user_model(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) -> ModelSpec:
     """The spec of `LABEL=KIND:WHERE`.
 
     Args:
@@ -75,7 +75,7 @@ def _trained(like: str) -> Callable[[str, str], ModelSpec]:
 
     def spec(label: str, where: str) -> ModelSpec:
         kwargs = {"path": _existing(where)}
-        return replace(MODELS[like], name=label, label=label, kwargs=kwargs, **_UNKNOWN)
+        return replace(MODELS[like], name=label, label=label, kwargs=kwargs, **UNDECLARED)
 
     return spec
 
@@ -85,7 +85,7 @@ def _potential(like: str) -> Callable[[str, str], ModelSpec]:
 
     def spec(label: str, where: str) -> ModelSpec:
         kwargs = {"model": _existing(where)}
-        about = _UNKNOWN | {"name": label, "label": label}
+        about = UNDECLARED | {"name": label, "label": label}
         return replace(MODELS[like], kwargs=kwargs, **about)
 
     return spec
@@ -102,7 +102,7 @@ def _ase(label: str, where: str) -> ModelSpec:
         family="gnn",
         label=label,
         requires=(module,),
-        **_UNKNOWN,
+        **UNDECLARED,
     )
 
 

@@ -6,7 +6,7 @@ written under a temporary name, synced and renamed, so that a kill at any moment
 was not flushed and repeats nothing. There is one writer at a time.
 """
 
-from benchmarks.store.reading import SCHEMA_VERSION, Run, read_run, read_runs
+from benchmarks.store.reading import SCHEMA_VERSION, StoredRun, read_run, read_runs
 from benchmarks.store.records import SCHEMA, Record, Records, table_of
 from benchmarks.store.writing import RunWriter, model_folder
 
@@ -15,8 +15,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "Record",
     "Records",
-    "Run",
     "RunWriter",
+    "StoredRun",
     "model_folder",
     "read_run",
     "read_runs",

@@ -22,7 +22,7 @@ _PART = re.compile(r"part-(\d{5,})\.parquet")
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRun:
     """One model's stored run, possibly merged from several folders."""
 
     name: str
@@ -44,7 +44,7 @@ class Run:
         return Records(self.table)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> StoredRun:
     """Read one model's folder; a folder with only `run.json` has no records.
 
     Raises:
@@ -56,10 +56,10 @@ def read_run(folder: Path) -> Run:
     tables = [_read_part(path, model) for _, path in parts(folder)]
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
     _require_unique(table, [folder])
-    return Run(model, (folder,), header["identity"], header["provenance"], table)
+    return StoredRun(model, (folder,), header["identity"], header["provenance"], table)
 
 
-def read_runs(paths: Iterable[Path]) -> list[Run]:
+def read_runs(paths: Iterable[Path]) -> list[StoredRun]:
     """Read model folders, or folders of them, and merge those that continue one another.
 
     Folders of one model on one data set, revision and split are one run, and must agree in their
@@ -69,7 +69,7 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     Raises:
         UserError: As `read_run`; or nothing is there, or identities differ.
     """
-    groups: dict[tuple[Any, ...], list[Run]] = {}
+    groups: dict[tuple[Any, ...], list[StoredRun]] = {}
     for folder in dict.fromkeys(f.resolve() for path in paths for f in _model_folders(path)):
         run = read_run(folder)
         key = (run.name, *(run.identity.get(k) for k in ("dataset", "revision", "split")))
@@ -77,7 +77,7 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     return [_merged(group) for group in groups.values()]
 
 
-def _merged(runs: list[Run]) -> Run:
+def _merged(runs: list[StoredRun]) -> StoredRun:
     first = runs[0]
     if len(runs) == 1:
         return first
@@ -89,7 +89,7 @@ def _merged(runs: list[Run]) -> Run:
     _require_unique(table, folders)
     reasons = (run.provenance.get("aborted") for run in runs)
     provenance = first.provenance | {"aborted": next(filter(None, reasons), None)}
-    return Run(first.name, folders, first.identity, provenance, table)
+    return StoredRun(first.name, folders, first.identity, provenance, table)
 
 
 def _model_folders(path: Path) -> list[Path]:

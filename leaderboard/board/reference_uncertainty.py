@@ -16,7 +16,7 @@ MEASURED: Final = EMBEDDED / "convergence.json"
 """Written by `python -m benchmarks.dft --convergence`."""
 
 
-def floor(dataset: str, measured: Path = MEASURED) -> str | None:
+def reference_uncertainty(dataset: str, measured: Path = MEASURED) -> str | None:
     """What to know of the references before reading an error; None where nothing was measured.
 
     Args:

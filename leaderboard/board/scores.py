@@ -20,7 +20,7 @@ from benchmarks.core.composition import reduced_composition
 from benchmarks.core.geometry import symmetry
 from benchmarks.data import Dataset
 from benchmarks.metrics import EVALUATOR, SLOW_COLUMNS, score, score_slow
-from benchmarks.store import Record, Run
+from benchmarks.store import Record, StoredRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ COSTS: Final = ("seconds_per_structure", "latency", "n_force_evals", "n_tokens")
 """Columns beside the metrics' own: s, s (batch size 1 only), counts; no times of `unsupported`."""
 
 
-def scores(run: Run, dataset: Dataset | None = None, *, store: bool = True) -> pd.DataFrame:
+def scores(run: StoredRun, dataset: Dataset | None = None, *, store: bool = True) -> pd.DataFrame:
     """Score every record of a run.
 
     Args:
@@ -61,7 +61,7 @@ def scores(run: Run, dataset: Dataset | None = None, *, store: bool = True) -> p
     return table
 
 
-def write(table: pd.DataFrame, run: Run, path: Path) -> None:
+def write(table: pd.DataFrame, run: StoredRun, path: Path) -> None:
     """Store scores with what they belong to: data set, evaluator and library versions."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -74,7 +74,7 @@ def write(table: pd.DataFrame, run: Run, path: Path) -> None:
     temporary.replace(path)
 
 
-def strip(run: Run, table: pd.DataFrame, out: Path) -> Path:
+def strip(run: StoredRun, table: pd.DataFrame, out: Path) -> Path:
     """Write a run without its structures: `OUT/<model>/run.json` and `scores.parquet`."""
     folder = out / run.folder.name
     write(table, run, folder / FILE)
@@ -107,7 +107,7 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return arrow.to_pandas(), about
 
 
-def _stored_only(run: Run) -> pd.DataFrame:
+def _stored_only(run: StoredRun) -> pd.DataFrame:
     path = run.folder / FILE
     name = run.identity["dataset"]
     again = f"name the data with --data so that '{run.name}' on {name} can be scored"
@@ -134,7 +134,7 @@ def _same_records(table: pd.DataFrame, cached: pd.DataFrame) -> bool:
     return set(keys) <= set(cached) and all(table[key].equals(cached[key]) for key in keys)
 
 
-def _cheap(run: Run, dataset: Dataset) -> pd.DataFrame:
+def _cheap(run: StoredRun, dataset: Dataset) -> pd.DataFrame:
     import pandas as pd
 
     index = {sample_id: i for i, sample_id in enumerate(dataset.ids)}
@@ -227,7 +227,7 @@ def _cached(path: Path) -> pd.DataFrame | None:
 
 
 def _slow(
-    run: Run, dataset: Dataset, table: pd.DataFrame, cached: pd.DataFrame | None
+    run: StoredRun, dataset: Dataset, table: pd.DataFrame, cached: pd.DataFrame | None
 ) -> list[list[float]]:
     """Slow columns of every row of `table`, computed where no cached row has its structures."""
     from tqdm import tqdm

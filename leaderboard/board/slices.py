@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.core.statistics import Resampling, interval
 from benchmarks.data.exposure import drawn_from
-from benchmarks.store import Run
+from benchmarks.store import StoredRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ SLICES: Final[Mapping[str, Callable[[pd.DataFrame], pd.Series]]] = {
 """Title of each table, and what it slices by."""
 
 
-def markdown(runs: Sequence[Run], tables: Sequence[pd.DataFrame], heading: str) -> str:
+def markdown(runs: Sequence[StoredRun], tables: Sequence[pd.DataFrame], heading: str) -> str:
     """Tables of the score of every model in every slice, over the samples that all share.
 
     Args:
@@ -72,7 +72,10 @@ def markdown(runs: Sequence[Run], tables: Sequence[pd.DataFrame], heading: str) 
 
 
 def _by_training(
-    runs: Sequence[Run], sources: Sequence[str], groups: Sequence[str], scores: NDArray[np.float64]
+    runs: Sequence[StoredRun],
+    sources: Sequence[str],
+    groups: Sequence[str],
+    scores: NDArray[np.float64],
 ) -> str:
     """Each model where its training data contain the sample's source, and where they do not."""
     lines = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from benchmarks.core import UserError
 from benchmarks.core.composition import reduced_composition
 from benchmarks.data import Dataset
-from benchmarks.store import Run
+from benchmarks.store import StoredRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ class Subset:
     unseen_in: Sequence[Dataset] = ()
     """Data of a training: samples whose reduced composition occurs there are left out."""
 
-    def of(self, run: Run, table: pd.DataFrame) -> tuple[Run, pd.DataFrame]:
+    def of(self, run: StoredRun, table: pd.DataFrame) -> tuple[StoredRun, pd.DataFrame]:
         """The run under a name that says what was kept, and its scores.
 
         Raises:

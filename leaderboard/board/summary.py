@@ -16,12 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Status, UserError
-from benchmarks.core.statistics import Floats, Resampling, estimates, interval, plain, ranks, wilson
+from benchmarks.core.statistics import (
+    Floats,
+    Resampling,
+    estimates,
+    interval,
+    ranks,
+    round_significant,
+    wilson,
+)
 from benchmarks.data import ids_sha256
 from benchmarks.data.exposure import Seen, seen
 from benchmarks.data.training_data import Track, track
 from benchmarks.metrics import METRICS, Metric, Reduce
-from benchmarks.store import Run
+from benchmarks.store import StoredRun
 from leaderboard.board import differences, slices
 from leaderboard.board.hybrids import Saving, savings
 from leaderboard.board.samples import per_sample
@@ -96,10 +104,10 @@ class Board:
 
 
 def board(
-    runs: Sequence[Run],
+    runs: Sequence[StoredRun],
     tables: Sequence[pd.DataFrame],
     *,
-    ended: Sequence[Run] = (),
+    ended: Sequence[StoredRun] = (),
     replicates: int = REPLICATES,
     seed: int = SEED,
 ) -> Board:
@@ -156,7 +164,7 @@ def _resampling(
 
 def _differences(
     rows: Sequence[Row],
-    runs: Sequence[Run],
+    runs: Sequence[StoredRun],
     tables: Sequence[pd.DataFrame],
     common: Sequence[str],
     resampling: Resampling,
@@ -171,7 +179,7 @@ def _differences(
 
 
 def _rows(
-    runs: Sequence[Run],
+    runs: Sequence[StoredRun],
     tables: Sequence[pd.DataFrame],
     common: Sequence[str],
     resampling: Resampling,
@@ -199,7 +207,7 @@ def _rows(
     return tuple(rows[k] for k in order), _ties([rows[k].model for k in order], scores[:, order])
 
 
-def _with_clean_part(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+def _with_clean_part(run: StoredRun, table: pd.DataFrame) -> pd.DataFrame:
     """With the column `clean`: 1 where the model cannot have seen the sample in training."""
     trained_on = run.provenance.get("training_data") or ()
     answers = [
@@ -221,14 +229,17 @@ def _model(
 
 
 def _values(
-    run: Run, counts: NDArray[np.int64], numbers: Floats, resampling: Resampling
+    run: StoredRun, counts: NDArray[np.int64], numbers: Floats, resampling: Resampling
 ) -> dict[str, Value]:
     values = {}
     for name, metric in METRICS.items():
         if metric.reduce is Reduce.PER_RUN:
             recorded = run.provenance.get(metric.column)
             values[name] = Value(
-                value=plain(recorded), ci_low=None, ci_high=None, n=len(resampling.membership)
+                value=round_significant(recorded),
+                ci_low=None,
+                ci_high=None,
+                n=len(resampling.membership),
             )
             continue
         k = _POSITION[name]
@@ -243,7 +254,12 @@ def _value(metric: Metric, numbers: Floats, count: int, n_groups: int) -> Value:
         low, high = wilson(point, count)
     elif np.isfinite(point) and n_groups > 1:
         low, high = interval(numbers[1:])
-    return Value(value=plain(point), ci_low=plain(low), ci_high=plain(high), n=count)
+    return Value(
+        value=round_significant(point),
+        ci_low=round_significant(low),
+        ci_high=round_significant(high),
+        n=count,
+    )
 
 
 def _ties(models: Sequence[str], scores: Floats) -> tuple[tuple[str, str], ...]:
@@ -261,7 +277,7 @@ def _coverage(table: pd.DataFrame, common: Iterable[str]) -> dict[str, int]:
     return {str(status): int(counts[str(status)]) for status in Status}
 
 
-def _about(run: Run) -> dict[str, Any]:
+def _about(run: StoredRun) -> dict[str, Any]:
     trained_on = tuple(run.provenance.get("training_data", ()))
     return {
         "model": run.name,
@@ -275,7 +291,7 @@ def _about(run: Run) -> dict[str, Any]:
     }
 
 
-def _dataset(runs: Sequence[Run], common: Sequence[str]) -> dict[str, Any]:
+def _dataset(runs: Sequence[StoredRun], common: Sequence[str]) -> dict[str, Any]:
     listed = max((each.provenance.get("quarantined") or [] for each in runs), key=len)
     reasons = Counter(str(entry["reason"]) for entry in listed)
     identity = runs[0].identity
@@ -289,7 +305,7 @@ def _dataset(runs: Sequence[Run], common: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _environment(runs: Sequence[Run]) -> dict[str, Any]:
+def _environment(runs: Sequence[StoredRun]) -> dict[str, Any]:
     """What the rows were made with; where runs differ, all values are named."""
     packages: dict[str, set[str]] = {}
     for run in runs:
@@ -309,7 +325,7 @@ def _joined(values: Iterable[Any]) -> str:
 
 
 def _unshared(
-    runs: Sequence[Run], tables: Sequence[pd.DataFrame], common: Sequence[str]
+    runs: Sequence[StoredRun], tables: Sequence[pd.DataFrame], common: Sequence[str]
 ) -> list[str]:
     pairs = zip(runs, tables, strict=True)
     sizes = {run.name: table["sample_id"].nunique() for run, table in pairs}
@@ -320,7 +336,7 @@ def _unshared(
     return [f"{shared}; run on more: {', '.join(larger)}."]
 
 
-def _left_out(ended: Sequence[Run]) -> list[str]:
+def _left_out(ended: Sequence[StoredRun]) -> list[str]:
     return [
         f"Not ranked: {run.name}, whose run ended early ({run.provenance['aborted']})."
         for run in ended

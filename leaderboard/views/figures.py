@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.core.plotting import drawn
+from benchmarks.core.plotting import save_figure
 from benchmarks.metrics import METRICS
 from leaderboard.board.summary import Board, Row
 from leaderboard.views.markdown import title
@@ -33,7 +33,7 @@ def error_against_time(board: Board, path: Path) -> list[Path]:
     rows = [row for row in board.rows if _drawable(row)]
     if not rows:
         return []
-    with drawn(path, (7.2, 4.5), board.name) as figure:
+    with save_figure(path, (7.2, 4.5), board.name) as figure:
         axes = figure.add_subplot()
         _draw(axes, rows)
         axes.set_title(f"{title(board)}: error against time, 95 % intervals", fontsize=10)

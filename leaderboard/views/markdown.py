@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from benchmarks.data.training_data import Track
 from benchmarks.metrics import METRICS
-from leaderboard.board.reference_uncertainty import floor
+from leaderboard.board.reference_uncertainty import reference_uncertainty
 from leaderboard.board.summary import RANKED_BY, Board, Row
 
 SCHEMA: Final = Path(__file__).with_name("schema.json")
@@ -120,7 +120,7 @@ def title(board: Board) -> str:
 def notes(board: Board) -> list[str]:
     """What stands under the table: the data, the comparison, the columns, the training data."""
     name = str(board.dataset["name"])
-    about = DATASET_NOTES.get(name.split("/")[0]) or floor(name)
+    about = DATASET_NOTES.get(name.split("/")[0]) or reference_uncertainty(name)
     quarantined = board.dataset["quarantined"]
     left_out = ", ".join(f"{count} {reason}" for reason, count in quarantined.items())
     models = "; ".join(f"{row.model} ({row.label}): {_trained_on(row)}" for row in board.rows)

@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 from benchmarks.core import UserError
 from benchmarks.core.composition import reduced_composition
-from studies.ablation.ablation_report import START, Outcome, write_report
-from studies.cached_runs import recorded, seeds, status_of
+from studies.ablation.ablation_report import START, AblationOutcome, write_report
+from studies.cached_runs import cached_run, exit_code, seeds
 from t2relax import train_seq
 from t2relax.data.pairs import read_pairs
 from t2relax.lm import t5
@@ -94,7 +94,7 @@ class Ablation:
         self.folder: Path = args.out / "runs"
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[AblationOutcome]:
         """The start and all arms, seed by seed, run where they are not recorded."""
         runs = [(START, 0, Settings(steps=0, failure=self.args.failure))]
         for seed in self.args.seeds:
@@ -106,12 +106,12 @@ class Ablation:
         common = {name: getattr(self.args, name) for name in names}
         return Settings(**common, **ARMS[arm], seed=seed)
 
-    def _outcome(self, arm: str, seed: int, settings: Settings) -> Outcome:
+    def _outcome(self, arm: str, seed: int, settings: Settings) -> AblationOutcome:
         path = self.folder / f"{arm}-{seed}.json"
         identity = {"settings": asdict(settings), **self.origin}
-        record = recorded(path, identity, lambda: self._run(f"{arm}, seed {seed}", settings))
+        record = cached_run(path, identity, lambda: self._run(f"{arm}, seed {seed}", settings))
         columns = {k: np.array(v, dtype=np.float64) for k, v in record["columns"].items()}
-        return Outcome(arm, seed, record["steps"], columns)
+        return AblationOutcome(arm, seed, record["steps"], columns)
 
     def _run(self, name: str, settings: Settings) -> dict[str, Any]:
         """Train and decode; null in a column stands for no value."""
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = Ablation(args)
         return write_report(args.out, run.outcomes(), run.groups(), args.failure) + "\n"
 
-    return status_of(study)
+    return exit_code(study)
 
 
 if __name__ == "__main__":

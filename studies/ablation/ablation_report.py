@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from benchmarks.core.plotting import drawn
+from benchmarks.core.plotting import save_figure
 from t2relax.reward import MEASURES, Floats, Measure
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SHOWN: Final = ("element_preservation", "validity", "lattice_rmse", "position_rm
 CLAIM: Final = "element_preservation"
 
 
-class Outcome(NamedTuple):
+class AblationOutcome(NamedTuple):
     """One run, decoded."""
 
     arm: str
@@ -68,7 +68,7 @@ class Draws(NamedTuple):
         return found
 
 
-class Estimate(NamedTuple):
+class RewardEstimate(NamedTuple):
     """A number with its 95 % interval; None where there is nothing to average."""
 
     value: float | None
@@ -76,7 +76,7 @@ class Estimate(NamedTuple):
     high: float | None
 
     @classmethod
-    def of(cls, replicates: Floats) -> Estimate:
+    def of(cls, replicates: Floats) -> RewardEstimate:
         """From (1 + replicates,), the estimate first."""
         finite = replicates[np.isfinite(replicates)]
         if not np.isfinite(replicates[0]):
@@ -85,7 +85,9 @@ class Estimate(NamedTuple):
         return cls(float(replicates[0]), float(low), float(high))
 
 
-def replicates(outcomes: Sequence[Outcome], groups: Sequence[str]) -> dict[str, dict[str, Floats]]:
+def replicates(
+    outcomes: Sequence[AblationOutcome], groups: Sequence[str]
+) -> dict[str, dict[str, Floats]]:
     """(1 + replicates,) of each measure of each arm, all from the same draws."""
     arms = list(dict.fromkeys(outcome.arm for outcome in outcomes))
     runs = {arm: [o.columns for o in outcomes if o.arm == arm] for arm in arms}
@@ -109,7 +111,9 @@ def _measure(
 def verdict(found: Mapping[str, Mapping[str, Floats]]) -> str:
     """Whether atoms are lost without the text reward, in two sentences."""
     kept = {arm: measures[CLAIM] for arm, measures in found.items()}
-    apart = {arm: Estimate.of(kept["physical"] - kept[arm]) for arm in ("weighted", "text", START)}
+    apart = {
+        arm: RewardEstimate.of(kept["physical"] - kept[arm]) for arm in ("weighted", "text", START)
+    }
     lost = {arm: each.high is not None and each.high < 0 for arm, each in apart.items()}
     if lost["weighted"] and lost[START]:
         answer = "holds here"
@@ -129,13 +133,13 @@ def verdict(found: Mapping[str, Mapping[str, Floats]]) -> str:
     )
 
 
-def _points(estimate: Estimate) -> str:
+def _points(estimate: RewardEstimate) -> str:
     value, low, high = (100 * (x or 0.0) for x in estimate)
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def write_report(
-    folder: Path, outcomes: Sequence[Outcome], groups: Sequence[str], failure: float
+    folder: Path, outcomes: Sequence[AblationOutcome], groups: Sequence[str], failure: float
 ) -> str:
     """Write ablation.md, ablation.json, ablation.svg and ablation.png; return the verdict.
 
@@ -147,7 +151,7 @@ def write_report(
     """
     found = replicates(outcomes, groups)
     table = {
-        arm: {name: Estimate.of(values) for name, values in measures.items()}
+        arm: {name: RewardEstimate.of(values) for name, values in measures.items()}
         for arm, measures in found.items()
     }
     sentence = verdict(found)
@@ -167,7 +171,7 @@ def write_report(
 
 def _markdown(
     content: Mapping[str, Any],
-    table: Mapping[str, Mapping[str, Estimate]],
+    table: Mapping[str, Mapping[str, RewardEstimate]],
     steps: Mapping[str, Sequence[int]],
     failure: float,
 ) -> str:
@@ -188,17 +192,19 @@ def _markdown(
     )
 
 
-def _cell(estimate: Estimate) -> str:
+def _cell(estimate: RewardEstimate) -> str:
     if estimate.value is None:
         return "–"
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def _draw(
-    path: Path, table: Mapping[str, Mapping[str, Estimate]], outcomes: Sequence[Outcome]
+    path: Path,
+    table: Mapping[str, Mapping[str, RewardEstimate]],
+    outcomes: Sequence[AblationOutcome],
 ) -> None:
     """A panel for each measure: arms with intervals, and a small point for each seed."""
-    with drawn(path, (10, 2.8), "ablation") as figure:
+    with save_figure(path, (10, 2.8), "ablation") as figure:
         panels = figure.subplots(1, len(SHOWN), sharey=True)
         for axes, name in zip(panels, SHOWN, strict=True):
             _panel(axes, name, table, outcomes)
@@ -210,8 +216,8 @@ def _draw(
 def _panel(
     axes: Axes,
     name: str,
-    table: Mapping[str, Mapping[str, Estimate]],
-    outcomes: Sequence[Outcome],
+    table: Mapping[str, Mapping[str, RewardEstimate]],
+    outcomes: Sequence[AblationOutcome],
 ) -> None:
     import seaborn as sns
 

@@ -30,14 +30,14 @@ from transformers import set_seed
 
 from benchmarks.core import UserError
 from benchmarks.core.composition import reduced_composition
-from studies.cached_runs import positive, recorded, seeds, status_of
+from studies.cached_runs import cached_run, exit_code, positive, seeds
 from studies.comparison.comparison_report import BASE, NO_CHANGE, write_report
 from studies.comparison.digits import DigitStudent, decode_digits, digit_tokenizer
 from t2relax import train
 from t2relax.data.pairs import Augmentation, PairDataset, collate, read_pairs
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained
-from t2relax.objective import Objective, Student
+from t2relax.objective import Objective, T5ForRelaxation
 from t2relax.text.codec import CODEC_VERSION
 from t2relax.text.tokens import Template, Tokenizer
 from t2relax.train_seq import subset
@@ -49,7 +49,7 @@ class Arm(NamedTuple):
     flags: tuple[str, ...] = ()
     """Of `t2relax.train`."""
     tokenizer: Callable[[], Tokenizer] = Tokenizer
-    student: type[Student] = Student
+    student: type[T5ForRelaxation] = T5ForRelaxation
     decode: train.Decode = decode_constrained
 
 
@@ -111,7 +111,7 @@ class Comparison:
         identity = {"command": command, "vocabulary_sha256": vocabulary, **self.origin}
         paths = ["--data", "", "--val", "", "--out", str(self.folder)]
         run = train.parse([*paths, *command])
-        return recorded(self.folder / f"{arm}-{seed}.json", identity, lambda: self._run(arm, run))
+        return cached_run(self.folder / f"{arm}-{seed}.json", identity, lambda: self._run(arm, run))
 
     def _command(self, arm: str, seed: int) -> list[str]:
         """The flags of `t2relax.train` but for data and folder."""
@@ -198,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = Comparison(args)
         return write_report(args.out, run.records(), run.groups(), run.origin)
 
-    return status_of(study)
+    return exit_code(study)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.core.markdown import markdown_table
-from studies.ablation.ablation_report import Draws, Estimate
+from studies.ablation.ablation_report import Draws, RewardEstimate
 from t2relax.reward import Floats
 
 BASE: Final = "packaged-recipe"
@@ -72,7 +72,7 @@ def _means(run: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(np.mean(run["columns"][name])) for name in TITLES}
 
 
-def differences(records: Records, groups: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+def differences(records: Records, groups: Sequence[str]) -> dict[str, dict[str, RewardEstimate]]:
     """Of each measure of each other arm to `BASE`; empty without that."""
     if BASE not in records:
         return {}
@@ -84,7 +84,10 @@ def differences(records: Records, groups: Sequence[str]) -> dict[str, dict[str, 
         return draws.mean(np.broadcast_to(values, (n_seeds, len(groups))))
 
     return {
-        arm: {name: Estimate.of(replicates(arm, name) - replicates(BASE, name)) for name in TITLES}
+        arm: {
+            name: RewardEstimate.of(replicates(arm, name) - replicates(BASE, name))
+            for name in TITLES
+        }
         for arm in records
         if arm != BASE
     }
@@ -93,7 +96,7 @@ def differences(records: Records, groups: Sequence[str]) -> dict[str, dict[str, 
 def _markdown(
     records: Records,
     found: Mapping[str, Sequence[Mapping[str, float]]],
-    apart: Mapping[str, Mapping[str, Estimate]],
+    apart: Mapping[str, Mapping[str, RewardEstimate]],
     content: Mapping[str, Any],
 ) -> str:
     heads = ["arm", "parameters", "in layers", "steps", "minutes", *TITLES.values()]
@@ -133,5 +136,5 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean} [{min(values):.4f}, {max(values):.4f}]" if len(values) > 1 else mean
 
 
-def _difference(estimate: Estimate) -> str:
+def _difference(estimate: RewardEstimate) -> str:
     return "{:+.4f} [{:+.4f}, {:+.4f}]".format(*estimate)

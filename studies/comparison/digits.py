@@ -18,7 +18,7 @@ from transformers import T5ForConditionalGeneration
 
 from t2relax.data.pairs import pad
 from t2relax.lm.decoding import StaticDecoder, encode
-from t2relax.objective import Student
+from t2relax.objective import T5ForRelaxation
 from t2relax.text.tokens import COARSE, FINE, FORCED, PAD_ID, VOCABULARY, Template, Tokenizer
 
 SIGNS = (" +", " -")
@@ -44,7 +44,7 @@ def digit_tokenizer() -> Tokenizer:
     return Tokenizer(DIGIT_VOCABULARY, DIGIT_NUMBER)
 
 
-class DigitStudent(Student):
+class DigitStudent(T5ForRelaxation):
     """A T5 whose loss is a plain cross-entropy, weighted by what a token says.
 
     The leading digits of a number weigh as much each as their one token in `Objective.weights`:

@@ -23,7 +23,7 @@ STRUCTURES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class BatchingRow:
     """A row of `batching.csv`."""
 
     model: str
@@ -51,7 +51,9 @@ def starts(n: int) -> list[Geometry]:
     return [split.geometries(i % len(split))[0] for i in range(n)]
 
 
-def measure(model: Measured, batch: int, structures: list[Geometry], machine: Machine) -> Row:
+def measure(
+    model: Measured, batch: int, structures: list[Geometry], machine: Machine
+) -> BatchingRow:
     """All structures, `batch` at a time, in a process of its own.
 
     Raises:
@@ -63,7 +65,7 @@ def measure(model: Measured, batch: int, structures: list[Geometry], machine: Ma
     evaluations = sum(outcome.n_force_evals or 0 for outcome in found.outcomes)
     if not evaluations:
         raise UserError(f"{model.spec.name}: {found.outcomes[0].detail}")
-    return Row(
+    return BatchingRow(
         model=model.spec.name,
         engine=model.spec.engine or ENGINES[0],
         batch=batch,
@@ -78,7 +80,9 @@ def measure(model: Measured, batch: int, structures: list[Geometry], machine: Ma
     )
 
 
-def rows(model: Measured, n: int, machine: Machine, say: Callable[[str], None]) -> Iterator[Row]:
+def rows(
+    model: Measured, n: int, machine: Machine, say: Callable[[str], None]
+) -> Iterator[BatchingRow]:
     """ASE's loop, then the batched engine at every size of batch up to `n`; `say` is told of each.
 
     Raises:

@@ -9,9 +9,9 @@ from typing import Final
 
 import pandas as pd
 
-from benchmarks.core.plotting import drawn
+from benchmarks.core.plotting import save_figure
 from benchmarks.models.registry import ENGINES
-from studies.cost.batching import Row
+from studies.cost.batching import BatchingRow
 from studies.cost.sites import LARGE, Point, exponent
 
 _SIZE: Final = (10, 4.5)
@@ -24,7 +24,7 @@ def cost(points: Sequence[Point], folder: Path) -> pd.DataFrame:
     fits = {name: exponent(t.sites.tolist(), t.seconds.tolist()) for name, t in _models(table)}
     table["exponent"] = table.model.map(fits).astype(float)
     table.to_csv(folder / "cost.csv", index=False, float_format="%.4g")
-    with drawn(folder / "cost", _SIZE, "cost") as figure:
+    with save_figure(folder / "cost", _SIZE, "cost") as figure:
         axes = figure.subplots(1, 2)
         for axis, column in zip(axes, ("seconds", "peak_mb"), strict=True):
             for name, part in _models(table):
@@ -65,13 +65,13 @@ def _label(name: str, part: pd.DataFrame) -> str:
     return f"{name}{engine}{random}{power}"
 
 
-def batching(rows: Sequence[Row], folder: Path) -> pd.DataFrame:
+def batching(rows: Sequence[BatchingRow], folder: Path) -> pd.DataFrame:
     """`batching.csv`, `batching.png` and `batching.svg`; the table."""
     table = pd.DataFrame([asdict(row) for row in rows])
     table.to_csv(folder / "batching.csv", index=False, float_format="%.4g")
     loop, batched = (table[table.engine == engine] for engine in ENGINES)
     times = table.seconds_per_structure
-    with drawn(folder / "batching", _SIZE, "batching") as figure:
+    with save_figure(folder / "batching", _SIZE, "batching") as figure:
         axes = figure.subplots(1, 2)
         for axis, column in zip(axes, ("seconds_per_structure", "peak_mb"), strict=True):
             axis.plot(batched.batch, batched[column], marker="o", label="batched engine")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.core import UserError
-from benchmarks.models.environments import consult, interpreter
+from benchmarks.models.environments import interpreter, locate_model
 from benchmarks.models.registry import on_engine, require, resolve
 from benchmarks.models.specs import ModelSpec
 from studies.cost import random_weights as untrained
@@ -62,7 +62,7 @@ def _loadable(name: str, choice: Choice) -> Measured:
     spec = on_engine(resolve(name), choice.engine)
     interpreter(spec)
     try:
-        consult(spec, offline=True)
+        locate_model(spec, offline=True)
     except UserError:
         if name not in untrained.ARCHITECTURES:
             raise

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.core import Geometry, Relaxed, UserError
 from benchmarks.engine.process import Worker, threads
-from benchmarks.engine.worker import Answered, Failure, Ready
+from benchmarks.engine.worker import BatchAnswer, Failure, Ready
 from benchmarks.models.provenance import device_name
 from benchmarks.models.specs import ModelSpec
 
@@ -69,7 +69,7 @@ def timed(
         answers = [_got(spec, worker.ask(call, LIMIT)) for call in calls]
     finally:
         worker.kill()
-    counted = [answer for answer in answers[1:] if isinstance(answer, Answered)]
+    counted = [answer for answer in answers[1:] if isinstance(answer, BatchAnswer)]
     return Timed(
         seconds=tuple(answer.seconds for answer in counted),
         outcomes=tuple(outcome for answer in counted for outcome, _ in answer.answers),
@@ -78,7 +78,7 @@ def timed(
     )
 
 
-def _got(spec: ModelSpec, reply: Ready | Answered | Failure) -> Ready | Answered:
+def _got(spec: ModelSpec, reply: Ready | BatchAnswer | Failure) -> Ready | BatchAnswer:
     if isinstance(reply, Failure):
         raise UserError(f"{spec.name}: {reply.detail}")
     return reply

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from benchmarks.core.plotting import drawn
+from benchmarks.core.plotting import save_figure
 from benchmarks.core.statistics import Floats
 from benchmarks.metrics import METRICS
 from studies.dft_settings.findings import Findings
 from studies.dft_settings.materials import DIFFERENCES
-from studies.dft_settings.tables import PAIR, TARGET, Estimate
+from studies.dft_settings.tables import PAIR, TARGET, SettingEstimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def differences_and_errors(found: Findings, path: Path) -> list[Path]:
     if not moved:
         return []
     labels = list(dict.fromkeys(each.label for each in moved))
-    with drawn(path, (10, 2.4 + 0.9 * len(labels)), found.name) as figure:
+    with save_figure(path, (10, 2.4 + 0.9 * len(labels)), found.name) as figure:
         panels = figure.subplots(2, 2, sharey=True)
         for axes, metric in zip(panels.flat, DIFFERENCES, strict=True):
             _draw(axes, [each for each in moved if each.metric == metric], labels, found.models)
@@ -47,7 +47,9 @@ def differences_and_errors(found: Findings, path: Path) -> list[Path]:
     return [path.with_suffix(".svg"), path.with_suffix(".png")]
 
 
-def _draw(axes: Axes, moved: list[Estimate], labels: list[str], models: tuple[str, ...]) -> None:
+def _draw(
+    axes: Axes, moved: list[SettingEstimate], labels: list[str], models: tuple[str, ...]
+) -> None:
     import seaborn as sns
 
     names = (TARGET, *models)
@@ -64,14 +66,14 @@ def _draw(axes: Axes, moved: list[Estimate], labels: list[str], models: tuple[st
     axes.set_xlabel(f"{moved[0].metric} ({unit})" if unit else moved[0].metric)
 
 
-def _with_n(label: str, moved: list[Estimate]) -> str:
+def _with_n(label: str, moved: list[SettingEstimate]) -> str:
     """A volume can be compared where cells cannot: n need not be the same in all panels."""
     counts = {each.n for each in moved if each.label == label and each.model == TARGET}
     few, many = min(counts), max(counts)
     return f"{label} (n = {many if few == many else f'{few}–{many}'})"
 
 
-def _bars(mine: list[Estimate]) -> Floats:
+def _bars(mine: list[SettingEstimate]) -> Floats:
     """(2, n) lengths below and above each mean; 0 where there is no interval."""
     ends = [
         (each.mean - each.ci_low, each.ci_high - each.mean)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core.files import whole
+from benchmarks.core.files import atomic_write
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset
@@ -40,6 +40,6 @@ def report(
         out / "settings-pairs.csv": pairs_csv(found),
     }
     for path, text in texts.items():
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8")
     return [*texts, *differences_and_errors(found, out / "settings")]

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.core import UserError
-from benchmarks.store import Run, read_runs
+from benchmarks.store import StoredRun, read_runs
 from leaderboard.board.scores import DATASET_KEYS, scores
 from leaderboard.publish import find_dataset
 from studies.dft_settings.known_settings import settings_of
 from studies.dft_settings.materials import describe, pairs
 from studies.dft_settings.tables import (
     IDENTITY,
-    Estimate,
+    SettingEstimate,
     by_pair,
     by_setting,
     errors_of,
@@ -40,7 +40,7 @@ class Findings:
     """`materials.pairs`."""
     models: tuple[str, ...]
     """`IDENTITY` first."""
-    estimates: tuple[Estimate, ...]
+    estimates: tuple[SettingEstimate, ...]
 
 
 def find(
@@ -74,7 +74,7 @@ def find(
     )
 
 
-def _dataset(runs: Sequence[Run], datasets: Sequence[Dataset]) -> Dataset:
+def _dataset(runs: Sequence[StoredRun], datasets: Sequence[Dataset]) -> Dataset:
     if not runs:
         raise UserError("all of these runs ended early: there is nothing to compare")
     first = runs[0]

@@ -30,7 +30,7 @@ REPLICATES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class SettingEstimate:
     """One number of a table; None where it does not apply."""
 
     by: str
@@ -73,7 +73,9 @@ def errors_of_identity(dataset: Dataset) -> pd.DataFrame:
     return errors_of(pd.DataFrame(rows))
 
 
-def by_setting(errors: Mapping[str, pd.DataFrame], samples: pd.DataFrame) -> Iterator[Estimate]:
+def by_setting(
+    errors: Mapping[str, pd.DataFrame], samples: pd.DataFrame
+) -> Iterator[SettingEstimate]:
     """Errors of each model in each slice; settings that nothing is known of are passed over.
 
     Args:
@@ -90,7 +92,7 @@ def by_setting(errors: Mapping[str, pd.DataFrame], samples: pd.DataFrame) -> Ite
                     yield _estimate(by, str(label), metric, model, values, part["composition"])
 
 
-def by_pair(errors: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> Iterator[Estimate]:
+def by_pair(errors: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> Iterator[SettingEstimate]:
     """How far the target moves, and the models' errors on the same samples.
 
     Of a material the median over its pairs of relaxations, or over its samples, counts once.
@@ -125,7 +127,7 @@ def two_functionals(label: str) -> bool:
 
 def _estimate(
     by: str, label: str, metric: str, model: str, values: pd.Series, compositions: pd.Series
-) -> Estimate:
+) -> SettingEstimate:
     """Of what is not nan; the bootstrap draws `compositions`, which have the index of `values`."""
     counted = values.dropna()
     groups = list(compositions.loc[counted.index])
@@ -136,7 +138,7 @@ def _estimate(
         means = estimates([Reduce.MEAN], column, np.ones_like(column), resampling)[:, 0]
         mean = means[0]
         low, high = interval(means[1:]) if resampling.n_groups > 1 else (np.nan, np.nan)
-    return Estimate(
+    return SettingEstimate(
         by=by, label=label, metric=metric, model=model, n=len(counted),
         n_compositions=len(set(groups)), mean=_plain(mean), ci_low=_plain(low),
         ci_high=_plain(high), median=_plain(counted.median()),

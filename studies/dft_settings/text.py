@@ -15,7 +15,7 @@ from leaderboard.views.markdown import NOTHING
 from studies.dft_settings.findings import Findings
 from studies.dft_settings.known_settings import SETTINGS, UNKNOWN
 from studies.dft_settings.materials import DIFFERENCES
-from studies.dft_settings.tables import PAIR, TARGET, Estimate, two_functionals
+from studies.dft_settings.tables import PAIR, TARGET, SettingEstimate, two_functionals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def markdown(found: Findings) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _tables(mine: Sequence[Estimate], models: Sequence[str]) -> Iterator[str]:
+def _tables(mine: Sequence[SettingEstimate], models: Sequence[str]) -> Iterator[str]:
     """One for each metric, and a line that names the rows which are too few for a claim."""
     for metric in DIFFERENCES:
         cells = {(each.label, each.model): each for each in mine if each.metric == metric}
@@ -63,12 +63,14 @@ def _tables(mine: Sequence[Estimate], models: Sequence[str]) -> Iterator[str]:
         yield f"**Too few for a claim, with fewer than {CLAIM} compositions**: {listed}."
 
 
-def _counted_by(mine: Sequence[Estimate], models: Sequence[str]) -> str:
+def _counted_by(mine: Sequence[SettingEstimate], models: Sequence[str]) -> str:
     """Whose n stands before the numbers of a table."""
     return TARGET if any(each.model == TARGET for each in mine) else models[0]
 
 
-def _table(metric: str, cells: dict[tuple[str, str], Estimate], models: Sequence[str]) -> str:
+def _table(
+    metric: str, cells: dict[tuple[str, str], SettingEstimate], models: Sequence[str]
+) -> str:
     labels = list(dict.fromkeys(label for label, _ in cells))
     first = _counted_by(list(cells.values()), models)
     unit = f" ({METRICS[metric].unit})" if METRICS[metric].unit else ""
@@ -84,7 +86,7 @@ def _table(metric: str, cells: dict[tuple[str, str], Estimate], models: Sequence
     return markdown_table(head, rows)
 
 
-def _cell(each: Estimate, n: int) -> str:
+def _cell(each: SettingEstimate, n: int) -> str:
     text = _number(each.mean, each.metric)
     if each.ci_low is not None:
         low, high = (_number(end, each.metric) for end in (each.ci_low, each.ci_high))

@@ -65,7 +65,7 @@ class Augmentation:
         """A changed copy."""
         steps = (
             (self.supercell, _repeat),
-            (self.along, _along),
+            (self.along, _interpolate_to_final),
             (self.dilation, _dilate),
             (self.inversion, _invert),
             (self.origin, _shift),
@@ -100,7 +100,7 @@ def _repeat(pair: Pair, rng: np.random.Generator) -> Pair:
     return Pair(initial, Delta(pair.delta.cellpar * factor, moved))
 
 
-def _along(pair: Pair, rng: np.random.Generator) -> Pair:
+def _interpolate_to_final(pair: Pair, rng: np.random.Generator) -> Pair:
     way = rng.uniform(0.0, 1.0)
     moved = pair.initial.frac_coords + way * pair.delta.frac_coords
     cell = pair.initial.cellpar + way * pair.delta.cellpar

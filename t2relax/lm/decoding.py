@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 ENCODED_TOKENS = 1024
 """Tokens, padding included, that go through the encoder together on a CPU."""
-DOUBT = 0.2
-"""A coordinate's change is the one nearest to none between the quantiles 0.5 - DOUBT, 0.5 + DOUBT.
+DEADBAND_QUANTILE = 0.2
+"""A coordinate's change is the one nearest to none between the quantiles 0.5 ∓ DEADBAND_QUANTILE.
 
 So it stays if the model is less than 70 % sure of the direction. On validation the median (0) makes
 positions worse than unchanged ones, and 0.1 to 0.4 are not told apart.
@@ -61,13 +61,13 @@ def decode_constrained(
         templates: the grammar of each target.
         quantiles: (n_samples, length) for each input: the leading digits of each position are
             this quantile of their distribution; uniform random numbers give samples of the model.
-            By default one sample of medians, with `DOUBT` of the coordinates.
+            By default one sample of medians, with `DEADBAND_QUANTILE` of the coordinates.
 
     Returns:
         For each input (n_samples, length) ids of its target.
     """
     if quantiles is None:
-        doubt = [DOUBT * t.moves[None] for t in templates]
+        doubt = [DEADBAND_QUANTILE * t.moves[None] for t in templates]
         low, high = ([0.5 + sign * d for d in doubt] for sign in (-1, 1))
     else:
         low = high = list(quantiles)

@@ -18,11 +18,11 @@ from transformers import AutoTokenizer
 
 from benchmarks.core import UserError
 from t2relax.lm import t5
-from t2relax.objective import Student
+from t2relax.objective import T5ForRelaxation
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 
 
-def from_pretrained(name: str, tokenizer: Tokenizer) -> Student:
+def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
     """The weights of a checkpoint; a token of ours starts as the mean of its pieces there.
 
     A token of which SentencePiece leaves nothing, or nothing known, starts as a draw from the
@@ -62,7 +62,7 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> Student:
     return model
 
 
-def average(models: Sequence[Student]) -> Student:
+def average(models: Sequence[T5ForRelaxation]) -> T5ForRelaxation:
     """The first model with the mean of all their weights (model soup: Wortsman et al., ICML 2022).
 
     Raises:
@@ -78,9 +78,9 @@ def average(models: Sequence[Student]) -> Student:
     return first
 
 
-def _read(name: str, local: bool) -> Student:
-    found = Student.from_pretrained(name, dtype=torch.float32, local_files_only=local)
-    return cast("Student", found)
+def _read(name: str, local: bool) -> T5ForRelaxation:
+    found = T5ForRelaxation.from_pretrained(name, dtype=torch.float32, local_files_only=local)
+    return cast("T5ForRelaxation", found)
 
 
 def _means(table: Tensor, ids: Sequence[Sequence[int]]) -> Tensor:

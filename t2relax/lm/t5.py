@@ -15,7 +15,7 @@ from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-    from t2relax.objective import Student
+    from t2relax.objective import T5ForRelaxation
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoint"
 """The checkpoint that comes with the package; its README.md is the model card."""
@@ -24,8 +24,8 @@ CODEC_FILE = "t2relax.json"
 
 
 def new_model(
-    tokenizer: Tokenizer, seed: int = 0, kind: type[Student] | None = None, **changes: Any
-) -> Student:
+    tokenizer: Tokenizer, seed: int = 0, kind: type[T5ForRelaxation] | None = None, **changes: Any
+) -> T5ForRelaxation:
     """A small T5 1.1 from scratch, with tokens as alike as what they mean.
 
     Args:
@@ -38,7 +38,7 @@ def new_model(
     from transformers import T5Config
 
     from t2relax.lm.embeddings import initial_vectors
-    from t2relax.objective import Student
+    from t2relax.objective import T5ForRelaxation
 
     settings: dict[str, Any] = {
         "vocab_size": len(tokenizer),
@@ -55,7 +55,7 @@ def new_model(
         "eos_token_id": EOS_ID,
         "decoder_start_token_id": PAD_ID,
     }
-    model = (kind or Student)(T5Config(**(settings | changes)))
+    model = (kind or T5ForRelaxation)(T5Config(**(settings | changes)))
     vectors = initial_vectors(tokenizer, model.config.d_model, seed)
     with torch.no_grad():
         model.shared.weight.copy_(torch.from_numpy(vectors))

@@ -74,8 +74,8 @@ def harness(path, out):
     """
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from benchmarks.data import load
-    from benchmarks.engine.benchmark_run import Campaign, Plan, run_all
-    from benchmarks.engine.execute import Settings
+    from benchmarks.engine.benchmark_run import BenchmarkRun, ModelRun, run_all
+    from benchmarks.engine.execute import RunSettings
     from benchmarks.engine.worker import peak_memory_mb
     from benchmarks.models.registry import MODELS
     from benchmarks.store import read_run
@@ -84,15 +84,15 @@ def harness(path, out):
     clock, begin = [cpu_seconds()], time.perf_counter()
     dataset = load(str(path))
     clock.append(cpu_seconds())
-    campaign = Campaign(
+    campaign = BenchmarkRun(
         dataset=dataset,
-        settings=Settings(),
+        settings=RunSettings(),
         repeats=1,
         out=Path(out),
         command="",
         say=lambda line: None,
     )
-    run_all([Plan(MODELS["identity"], ())], campaign)
+    run_all([ModelRun(MODELS["identity"], ())], campaign)
     clock.append(cpu_seconds())
     table = _cheap(read_run(Path(out) / "identity"), dataset)
     clock.append(cpu_seconds())

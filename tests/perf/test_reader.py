@@ -63,7 +63,7 @@ def pass_one(*paths):
 
 
 def pass_two(*paths):
-    from benchmarks.core import EndMissing
+    from benchmarks.core import MissingFinalFrame
     from benchmarks.data.lemat.endpoints import fetch
     from benchmarks.data.lemat.reader import FrameFiles
     from benchmarks.data.lemat.trajectories import find
@@ -72,7 +72,7 @@ def pass_two(*paths):
     trajectories, _ = find(files)
     order = np.random.default_rng(0).permutation(len(trajectories))
     begin = time.perf_counter()
-    columns, _ = fetch(files, trajectories, order, CHOSEN, EndMissing.KEEP)
+    columns, _ = fetch(files, trajectories, order, CHOSEN, MissingFinalFrame.KEEP)
     return {"seconds": time.perf_counter() - begin, "samples": len(columns.trajectory)}, None
 
 

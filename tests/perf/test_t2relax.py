@@ -22,7 +22,7 @@ from transformers import (
 from benchmarks.core import Geometry
 from benchmarks.data import load
 from t2relax.data.pairs import pad
-from t2relax.lm.decoding import DOUBT, decode_constrained, nearest
+from t2relax.lm.decoding import DEADBAND_QUANTILE, decode_constrained, nearest
 from t2relax.relaxer import T5Relaxer, source_ids
 from t2relax.text.tokens import COARSE, FORCED, ORDINAL, PAD_ID, allowed, template
 
@@ -37,7 +37,7 @@ class Grammar(LogitsProcessor):
     def __init__(self, templates, tokenizer, size):
         self.kinds = torch.from_numpy(pad([t.kinds.tolist() for t in templates], FORCED))
         self.ids = torch.from_numpy(pad([t.ids.tolist() for t in templates], PAD_ID))
-        doubt = DOUBT * torch.from_numpy(pad([t.moves.tolist() for t in templates], 0))
+        doubt = DEADBAND_QUANTILE * torch.from_numpy(pad([t.moves.tolist() for t in templates], 0))
         self.levels = torch.stack([0.5 - doubt, 0.5 + doubt], dim=-1)
         self.mask = torch.from_numpy(allowed(tokenizer, size))
 

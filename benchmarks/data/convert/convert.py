@@ -23,15 +23,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.core import UserError
-from benchmarks.core.files import whole
+from benchmarks.core.files import atomic_write
 from benchmarks.data.convert.conventions import FUNCTIONALS
-from benchmarks.data.convert.inputs import FORMATS, Options, find, read
+from benchmarks.data.convert.inputs import FORMATS, ConvertOptions, find, read
 from benchmarks.data.convert.layout import TableWriter, table
 from benchmarks.data.convert.relaxation import KEEP, ConversionError
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ConversionOutcome:
     """What became of one input."""
 
     path: Path
@@ -44,14 +44,14 @@ class Outcome:
 class NothingConvertedError(UserError):
     """No input could be converted; `outcomes` say why."""
 
-    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+    def __init__(self, outcomes: Sequence[ConversionOutcome]) -> None:
         first = outcomes[0]
         more = f" and {len(outcomes) - 1} more" if len(outcomes) > 1 else ""
         super().__init__(f"nothing converted: {first.path}: {first.reason}{more}")
         self.outcomes = outcomes
 
 
-def convert(inputs: Sequence[Path], out: Path, options: Options) -> list[Outcome]:
+def convert(inputs: Sequence[Path], out: Path, options: ConvertOptions) -> list[ConversionOutcome]:
     """Write the relaxations of `inputs` to one parquet file, and their settings beside it.
 
     Args:
@@ -68,7 +68,7 @@ def convert(inputs: Sequence[Path], out: Path, options: Options) -> list[Outcome
     _check(out, options)
     paths = find(inputs, options.format)
     taken: dict[str, Path] = {}
-    with whole(out) as parquet, whole(settings_path(out)) as settings:
+    with atomic_write(out) as parquet, atomic_write(settings_path(out)) as settings:
         with TableWriter(parquet) as writer:
             outcomes = [
                 _convert(path, options, taken, writer)
@@ -85,7 +85,7 @@ def settings_path(out: Path) -> Path:
     return out.with_suffix(".settings.csv")
 
 
-def _check(out: Path, options: Options) -> None:
+def _check(out: Path, options: ConvertOptions) -> None:
     if out.suffix != ".parquet":
         raise UserError(f"--out {out}: must end in .parquet")
     for path in (out, settings_path(out)):
@@ -100,19 +100,21 @@ def _check(out: Path, options: Options) -> None:
             raise UserError(f"--{name} {value}: not one of {', '.join(choices)}")
 
 
-def _convert(path: Path, options: Options, taken: dict[str, Path], writer: TableWriter) -> Outcome:
+def _convert(
+    path: Path, options: ConvertOptions, taken: dict[str, Path], writer: TableWriter
+) -> ConversionOutcome:
     try:
         found = read(path, options)
     except ConversionError as error:
-        return Outcome(path, reason=str(error))
+        return ConversionOutcome(path, reason=str(error))
     if found.trajectory in taken:
-        return Outcome(path, reason=f"the same content as {taken[found.trajectory]}")
+        return ConversionOutcome(path, reason=f"the same content as {taken[found.trajectory]}")
     taken[found.trajectory] = path
     writer.add(table(found.relaxation, found.material, found.functional, found.trajectory))
-    return Outcome(path, settings=found.settings(path))
+    return ConversionOutcome(path, settings=found.settings(path))
 
 
-def _write_settings(path: Path, outcomes: Sequence[Outcome]) -> None:
+def _write_settings(path: Path, outcomes: Sequence[ConversionOutcome]) -> None:
     rows = [outcome.settings for outcome in outcomes if outcome.settings]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
@@ -120,7 +122,7 @@ def _write_settings(path: Path, outcomes: Sequence[Outcome]) -> None:
         writer.writerows(rows)
 
 
-def _summary(outcomes: Sequence[Outcome]) -> str:
+def _summary(outcomes: Sequence[ConversionOutcome]) -> str:
     """A table of what was not converted, and the counts."""
     failed = [outcome for outcome in outcomes if outcome.reason]
     width = max((len(str(outcome.path)) for outcome in failed), default=0)
@@ -152,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     args = _parser().parse_args(argv)
-    options = Options(functional=args.functional, format=args.format, keep=args.keep)
+    options = ConvertOptions(functional=args.functional, format=args.format, keep=args.keep)
     try:
         outcomes = convert(args.inputs, args.out, options)
     except NothingConvertedError as error:

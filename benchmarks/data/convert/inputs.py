@@ -51,7 +51,7 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ConvertOptions:
     """How inputs are to be read."""
 
     functional: str | None = None
@@ -117,7 +117,7 @@ def _names(form: str | None) -> list[str]:
     return [name for each in ([form] if form else FORMATS) for name in FORMATS[each].names]
 
 
-def read(path: Path, options: Options) -> Input:
+def read(path: Path, options: ConvertOptions) -> Input:
     """Read and check one file.
 
     Raises:

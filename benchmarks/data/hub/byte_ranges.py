@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.core import UserError
-from benchmarks.data.hub.repository import HubFile, Pin, reaching, request
+from benchmarks.data.hub.repository import HubFile, ResolvedRevision, reaching, request
 
 _PIECE = 8 * 2**20
 """Most bytes of one request: what a cut-off costs."""
@@ -23,7 +23,7 @@ class RemoteFile(io.RawIOBase):
     range asked for.
     """
 
-    def __init__(self, pin: Pin, file: HubFile) -> None:
+    def __init__(self, pin: ResolvedRevision, file: HubFile) -> None:
         self._pin = pin
         self._file = file
         self._at = 0

@@ -32,8 +32,8 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from benchmarks.data.choice import seeded_hash
-from benchmarks.data.hub.repository import Pin
-from benchmarks.data.hub.row_groups import QUOTA, Groups, Place
+from benchmarks.data.hub.repository import ResolvedRevision
+from benchmarks.data.hub.row_groups import QUOTA, RowGroup, RowGroupReader
 from benchmarks.data.lemat.ids import keys_of
 
 _THREADS = 4
@@ -49,13 +49,13 @@ class Draw:
     """Whether this is the whole data set."""
 
 
-def draw(pin: Pin, limit: int, seed: int) -> Draw:
+def sample_row_groups(pin: ResolvedRevision, limit: int, seed: int) -> Draw:
     """Fetch as many row groups as `limit` trajectories need, or all there are.
 
     Raises:
         UserError: One cannot be had, or the rows of a trajectory are not neighbours.
     """
-    groups = Groups(pin, seed)
+    groups = RowGroupReader(pin, seed)
     order = _order(groups, seed)
     paths: list[Path] = []
     missing = limit
@@ -73,7 +73,7 @@ def draw(pin: Pin, limit: int, seed: int) -> Draw:
     return Draw(tuple(paths), complete=missing > 0)
 
 
-def _order(groups: Groups, seed: int) -> Iterator[Place]:
+def _order(groups: RowGroupReader, seed: int) -> Iterator[RowGroup]:
     """What `--limit` takes of each row group, in order; then what that leaves."""
     firsts = []
     for place in _turns(groups, seed):
@@ -82,7 +82,7 @@ def _order(groups: Groups, seed: int) -> Iterator[Place]:
     yield from (place._replace(rest=True) for place in firsts)
 
 
-def _turns(groups: Groups, seed: int) -> Iterator[Place]:
+def _turns(groups: RowGroupReader, seed: int) -> Iterator[RowGroup]:
     """Row groups in the order of the rule; a file is opened when its first turn comes."""
     paths = [each.file.path for each in groups.files]
     files = sorted(range(len(paths)), key=lambda i: seeded_hash(seed, paths[i]))
@@ -94,7 +94,7 @@ def _turns(groups: Groups, seed: int) -> Iterator[Place]:
                 names = {seeded_hash(seed, f"{paths[file]}#{g}"): g for g in numbers}
                 turns[file] = [names[key] for key in sorted(names, reverse=True)]
             if turns[file]:
-                yield Place(file, turns[file].pop())
+                yield RowGroup(file, turns[file].pop())
         files = [file for file in files if turns[file]]
 
 

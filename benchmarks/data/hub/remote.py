@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.core import UserError
 from benchmarks.data.hub.byte_ranges import RemoteFile
-from benchmarks.data.hub.repository import HubFile, Pin, write_cached
+from benchmarks.data.hub.repository import HubFile, ResolvedRevision, write_cached
 from benchmarks.data.lemat.reader import reading
 from benchmarks.data.sources import file_sha256
 
@@ -35,7 +35,7 @@ _FOOTERS = 8
 class RemoteParquet:
     """One file of a pin, fetched on demand. Threads may share it."""
 
-    pin: Pin
+    pin: ResolvedRevision
     file: HubFile
 
     def __str__(self) -> str:
@@ -130,7 +130,7 @@ class RemoteParquet:
         return RemoteFile(self.pin, self.file)
 
 
-def everything(pin: Pin) -> tuple[RemoteParquet, ...]:
+def everything(pin: ResolvedRevision) -> tuple[RemoteParquet, ...]:
     """All files of a pin, of which nothing is fetched yet.
 
     Raises:

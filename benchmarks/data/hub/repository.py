@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from benchmarks.core import UserError
-from benchmarks.core.files import whole
+from benchmarks.core.files import atomic_write
 
 DEFAULT_CONFIG = "compatible_pbe"
 SPLIT = "train"
@@ -41,7 +41,7 @@ class HubFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
+class ResolvedRevision:
     """The files of one configuration at one commit."""
 
     repo: str
@@ -63,7 +63,7 @@ class Pin:
         return _cache(self.repo) / self.commit
 
 
-def pin(address: str, *, offline: bool = False) -> Pin:
+def resolve_revision(address: str, *, offline: bool = False) -> ResolvedRevision:
     """Resolve `hf://OWNER/NAME[@REVISION][:CONFIG]` to a commit and list its parquet files.
 
     Args:
@@ -85,7 +85,7 @@ def pin(address: str, *, offline: bool = False) -> Pin:
         return _kept(address, repo, revision, config)
     with reaching(address):
         commit = _commit(repo, revision)
-        found = Pin(repo, commit, config, _listing(repo, commit, config))
+        found = ResolvedRevision(repo, commit, config, _listing(repo, commit, config))
     for name in {revision, commit}:
         _keep(found, name)
     return found
@@ -138,7 +138,7 @@ def write_cached(path: Path, content: bytes) -> None:
         UserError: There is no room, or no permission.
     """
     try:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(content)
     except UserError as error:
         raise UserError(f"{error}; HF_HOME names another place for it") from error
@@ -181,13 +181,13 @@ def _pin_path(repo: str, revision: str, config: str) -> Path:
     return _cache(repo) / "pins" / quote(revision, safe="") / f"{config}.json"
 
 
-def _keep(found: Pin, revision: str) -> None:
+def _keep(found: ResolvedRevision, revision: str) -> None:
     content: dict[str, Any] = {"commit": found.commit, "files": [asdict(f) for f in found.files]}
     path = _pin_path(found.repo, revision, found.config)
     write_cached(path, json.dumps(content, indent=1).encode())
 
 
-def _kept(address: str, repo: str, revision: str, config: str) -> Pin:
+def _kept(address: str, repo: str, revision: str, config: str) -> ResolvedRevision:
     path = _pin_path(repo, revision, config)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -197,4 +197,4 @@ def _kept(address: str, repo: str, revision: str, config: str) -> Pin:
             "run once without --offline"
         ) from error
     files = tuple(HubFile(**file) for file in content["files"])
-    return Pin(repo, content["commit"], config, files, offline=True)
+    return ResolvedRevision(repo, content["commit"], config, files, offline=True)

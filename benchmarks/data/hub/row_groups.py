@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from benchmarks.core import UserError
 from benchmarks.data.choice import seeded_hash
 from benchmarks.data.hub.remote import RemoteParquet
-from benchmarks.data.hub.repository import Pin
+from benchmarks.data.hub.repository import ResolvedRevision
 from benchmarks.data.lemat.ids import keys_of
 from benchmarks.data.lemat.reader import reading
 
@@ -24,7 +24,7 @@ QUOTA = 32
 over the data set, and cost more bytes each."""
 
 
-class Place(NamedTuple):
+class RowGroup(NamedTuple):
     """Where trajectories begin: in a row group of a file, in its drawn part or in the rest."""
 
     file: int
@@ -32,10 +32,10 @@ class Place(NamedTuple):
     rest: bool = False
 
 
-class Groups:
+class RowGroupReader:
     """The row groups of a pin, fetched on demand and kept. Threads may share it."""
 
-    def __init__(self, pin: Pin, seed: int) -> None:
+    def __init__(self, pin: ResolvedRevision, seed: int) -> None:
         self.files = tuple(RemoteParquet(pin, file) for file in pin.files)
         self._seed = seed
 
@@ -50,7 +50,7 @@ class Groups:
             raise UserError(f"{self.files[file]}: lacks id: not in the layout of LeMat-Traj")
         return int(footer.num_row_groups)
 
-    def local(self, place: Place) -> Path:
+    def local(self, place: RowGroup) -> Path:
         """The trajectories of a place, whole, as a parquet file of the cache.
 
         Raises:
@@ -65,7 +65,7 @@ class Groups:
             table = pa.concat_tables(self._trajectories(place))
         return file.keep(name, table)
 
-    def _trajectories(self, place: Place) -> Iterator[Any]:
+    def _trajectories(self, place: RowGroup) -> Iterator[Any]:
         table = self._rows(place)
         keys = keys_of(table["id"])
         self._check_neighbours(place, keys)
@@ -84,7 +84,7 @@ class Groups:
         names.sort(key=lambda name: seeded_hash(self._seed, name))
         return pa.array(names[: max(QUOTA, len(names) // QUOTA)], pa.string())
 
-    def _continued(self, place: Place, key: Any) -> Iterator[Any]:
+    def _continued(self, place: RowGroup, key: Any) -> Iterator[Any]:
         """The rows of a trajectory in the row groups after the one where it begins."""
         following = self._beside(place, 1)
         while following:
@@ -94,7 +94,7 @@ class Groups:
                 yield self._rows(following).slice(0, more)
             following = self._beside(following, 1) if more == len(keys) else None
 
-    def _check_neighbours(self, place: Place, keys: Any) -> None:
+    def _check_neighbours(self, place: RowGroup, keys: Any) -> None:
         known = keys.drop_null()
         if len(pc.run_end_encode(known).values) != len(known.unique()):
             raise UserError(
@@ -102,7 +102,7 @@ class Groups:
                 f"group {place.group}: leave out --limit"
             )
 
-    def _beside(self, place: Place, step: int) -> Place | None:
+    def _beside(self, place: RowGroup, step: int) -> RowGroup | None:
         """The row group before (-1) or after (1) that has rows, over the borders of files."""
         file, group, _ = place
         while True:
@@ -113,12 +113,12 @@ class Groups:
                     return None
                 group = 0 if step > 0 else self.count(file) - 1
             if self.files[file].footer().row_group(group).num_rows:
-                return Place(file, group)
+                return RowGroup(file, group)
 
-    def _keys(self, place: Place) -> Any:
+    def _keys(self, place: RowGroup) -> Any:
         return keys_of(self.files[place.file].fetch(place.group, ["id"])["id"])
 
-    def _rows(self, place: Place) -> Any:
+    def _rows(self, place: RowGroup) -> Any:
         return self.files[place.file].fetch(place.group)
 
 

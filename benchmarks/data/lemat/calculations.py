@@ -66,7 +66,7 @@ class Calculations:
 _OF_LAST = ("last_step", "last_row", "last_energy", "last_cell", "last_stress")
 
 
-def join(parts: Calculations) -> tuple[Calculations, NDArray[np.int64]]:
+def merge_segments(parts: Calculations) -> tuple[Calculations, NDArray[np.int64]]:
     """Join the parts that have the same key and number.
 
     Args:
@@ -120,7 +120,7 @@ def duplicated_steps(parts: Calculations, steps: NDArray[np.int32]) -> dict[int,
     return found
 
 
-def none() -> Calculations:
+def empty() -> Calculations:
     """No calculation."""
     cells = ("first_cell", "last_cell")
     names = Calculations.__slots__
@@ -133,7 +133,7 @@ def concatenated(pieces: dict[str, list[NDArray[Any]]]) -> Calculations:
     return Calculations(*(np.concatenate(pieces.pop(name)) for name in Calculations.__slots__))
 
 
-def metric(lattices: NDArray[np.float64]) -> NDArray[np.float32]:
+def metric_tensor(lattices: NDArray[np.float64]) -> NDArray[np.float32]:
     """Metric tensors of lattices: (n, 3, 3) [Å] -> (n, 6) [Å^2], aa, bb, cc, bc, ac, ab."""
     with np.errstate(over="ignore", invalid="ignore"):
         full = np.einsum("nik,njk->nij", lattices, lattices)

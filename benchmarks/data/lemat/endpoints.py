@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.core import EndMissing
+from benchmarks.core import MissingFinalFrame
 from benchmarks.data.lemat.arrow import array, lengths, row_sums, vectors
-from benchmarks.data.lemat.final_frames import hopeless, unfit_ends
+from benchmarks.data.lemat.final_frames import certainly_rejected, rejected_final_frames
 from benchmarks.data.lemat.quarantine import Quarantined, Reason
 from benchmarks.data.lemat.reader import FrameFiles
 from benchmarks.data.lemat.scan import first_true
@@ -66,7 +66,7 @@ def fetch(
     trajectories: Trajectories,
     order: NDArray[np.int64],
     limit: int | None,
-    end_missing: EndMissing = EndMissing.IF_RELAXED,
+    end_missing: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
 ) -> tuple[Columns, list[Quarantined]]:
     """Read the initial and the relaxed frame of the first `limit` sound trajectories of `order`.
 
@@ -83,13 +83,13 @@ def fetch(
     wanted = len(order) if limit is None else min(limit, len(order))
     pieces: list[Columns] = []
     quarantined: dict[int, Quarantined] = {}
-    lost = hopeless(trajectories, end_missing)
+    lost = certainly_rejected(trajectories, end_missing)
     sound = 0
     rest = order
     while sound < wanted and len(rest):
         n = CHUNK if limit is None else _enough(lost[rest], wanted - sound)
         chosen, rest = np.sort(rest[:n]), rest[n:]
-        unfit = unfit_ends(files, trajectories, chosen, end_missing)
+        unfit = rejected_final_frames(files, trajectories, chosen, end_missing)
         piece, fault = _read(files, trajectories, chosen, unfit)
         for i in map(int, np.flatnonzero(fault)):
             reason = _FAULTS[fault[i] - 1]

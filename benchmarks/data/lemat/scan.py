@@ -19,9 +19,9 @@ from benchmarks.data.lemat.calculations import (
     Calculations,
     concatenated,
     duplicated_steps,
-    join,
-    metric,
-    none,
+    empty,
+    merge_segments,
+    metric_tensor,
 )
 from benchmarks.data.lemat.ids import FRAME_ID, ids_agree
 from benchmarks.data.lemat.quarantine import Quarantined, Reason
@@ -105,7 +105,7 @@ class _Scanner:
         z = self._numbers.of(pc.list_flatten(species))
         fault = self._faults(table, z, count, ids_agree(texts))
         rows = _frames(table, texts, site_hashes(z, count), count, fault)
-        part, order = join(rows)
+        part, order = merge_segments(rows)
         for name, pieces in self._parts.items():
             pieces.append(getattr(part, name))
         self._steps.append(rows.first_step[order])
@@ -158,7 +158,7 @@ class _Scanner:
 
     def result(self) -> Scan:
         if not self._steps:
-            return Scan(none(), [], [], [], {}, self._notes, self._malformed)
+            return Scan(empty(), [], [], [], {}, self._notes, self._malformed)
         texts = {name: _codes(self._texts.pop(name)) for name in tuple(self._texts)}
         for name, (codes, _) in texts.items():
             self._parts[name] = [codes]
@@ -166,7 +166,7 @@ class _Scanner:
         duplicates = duplicated_steps(parts, np.concatenate(self._steps))
         self._steps.clear()
         return Scan(
-            calculations=join(parts)[0],
+            calculations=merge_segments(parts)[0],
             keys=texts["key"][1],
             materials=texts["material"][1],
             functionals=texts["functional"][1],
@@ -185,7 +185,7 @@ def _frames(
 ) -> Calculations:
     """Each row as a part of a calculation."""
     three = np.full(len(table), 3)
-    cell = metric(vectors(table["lattice_vectors"], three)[0].reshape(-1, 3, 3))
+    cell = metric_tensor(vectors(table["lattice_vectors"], three)[0].reshape(-1, 3, 3))
     components = vectors(table["stress_tensor"], three)[0].reshape(-1, 9)
     with np.errstate(over="ignore"):
         stress = np.abs(components).max(axis=1).astype(np.float32)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.data.lemat.calculation_order import Order, decide
-from benchmarks.data.lemat.calculations import FAULT_BITS, NONE, Calculations, join
+from benchmarks.data.lemat.calculations import FAULT_BITS, NONE, Calculations, merge_segments
 from benchmarks.data.lemat.ids import source_of
 from benchmarks.data.lemat.quarantine import Quarantined, Reason
 from benchmarks.data.lemat.reader import FrameFiles
@@ -101,7 +101,7 @@ def survey(files: FrameFiles) -> Survey:
     found = scan(files)
     calculations = found.calculations
     starts = np.flatnonzero(np.diff(calculations.key, prepend=-1))
-    whole = join(replace(calculations, number=np.zeros_like(calculations.number)))[0]
+    whole = merge_segments(replace(calculations, number=np.zeros_like(calculations.number)))[0]
     order = decide(files, calculations, starts, _sources(files, found, whole))
     return Survey(
         trajectories=_trajectories(found, whole, starts, order),

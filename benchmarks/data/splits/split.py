@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.core import UserError
-from benchmarks.core.files import whole
+from benchmarks.core.files import atomic_write
 from benchmarks.data.dataset import Dataset, ids_sha256, load
 from benchmarks.data.exposure import seen
 from benchmarks.data.hub import repository as hub
@@ -127,7 +127,7 @@ def _pinned(source: str, *, offline: bool) -> str:
     """A source of the Hub with its commit; any other as it is."""
     if not source.startswith("hf://"):
         return source
-    pin = hub.pin(source, offline=offline)
+    pin = hub.resolve_revision(source, offline=offline)
     return f"hf://{pin.repo}@{pin.commit}:{pin.config}"
 
 
@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> int:
         return _check(args.out, texts)
     with ExitStack() as stack:  # which puts the manifest in its place last
         for name, text in texts.items():
-            stack.enter_context(whole(args.out / name)).write_text(text, encoding="utf-8")
+            stack.enter_context(atomic_write(args.out / name)).write_text(text, encoding="utf-8")
     parts = json.loads(texts[MANIFEST])["splits"]
     counts = ", ".join(f"{part['n_samples']} {name}" for name, part in parts.items())
     sys.stdout.write(f"{counts}; wrote {args.out / MANIFEST}\n")

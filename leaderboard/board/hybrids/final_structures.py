@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from benchmarks.core.geometry import displacements, strain
-from benchmarks.store import Record, Run
+from benchmarks.store import Record, StoredRun
 from leaderboard.board.scores import DATASET_KEYS, KEY
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ MAX_ENERGY: Final = 0.005
 what a displacement of 0.05 Å costs at a force constant of 5 eV/Å^2."""
 COLUMNS: Final = ("end_strain", "end_displacement", "end_energy")
 """Strain, mean displacement [Å], energy of the hybrid's end minus that of the other [eV/atom]."""
-OF: Final = "end_of"
+COMPARED_WITH: Final = "end_of"
 """Column with the hash of the structures that the hybrid's end was compared with."""
 
 
-def alone(hybrid: Run, runs: Sequence[Run]) -> Run | None:
+def standalone_run(hybrid: StoredRun, runs: Sequence[StoredRun]) -> StoredRun | None:
     """The run of a hybrid's last part by itself: same data, settings, seed and weights."""
     if hybrid.identity.get("family") != "hybrid":
         return None
@@ -40,24 +40,30 @@ def alone(hybrid: Run, runs: Sequence[Run]) -> Run | None:
     return next((run for run in runs if run.name == last and _comparable(hybrid, run)), None)
 
 
-def _comparable(hybrid: Run, run: Run) -> bool:
+def _comparable(hybrid: StoredRun, run: StoredRun) -> bool:
     keys = (*DATASET_KEYS, "settings", "seed", "end_missing")
     same = all(hybrid.identity.get(key) == run.identity.get(key) for key in keys)
     joined, own = (each.identity.get("weights_sha256") or "" for each in (hybrid, run))
     return same and str(joined).endswith(str(own))
 
 
-def with_ends(runs: Sequence[Run], tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+def with_ends(runs: Sequence[StoredRun], tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
     """The tables, those of hybrids with `COLUMNS` and `OF` where the other run is at hand, too."""
     by_run = {id(run): table for run, table in zip(runs, tables, strict=True)}
     found = []
     for run, table in zip(runs, tables, strict=True):
-        other = alone(run, runs)
-        found.append(table if other is None else ends(run, other, table, by_run[id(other)]))
+        other = standalone_run(run, runs)
+        found.append(
+            table
+            if other is None
+            else compare_final_structures(run, other, table, by_run[id(other)])
+        )
     return found
 
 
-def ends(hybrid: Run, other: Run, table: pd.DataFrame, against: pd.DataFrame) -> pd.DataFrame:
+def compare_final_structures(
+    hybrid: StoredRun, other: StoredRun, table: pd.DataFrame, against: pd.DataFrame
+) -> pd.DataFrame:
     """The hybrid's scores with `COLUMNS` and `OF`; nan where one of the two has no scored end.
 
     Args:
@@ -72,16 +78,16 @@ def ends(hybrid: Run, other: Run, table: pd.DataFrame, against: pd.DataFrame) ->
     if hybrid.table.num_rows and other.table.num_rows:
         keys = list(table[KEY].itertuples(index=False, name=None))
         numbers = _measured(hybrid, other, keys)
-    elif {OF, *COLUMNS} <= set(table):
+    elif {COMPARED_WITH, *COLUMNS} <= set(table):
         stored = table[list(COLUMNS)].to_numpy(dtype=float)
-        numbers = np.where((table[OF] == hashes).to_numpy()[:, None], stored, np.nan)
+        numbers = np.where((table[COMPARED_WITH] == hashes).to_numpy()[:, None], stored, np.nan)
     else:
         numbers = np.full((len(table), len(COLUMNS)), np.nan)
     columns = {name: numbers[:, k] for k, name in enumerate(COLUMNS)}
-    return table.assign(**columns, **{OF: hashes})
+    return table.assign(**columns, **{COMPARED_WITH: hashes})
 
 
-def _measured(hybrid: Run, other: Run, keys: Sequence[tuple[str, int]]) -> np.ndarray:
+def _measured(hybrid: StoredRun, other: StoredRun, keys: Sequence[tuple[str, int]]) -> np.ndarray:
     first, second = ({(r.sample_id, r.repeat): r for r in run.records} for run in (hybrid, other))
     return np.array([_distance(first[key], second.get(key)) for key in keys])
 

@@ -13,16 +13,23 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from benchmarks.core import Status
-from benchmarks.core.statistics import Floats, Resampling, estimates, interval, plain, wilson
+from benchmarks.core.statistics import (
+    Floats,
+    Resampling,
+    estimates,
+    interval,
+    round_significant,
+    wilson,
+)
 from benchmarks.metrics import Reduce
-from benchmarks.store import Run
+from benchmarks.store import StoredRun
 from leaderboard.board.hybrids.final_structures import (
     COLUMNS,
     MAX_DISPLACEMENT,
     MAX_ENERGY,
     MAX_STRAIN,
-    alone,
-    ends,
+    compare_final_structures,
+    standalone_run,
 )
 from leaderboard.board.scores import KEY
 
@@ -96,7 +103,7 @@ class Saving:
 
 
 def savings(
-    runs: Sequence[Run],
+    runs: Sequence[StoredRun],
     tables: Sequence[pd.DataFrame],
     ids: Sequence[str],
     resampling: Resampling,
@@ -112,7 +119,7 @@ def savings(
     by_name = {run.name: table for run, table in zip(runs, tables, strict=True)}
     found = []
     for run in sorted(runs, key=lambda run: run.name):
-        other = alone(run, runs)
+        other = standalone_run(run, runs)
         if other is not None:
             pair = _paired(run, other, by_name[run.name], by_name[other.name], ids)
             found.append(_saving(run, other, pair, resampling))
@@ -120,10 +127,14 @@ def savings(
 
 
 def _paired(
-    hybrid: Run, other: Run, table: pd.DataFrame, against: pd.DataFrame, ids: Sequence[str]
+    hybrid: StoredRun,
+    other: StoredRun,
+    table: pd.DataFrame,
+    against: pd.DataFrame,
+    ids: Sequence[str],
 ) -> pd.DataFrame:
     """One row per sample of `ids`: means over repeats, costs and ends nan unless both finished."""
-    marked = ends(hybrid, other, table, against).assign(ok=_finished(table))
+    marked = compare_final_structures(hybrid, other, table, against).assign(ok=_finished(table))
     marked["same"] = np.where(marked["end_strain"].notna(), _same(marked), np.nan)
     right = against[[*KEY, *_COSTS]].assign(ok=_finished(against))
     pair = marked[[*KEY, *_COSTS, *COLUMNS, "same", "ok"]].merge(
@@ -146,7 +157,9 @@ def _same(rows: pd.DataFrame) -> pd.Series:
     return near & ~(rows["end_energy"].abs() > MAX_ENERGY)
 
 
-def _saving(hybrid: Run, other: Run, pair: pd.DataFrame, resampling: Resampling) -> Saving:
+def _saving(
+    hybrid: StoredRun, other: StoredRun, pair: pd.DataFrame, resampling: Resampling
+) -> Saving:
     facts = (hybrid.provenance, other.provenance)
     one_machine = all(facts[0].get(key) == facts[1].get(key) for key in _MACHINE)
     return Saving(
@@ -170,8 +183,8 @@ def _cost(pair: pd.DataFrame, column: str, resampling: Resampling) -> Cost | Non
     both = np.isfinite(ours - theirs)
     return Cost(
         n=count,
-        hybrid=plain(float(ours[both].mean())),
-        alone=plain(float(theirs[both].mean())),
+        hybrid=round_significant(float(ours[both].mean())),
+        alone=round_significant(float(theirs[both].mean())),
         # the weighted mean of ratios, weighted by the divisor, is the ratio of the sums
         ratio=_estimate(ours / theirs, theirs, resampling),
         saved=_estimate(theirs - ours, np.ones_like(ours), resampling),
@@ -181,7 +194,11 @@ def _cost(pair: pd.DataFrame, column: str, resampling: Resampling) -> Cost | Non
 def _estimate(values: Floats, weights: Floats, resampling: Resampling) -> Estimate:
     found = estimates([Reduce.MEAN], values[:, None], weights[:, None], resampling)[:, 0]
     low, high = interval(found[1:]) if resampling.n_groups > 1 else (np.nan, np.nan)
-    return Estimate(value=plain(float(found[0])), ci_low=plain(low), ci_high=plain(high))
+    return Estimate(
+        value=round_significant(float(found[0])),
+        ci_low=round_significant(low),
+        ci_high=round_significant(high),
+    )
 
 
 def _minimum(pair: pd.DataFrame) -> Minimum | None:
@@ -193,7 +210,11 @@ def _minimum(pair: pd.DataFrame) -> Minimum | None:
     gaps = compared.loc[compared["same"] < 1, "end_energy"]
     return Minimum(
         n=len(compared),
-        rate=Estimate(value=plain(share), ci_low=plain(low), ci_high=plain(high)),
+        rate=Estimate(
+            value=round_significant(share),
+            ci_low=round_significant(low),
+            ci_high=round_significant(high),
+        ),
         lower=int((gaps < -MAX_ENERGY).sum()),
         level=int((gaps.abs() <= MAX_ENERGY).sum()),
         higher=int((gaps > MAX_ENERGY).sum()),
