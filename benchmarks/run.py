@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--split", help="of the data; default: test, where there are splits")
     add("--limit", type=whole_number(1), metavar="N", help="N samples chosen by hash")
     add(
-        "--end-missing",
+        "--missing-final-frame",
         default="if-relaxed",
         choices=[*map(str, MissingFinalFrame)],
         help=_LAST_FRAME,
@@ -150,7 +150,7 @@ def _load(args: argparse.Namespace) -> Dataset:
         limit=args.limit,
         seed=args.seed,
         offline=args.offline,
-        end_missing=MissingFinalFrame(args.end_missing),
+        missing_final_frame=MissingFinalFrame(args.missing_final_frame),
     )
     where = f"{dataset.name}, {dataset.split}" if dataset.split else dataset.name
     reasons = Counter(str(entry.reason) for entry in dataset.quarantined)

@@ -55,14 +55,16 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", help="split of --data, where it has splits")
     add("--limit", type=int, metavar="N", help=_LIMIT)
     add("--seed", type=int, default=0, help="that --limit was drawn with; default: 0")
-    add("--end-missing", default="if-relaxed", choices=_END_MISSING, help=_LIKE_RUNS)
+    add(
+        "--missing-final-frame", default="if-relaxed", choices=_MISSING_FINAL_FRAME, help=_LIKE_RUNS
+    )
     add("--offline", action="store_true", help="of hf:// data use the cache only")
 
 
 _DATA = "data that the runs were made on; the embedded set is found without; may be repeated"
 _LIMIT = "as the runs were made; of hf:// data no more is read"
 _LIKE_RUNS = "as the runs were made"
-_END_MISSING = [str(policy) for policy in MissingFinalFrame]
+_MISSING_FINAL_FRAME = [str(policy) for policy in MissingFinalFrame]
 _README = "also write the tables between the <!-- leaderboard:NAME --> markers of this file"
 _UNSEEN = "with --strip: leave out the compositions of this training data; may be repeated"
 _STRIP = "instead copy the runs as scores without structures, to commit where the data are not ours"
@@ -104,7 +106,7 @@ def load_datasets(options: argparse.Namespace) -> list[Dataset]:
             limit=options.limit,
             seed=options.seed,
             offline=options.offline,
-            end_missing=MissingFinalFrame(options.end_missing),
+            missing_final_frame=MissingFinalFrame(options.missing_final_frame),
         )
         for each in sets
     ]

@@ -115,7 +115,7 @@ def find_dataset(run: StoredRun, datasets: Sequence[Dataset]) -> Dataset | None:
     policy = run.identity.get("end_missing", MissingFinalFrame.IF_RELAXED)
     for dataset in datasets:
         key = (dataset.name, dataset.revision, dataset.split or "")
-        if _key(run) == key and dataset.end_policy == policy:
+        if _key(run) == key and dataset.missing_final_frame == policy:
             return dataset
     name = run.identity["dataset"].removesuffix("-v1")
     if name in EMBEDDED_SETS and (EMBEDDED_SETS[name] / MANIFEST).is_file():

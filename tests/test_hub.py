@@ -194,11 +194,14 @@ def test_what_is_known_of_an_end_does_not_depend_on_the_limit(hub, lemat_frame, 
             writer.write_table(lemat_table(rows))
     hub.files.clear()
     hub.files["compatible_pbe/train-0.parquet"] = sink.getvalue().to_pybytes()
-    drawn = [load(ADDRESS, limit=n, end_missing=MissingFinalFrame.KEEP) for n in (10, 40, 100, 160)]
-    missing = set(drawn[-1].end_missing)
+    drawn = [
+        load(ADDRESS, limit=n, missing_final_frame=MissingFinalFrame.KEEP)
+        for n in (10, 40, 100, 160)
+    ]
+    missing = set(drawn[-1].missing_final_frame_ids)
     assert len(missing) == 40
     for small in drawn[:-1]:
-        assert set(small.end_missing) == missing & set(small.ids)
+        assert set(small.missing_final_frame_ids) == missing & set(small.ids)
 
 
 def test_audit_reads_what_a_run_of_that_limit_reads(hub, tmp_path, capsys):

@@ -27,7 +27,7 @@ class Memory:
     """A data set of perturbed rock salts, each pair of samples of one composition."""
 
     name, revision, split, redistributable = "toy", "sha256:00", "test", False
-    end_policy = MissingFinalFrame.IF_RELAXED
+    missing_final_frame = MissingFinalFrame.IF_RELAXED
 
     def __init__(self, count=8, seed=0):
         rng = np.random.default_rng(seed)

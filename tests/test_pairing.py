@@ -168,12 +168,12 @@ def test_unrelaxed_remainder_is_not_a_target_unless_asked_for(
     path = str(write_lemat(tmp_path / "x.parquet", rows))
     dataset = load(path)
     assert [s.material_id for s in dataset] == ["mp-1", "mp-3"]
-    assert dataset.end_missing == ("mp-3-0-pbe",)
+    assert dataset.missing_final_frame_ids == ("mp-3-0-pbe",)
     (left_out,) = dataset.quarantined
     assert (left_out.sample_id, left_out.reason) == ("mp-2-0-pbe", Reason.END_MISSING)
     assert left_out.detail == "residual 0.130 eV/Å, 13.00 kB"
-    assert len(load(path, end_missing=MissingFinalFrame.KEEP)) == 3
-    assert load(path, end_missing=MissingFinalFrame.DROP).ids == ("mp-1-0-pbe",)
+    assert len(load(path, missing_final_frame=MissingFinalFrame.KEEP)) == 3
+    assert load(path, missing_final_frame=MissingFinalFrame.DROP).ids == ("mp-1-0-pbe",)
     for row in rows:
         row["forces"] = None  # then nobody knows how relaxed it is
     write_lemat(tmp_path / "x.parquet", rows)

@@ -131,7 +131,7 @@ def test_another_policy_for_missing_ends_is_another_run(tmp_path, lemat_frame, w
     rows = trajectory("mp-1", backwards) + trajectory("mp-2", [(5.2, 0), (5.4, 0)])
     out, data = tmp_path / "runs", str(write_lemat(tmp_path / "x.parquet", rows))
     command = ["--models", "identity", "--data", data, "--out", str(out)]
-    assert main([*command, "--end-missing", "keep", "--limit", "9"]) == 0
+    assert main([*command, "--missing-final-frame", "keep", "--limit", "9"]) == 0
     facts = provenance(out / "identity")
     assert facts["end_missing"] == {"policy": "keep", "sample_ids": ["mp-2-0-pbe"]}
     assert facts["limit"] == 9
@@ -139,7 +139,10 @@ def test_another_policy_for_missing_ends_is_another_run(tmp_path, lemat_frame, w
     capsys.readouterr()
     assert main(command) == 2
     assert "end_missing differs ('keep' stored, now None)" in capsys.readouterr().err
-    assert render([str(out), "--data", data, "--end-missing", "keep", "--out", str(tmp_path)]) == 0
+    assert (
+        render([str(out), "--data", data, "--missing-final-frame", "keep", "--out", str(tmp_path)])
+        == 0
+    )
     assert json.loads((tmp_path / "leaderboard.json").read_text())["dataset"]["n_samples"] == 2
     assert main([*command, "--out", str(tmp_path / "default")]) == 0
     assert len(ids(tmp_path / "default" / "identity")) == 1

@@ -50,12 +50,40 @@ ANSWERED = SCORED | {Status.INVALID}
 
 
 class MissingFinalFrame(StrEnum):
-    """What becomes of a trajectory whose last frame is missing; `--end-missing`."""
+    """What becomes of a trajectory whose last frame is missing; `--missing-final-frame`."""
 
     IF_RELAXED = "if-relaxed"
     """Used if residual force and stress of the most relaxed frame left are within the bounds."""
     KEEP = "keep"
     DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaxSettings:
+    """The settings of a relaxation, passed to a relaxer's constructor as one argument.
+
+    A model honours some of them; its spec names which (`ModelSpec.honours`), and only these enter
+    the identity of a run.
+    """
+
+    fmax: float = 0.05
+    """A relaxation has converged when no force is larger [eV/Å] …"""
+    max_stress: float = 0.1 * GPA
+    """… and no component of the stress is larger [eV/Å^3]."""
+    max_steps: int = 500
+    """Largest number of steps of the optimiser."""
+    keep_symmetry: bool = False
+    """Whether the relaxed structure keeps the space group of the initial structure."""
+    device: str = "cpu"
+    """`cpu`, `cuda` or `cuda:N`."""
+    seed: int = 0
+    """Seed of everything that a model samples."""
+    offline: bool = False
+    """Whether the network must not be used."""
+    batch_size: int | None = None
+    """Structures per call of `relax`; None: the number that the model's spec gives."""
+    timeout: float = 600.0
+    """Time limit for one structure [s]."""
 
 
 class Geometry(NamedTuple):

@@ -39,7 +39,7 @@ class Dataset(Sequence[Sample]):
         redistributable: Whether its structures may be stored in a committed run.
         limit: As it was given to `load`.
         rule: By which `limit` chose the samples; None where all were taken.
-        end_policy: What became of trajectories whose last frame is missing.
+        missing_final_frame: What became of trajectories whose last frame is missing.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Dataset(Sequence[Sample]):
         redistributable: bool = False,
         limit: int | None = None,
         rule: str | None = None,
-        end_policy: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
+        missing_final_frame: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
     ) -> None:
         self._trajectories = trajectories
         self._columns = columns
@@ -69,7 +69,7 @@ class Dataset(Sequence[Sample]):
         self.redistributable = redistributable
         self.limit = limit
         self.rule = rule
-        self.end_policy = end_policy
+        self.missing_final_frame = missing_final_frame
         self.ids: tuple[str, ...] = tuple(trajectories.ids[i] for i in rows)
 
     @property
@@ -88,7 +88,7 @@ class Dataset(Sequence[Sample]):
         return ids_sha256(self.ids)
 
     @property
-    def end_missing(self) -> tuple[str, ...]:
+    def missing_final_frame_ids(self) -> tuple[str, ...]:
         """Ids of the samples whose target is the last frame left, the true one being lost."""
         end = self._trajectories.order.end
         missing = ENDS.index(End.MISSING)
@@ -169,7 +169,7 @@ class Dataset(Sequence[Sample]):
             redistributable=self.redistributable,
             limit=self.limit,
             rule=self.rule,
-            end_policy=self.end_policy,
+            missing_final_frame=self.missing_final_frame,
         )
 
 
@@ -180,7 +180,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     offline: bool = False,
-    end_missing: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
+    missing_final_frame: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
 ) -> Dataset:
     """Read the pairs (initial frame, relaxed frame) of one split.
 
@@ -196,8 +196,8 @@ def load(
             that reason cannot be in `quarantined`.
         seed: Goes into that hash.
         offline: Use of a remote source only what is in the cache.
-        end_missing: What becomes of trajectories whose last frame is missing. By default they are
-            used if the most relaxed frame left is within the bounds of
+        missing_final_frame: What becomes of trajectories whose last frame is missing. By default
+            they are used if the most relaxed frame left is within the bounds of
             `benchmarks.data.lemat.residual`.
 
     Returns:
@@ -212,7 +212,7 @@ def load(
     wanted = limit
     while True:
         found = resolve_all(sources, split, limit=wanted, seed=seed, offline=offline)
-        dataset = _read(found, limit, seed, end_missing)
+        dataset = _read(found, limit, seed, missing_final_frame)
         if limit is None or wanted is None or found.complete or len(dataset) == limit:
             break
         # Some of what was drawn turned out unusable: as large a share of what comes, presumably.
@@ -224,7 +224,9 @@ def load(
     return dataset
 
 
-def _read(found: Source, limit: int | None, seed: int, end_missing: MissingFinalFrame) -> Dataset:
+def _read(
+    found: Source, limit: int | None, seed: int, missing_final_frame: MissingFinalFrame
+) -> Dataset:
     files = FrameFiles(found.paths, found.sets)
     trajectories, quarantined = find(files, lambda met: choice.wanted(found, files, met))
     if found.ids is not None:  # rows of no trajectory are in no part
@@ -232,7 +234,7 @@ def _read(found: Source, limit: int | None, seed: int, end_missing: MissingFinal
     order = np.arange(len(trajectories))
     if limit is not None:
         order = choice.order(found, files, trajectories, seed)
-    columns, more = fetch(files, trajectories, order, limit, end_missing)
+    columns, more = fetch(files, trajectories, order, limit, missing_final_frame)
     return Dataset(
         trajectories.take(columns.trajectory),
         columns,
@@ -245,7 +247,7 @@ def _read(found: Source, limit: int | None, seed: int, end_missing: MissingFinal
         redistributable=found.redistributable,
         limit=limit,
         rule=None if limit is None else choice.rule(found),
-        end_policy=end_missing,
+        missing_final_frame=missing_final_frame,
     )
 
 

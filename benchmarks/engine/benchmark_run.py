@@ -72,9 +72,9 @@ class ModelRun:
             "seed": settings.seed,
         }
         if (
-            dataset.end_policy is not MissingFinalFrame.IF_RELAXED
+            dataset.missing_final_frame is not MissingFinalFrame.IF_RELAXED
         ):  # runs without the field are of it
-            identity["end_missing"] = str(dataset.end_policy)
+            identity["end_missing"] = str(dataset.missing_final_frame)
         if self.spec.engine:  # runs without the field are of the first
             identity["settings"]["engine"] = self.spec.engine
         if settings.keep_symmetry:  # runs without the field did not
@@ -104,8 +104,8 @@ class ModelRun:
             "limit": campaign.dataset.limit,
             "chosen_by": campaign.dataset.rule,
             "end_missing": {
-                "policy": str(campaign.dataset.end_policy),
-                "sample_ids": list(campaign.dataset.end_missing),
+                "policy": str(campaign.dataset.missing_final_frame),
+                "sample_ids": list(campaign.dataset.missing_final_frame_ids),
             },
             "redistributable": campaign.dataset.redistributable,
             "batch_size": campaign.settings.batch_size or self.spec.batch_size,

@@ -66,7 +66,7 @@ def fetch(
     trajectories: Trajectories,
     order: NDArray[np.int64],
     limit: int | None,
-    end_missing: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
+    missing_final_frame: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
 ) -> tuple[Columns, list[Quarantined]]:
     """Read the initial and the relaxed frame of the first `limit` sound trajectories of `order`.
 
@@ -75,7 +75,7 @@ def fetch(
         trajectories: What the first pass found.
         order: (n,) indices into `trajectories`, the most wanted first.
         limit: How many pairs are wanted; None for all.
-        end_missing: What becomes of trajectories without their last frame.
+        missing_final_frame: What becomes of trajectories without their last frame.
 
     Returns:
         The pairs, in the order of being read, and the trajectories that turned out unusable.
@@ -83,13 +83,13 @@ def fetch(
     wanted = len(order) if limit is None else min(limit, len(order))
     pieces: list[Columns] = []
     quarantined: dict[int, Quarantined] = {}
-    lost = certainly_rejected(trajectories, end_missing)
+    lost = certainly_rejected(trajectories, missing_final_frame)
     sound = 0
     rest = order
     while sound < wanted and len(rest):
         n = CHUNK if limit is None else _enough(lost[rest], wanted - sound)
         chosen, rest = np.sort(rest[:n]), rest[n:]
-        unfit = rejected_final_frames(files, trajectories, chosen, end_missing)
+        unfit = rejected_final_frames(files, trajectories, chosen, missing_final_frame)
         piece, fault = _read(files, trajectories, chosen, unfit)
         for i in map(int, np.flatnonzero(fault)):
             reason = _FAULTS[fault[i] - 1]
