@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.core.composition import elements, reduced_composition
+from benchmarks.core.training_data import TRAINING_SETS, track
 from benchmarks.data import load
 from benchmarks.data.exposure import Seen, drawn_from, seen
 from benchmarks.data.splits.manifest import split_of
-from benchmarks.data.training_data import TRAINING_SETS, track
 from benchmarks.models.registry import MODELS
 
 ROOT = Path(__file__).parents[1]

@@ -16,8 +16,8 @@ from enum import StrEnum
 from typing import Final
 
 from benchmarks.core.composition import elements
+from benchmarks.core.training_data import TRAINING_SETS
 from benchmarks.data.splits.manifest import split_of
-from benchmarks.data.training_data import TRAINING_SETS
 
 DATABASES: Final = frozenset({"mp", "mvc", "agm", "oqmd", "wbm", "gpaw"})
 """Prefixes of ids that tell where a relaxation is from: Materials Project, Alexandria, OQMD, WBM

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.data.training_data import Track, track
+from benchmarks.core.training_data import Track, track
 
 Family = Literal["llm", "gnn", "trivial", "hybrid"]
 
@@ -60,7 +60,7 @@ class ModelSpec:
 
     @property
     def track(self) -> Track:
-        """With which models it can be compared; see `benchmarks.data.training_data`."""
+        """With which models it can be compared; see `benchmarks.core.training_data`."""
         return track(self.training_data)
 
 

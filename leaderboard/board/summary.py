@@ -25,9 +25,9 @@ from benchmarks.core.statistics import (
     round_significant,
     wilson,
 )
+from benchmarks.core.training_data import Track, track
 from benchmarks.data import ids_sha256
 from benchmarks.data.exposure import Seen, seen
-from benchmarks.data.training_data import Track, track
 from benchmarks.metrics import METRICS, Metric, Reduce
 from benchmarks.store import StoredRun
 from leaderboard.board import differences, slices

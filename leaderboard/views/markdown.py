@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.data.training_data import Track
+from benchmarks.core.training_data import Track
 from benchmarks.metrics import METRICS
 from leaderboard.board.reference_uncertainty import reference_uncertainty
 from leaderboard.board.summary import RANKED_BY, Board, Row

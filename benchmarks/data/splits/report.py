@@ -8,9 +8,9 @@ from typing import Any, Final
 import pandas as pd
 
 from benchmarks.core.markdown import markdown_table
+from benchmarks.core.training_data import TRAINING_SETS
 from benchmarks.data.exposure import Seen
 from benchmarks.data.splits.assignment import SIZE_CLASSES, size_class
-from benchmarks.data.training_data import TRAINING_SETS
 
 LISTED: Final = 10
 """Largest groups that are named."""
