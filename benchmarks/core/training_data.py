@@ -16,10 +16,12 @@ class TrainingSet:
     """Prefixes of the material ids of the databases that it was drawn from."""
     models: tuple[str, ...] = ()
     """Labels of published models that were trained on it."""
-    ours: bool = False
-    """Made by the rule of `data.splits.manifest`: only its chemical systems are in it."""
-    table: bool = False
-    """Bond lengths or radii: who looks them up has not been trained."""
+    split_by_our_rule: bool = False
+    """Whether it was made by the rule of `data.splits.manifest`, so that it holds only chemical
+    systems that the rule puts into the training part."""
+    lookup_table: bool = False
+    """Whether it is a table of bond lengths or radii. A model that only looks values up in such a
+    table has not been trained."""
 
 
 _MP: Final = frozenset({"mp", "mvc"})
@@ -51,10 +53,10 @@ TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
             "TensorNet MatPES-r2SCAN",
         ),
     ),
-    "Materials Project bond lengths": TrainingSet(_MP, table=True),
-    "substitution/train": TrainingSet(_MP | _AGM | {"oqmd", "wbm"}, ours=True),
-    "embedded/train": TrainingSet(frozenset({"gpaw"}), ours=True),
-    "embedded-v2/train": TrainingSet(frozenset({"gpaw"}), ours=True),
+    "Materials Project bond lengths": TrainingSet(_MP, lookup_table=True),
+    "substitution/train": TrainingSet(_MP | _AGM | {"oqmd", "wbm"}, split_by_our_rule=True),
+    "embedded/train": TrainingSet(frozenset({"gpaw"}), split_by_our_rule=True),
+    "embedded-v2/train": TrainingSet(frozenset({"gpaw"}), split_by_our_rule=True),
 }
 """By the names that `training_data` of `ModelSpec` uses. The structures of OMat24 are
 Alexandria's, rattled or heated."""
@@ -80,7 +82,9 @@ def track(training_data: Collection[str]) -> Track:
     """
     if any(name not in TRAINING_SETS for name in training_data):
         return Track.UNKNOWN
-    learned = [known for name in training_data if not (known := TRAINING_SETS[name]).table]
+    learned = [known for name in training_data if not (known := TRAINING_SETS[name]).lookup_table]
     if not learned:
         return Track.TRIVIAL
-    return Track.EQUAL_DATA if all(known.ours for known in learned) else Track.FOUNDATION
+    return (
+        Track.EQUAL_DATA if all(known.split_by_our_rule for known in learned) else Track.FOUNDATION
+    )

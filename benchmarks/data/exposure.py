@@ -48,7 +48,7 @@ def _may_hold(name: str, source: str, composition: str) -> bool:
     if name not in TRAINING_SETS:
         return True
     known = TRAINING_SETS[name]
-    if known.ours and split_of(elements(composition)) != "train":
+    if known.split_by_our_rule and split_of(elements(composition)) != "train":
         return False
     return source in known.sources or source not in DATABASES
 
