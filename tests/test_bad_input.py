@@ -9,9 +9,9 @@ from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import SCORED, Geometry, Status
 from benchmarks.run import main
+from benchmarks.testing import check_outcome
 from tests import tiny
 from tests.conftest import one_line
-from tests.contract import check_outcome
 
 pytestmark = pytest.mark.slow
 

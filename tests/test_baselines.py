@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from baselines import train
-from baselines.engines.ase_engine import AseRelaxer, ZeroForce
+from baselines.engines.ase_engine import AseRelaxer
 from baselines.gbr import boosting as gbr
 from baselines.potentials import chgnet, mace
 from baselines.training import labelled_frames as labelled
 from baselines.trivial import GradientBoosting, Identity, MeanDelta, VolumeScaling
 from benchmarks.core import GPA, Geometry, Relaxed, Status, UserError
-from tests.contract import assert_same, check_relaxer, sample_structures
+from benchmarks.testing import ZeroForce, assert_same, check_relaxer, sample_structures
 
 FCC = Lattice([[0, 2, 2], [2, 0, 2], [2, 2, 0]])
 

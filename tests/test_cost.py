@@ -15,7 +15,7 @@ from studies.cost.sites import Point, exponent, rattled, supercell
 from studies.cost.timing import Machine
 from tests.conftest import one_line
 
-STILL = "still=ase:baselines.engines.ase_engine:ZeroForce"
+STILL = "still=ase:benchmarks.testing:ZeroForce"
 EMT = "emt=ase:ase.calculators.emt:EMT"
 """Knows neither Li nor Br, and raises."""
 

@@ -17,9 +17,9 @@ from benchmarks.data import load
 from benchmarks.engine.benchmark_run import BenchmarkRun, ModelRun
 from benchmarks.engine.execute import RunSettings
 from benchmarks.models.registry import MODELS, on_engine, resolve
+from benchmarks.testing import assert_same, check_independent, check_relaxer, sample_structures
 from tests import tiny
 from tests.conftest import one_line
-from tests.contract import assert_same, check_independent, check_relaxer, sample_structures
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch_sim")

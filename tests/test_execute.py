@@ -49,7 +49,7 @@ def statuses(records):
 
 
 def test_answers_come_back_unchanged_and_timed(tmp_path):
-    records, outcome = run(toy("Well"), [1, 2, 3, 4, 5], tmp_path)
+    records, outcome = run(toy("ReturnsInput"), [1, 2, 3, 4, 5], tmp_path)
     assert statuses(records) == dict.fromkeys([1, 2, 3, 4, 5], OK)
     geometry = toys.geometry(3)
     assert np.array_equal(records[3].geometry.lattice, geometry.lattice)
@@ -245,7 +245,7 @@ def test_an_interrupt_leaves_no_worker(tmp_path):
     try:
         with pytest.raises(KeyboardInterrupt):
             run_model(
-                toy("Well"),
+                toy("ReturnsInput"),
                 [("a", 0, toys.geometry(1))],
                 settings=RunSettings(),
                 on_records=interrupt,

@@ -18,7 +18,7 @@ from benchmarks.engine.benchmark_run import BenchmarkRun, ModelRun
 from benchmarks.engine.execute import RunSettings
 from benchmarks.models.registry import MODELS, accepted_kwargs, import_target
 from benchmarks.run import main
-from tests.contract import assert_same
+from benchmarks.testing import assert_same
 
 TIGHT = {"fmax": 0.005, "max_stress": 0.005 * GPA}
 L10 = Structure(Lattice.tetragonal(2.9, 3.9), ["Cu", "Au"], [[0, 0, 0], [0.5, 0.5, 0.5]])

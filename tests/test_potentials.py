@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from baselines.engines.ase_engine import AseRelaxer, ZeroForce
+from baselines.engines.ase_engine import AseRelaxer
 from baselines.engines.sanity import shortest_contact
 from baselines.potentials import chgnet, loading, mace, matgl
 from benchmarks.core import Geometry, Relaxed, Status, UserError
 from benchmarks.core.geometry import shortest_distance
 from benchmarks.models.registry import find_weights, resolve
 from benchmarks.run import main
+from benchmarks.testing import ZeroForce, check_relaxer, sample_structures
 from tests import tiny
 from tests.conftest import one_line
-from tests.contract import check_relaxer, sample_structures
 
 ARCHITECTURES = {"M3GNet": "m3gnet-matpes-pbe", "TensorNet": "tensornet-matpes-pbe"}
 SCORED = {Status.OK, Status.UNCONVERGED}

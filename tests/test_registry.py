@@ -167,8 +167,8 @@ def test_own_models(tmp_path):
     assert own.training_data == ("not stated",)
     mace = resolve(f"big=mace:{tmp_path}", trust=True)
     assert mace.name == "big"
-    ase = resolve("zero=ase:baselines.engines.ase_engine:ZeroForce")
-    assert ase.kwargs == {"calculator": "baselines.engines.ase_engine:ZeroForce"}
+    ase = resolve("zero=ase:benchmarks.testing:ZeroForce")
+    assert ase.kwargs == {"calculator": "benchmarks.testing:ZeroForce"}
     require(ase)
     with pytest.raises(UserError, match=r"no\.such\.module, which cannot be found"):
         require(resolve("zero=ase:no.such.module:factory"))

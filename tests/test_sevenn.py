@@ -11,7 +11,7 @@ from benchmarks.core import Geometry, Status, UserError
 from benchmarks.engine.execute import RunSettings, run_model
 from benchmarks.models.environments import interpreter, locate_model
 from benchmarks.models.registry import MODELS
-from tests.contract import sample_structures
+from benchmarks.testing import sample_structures
 
 SPEC = MODELS["sevennet-0"]
 SHA256 = "7052cb42b7b3be42b40b97fa0d21077a48c54b5548948fc4dcf346629f813c36"

@@ -21,6 +21,7 @@ from benchmarks.core import Geometry, Status, UserError
 from benchmarks.core.geometry import displacements, strain, symmetry
 from benchmarks.core.symmetry import space_group
 from benchmarks.models.registry import MODELS
+from benchmarks.testing import check_relaxer, sample_structures
 from t2relax import train
 from t2relax.data.pairs import (
     NO_AUGMENTATION,
@@ -72,7 +73,6 @@ from t2relax.text.tokens import (
     ordinal_values,
     template,
 )
-from tests.contract import check_relaxer, sample_structures
 
 TOKENIZER = Tokenizer()
 ROCKSALT = Geometry(

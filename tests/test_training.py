@@ -14,7 +14,7 @@ from baselines.training import labelled_frames as labelled
 from baselines.training import train_mace, train_tensornet
 from baselines.training.potential_training import Options
 from benchmarks.core import Status
-from tests.contract import check_relaxer, sample_structures
+from benchmarks.testing import check_relaxer, sample_structures
 
 RECIPES = {"mace": train_mace.RECIPE, "tensornet": train_tensornet.RECIPE}
 

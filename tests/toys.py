@@ -1,4 +1,7 @@
-"""Relaxers that misbehave on purpose. A structure is told by the number of its sites."""
+"""Relaxers that misbehave in ways that only the harness's own tests need.
+
+A structure is told by the number of its sites.
+"""
 
 import os
 import signal
@@ -9,6 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.core import Geometry, Relaxed, Status, UserError
+from benchmarks.testing import Exits, Hangs, LosesAnAtom, Raises, ReturnsInput, ZeroForce
+
+__all__ = ["Exits", "Hangs", "LosesAnAtom", "Raises"]
 
 
 def geometry(n_sites, number=14):
@@ -17,43 +23,12 @@ def geometry(n_sites, number=14):
     return Geometry(np.eye(3) * 4.0, frac, np.full(n_sites, number, dtype=np.int16))
 
 
-class Well:
-    """Returns what it got; the toys below do so for all but the structures with `bad` sites."""
-
-    def __init__(self, bad=0, **settings):
-        self.bad = bad
-
-    def relax(self, structures):
-        for structure in structures:
-            if len(structure) == self.bad:
-                self.misbehave()
-        return [Relaxed(status=Status.OK, structure=s) for s in structures]
-
-    def misbehave(self):
-        """Nothing; a toy does here what it is named for."""
-
-
-class Raises(Well):
-    def misbehave(self):
-        raise TypeError("no such orbital")
-
-
-class Hangs(Well):
-    def misbehave(self):
-        time.sleep(60)
-
-
-class Exits(Well):
-    def misbehave(self):
-        os._exit(3)
-
-
-class SegFaults(Well):
+class SegFaults(ReturnsInput):
     def misbehave(self):
         os.kill(os.getpid(), signal.SIGSEGV)
 
 
-class IsKilled(Well):
+class IsKilled(ReturnsInput):
     def misbehave(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -73,26 +48,15 @@ class Hungry:
         return [Relaxed(status=Status.OK, structure=s) for s in structures]
 
 
-class TooFew(Well):
+class TooFew(ReturnsInput):
     def relax(self, structures):
         return super().relax([s for s in structures if len(s) != self.bad])
 
 
-class NotRelaxed(Well):
+class NotRelaxed(ReturnsInput):
     def relax(self, structures):
         outcomes = super().relax(structures)
         return [None if len(o.structure) == self.bad else o for o in outcomes]
-
-
-class LosesAnAtom(Well):
-    """Says ok all the same."""
-
-    def relax(self, structures):
-        outcomes = super().relax(structures)
-        for outcome in outcomes:
-            if len(outcome.structure) == self.bad:
-                outcome.structure.remove_sites([0])
-        return outcomes
 
 
 class Stretches:
@@ -113,7 +77,7 @@ class Stretches:
         return Relaxed(status=Status.OK, structure=stretched, energy=self.factor, **self.counts)
 
 
-class SlowToLoad(Well):
+class SlowToLoad(ReturnsInput):
     def __init__(self, seconds):
         super().__init__()
         time.sleep(seconds)
@@ -172,7 +136,6 @@ class HangsWithChild(Hangs):
 
 def slow_calculator():
     """An ASE calculator without forces that takes 0.2 s per structure; tells who it is."""
-    from baselines.engines.ase_engine import ZeroForce
 
     class Slow(ZeroForce):
         def calculate(self, *args, **kwargs):
@@ -185,7 +148,6 @@ def slow_calculator():
 
 def broken_calculator():
     """An ASE calculator that raises, whatever it is asked."""
-    from baselines.engines.ase_engine import ZeroForce
 
     class Broken(ZeroForce):
         def calculate(self, *args, **kwargs):

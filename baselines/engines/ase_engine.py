@@ -10,9 +10,8 @@ import importlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
@@ -132,23 +131,3 @@ def _imported(name: str) -> Callable[[], Calculator]:
         raise UserError(message)
     result: Callable[[], Calculator] = factory
     return result
-
-
-class ZeroForce(Calculator):
-    """A potential without forces or stress: through `AseRelaxer` it must change nothing at all."""
-
-    implemented_properties = ("energy", "forces", "stress")
-
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy",),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Fill in zeros; see `ase.calculators.calculator.Calculator.calculate`."""
-        super().calculate(atoms, properties, system_changes)
-        self.results = {
-            "energy": 0.0,
-            "forces": np.zeros((len(self.atoms), 3)),
-            "stress": np.zeros(6),
-        }

@@ -1,40 +1,53 @@
-"""What every relaxer must obey, as one function: `check_relaxer(relaxer)`.
+"""For authors of relaxers: a test of the contract, and relaxers to test a harness with.
 
-Yours too: `from tests.contract import check_relaxer` in your own test. DESIGN's contract in short:
-one outcome per input in input order, inputs untouched, the same answer alone and in a batch, and
-what is returned can be stored.
+    from benchmarks.testing import check_relaxer
+
+    def test_my_relaxer():
+        check_relaxer(MyRelaxer())
+
+`check_relaxer` asserts what `benchmarks.core.Relaxer` promises: one outcome per input in input
+order, inputs untouched, the same answer alone and in a batch, and outcomes that can be stored. The
+toy relaxers answer without any physics or fail on purpose; `ZeroForce` is a potential without
+forces, with which every engine must return its input.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import pickle
+import time
 from collections.abc import Sequence
 
 import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
 from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, Status
 
 
 def sample_structures() -> list[Structure]:
-    """Crystals that relaxers have stumbled over; elements of the embedded training split only."""
+    """Six crystals that relaxers have stumbled over, of elements of the embedded training split."""
     skew = np.array([[1, 0, 0], [3, 1, 0], [-1, 2, 1]])
+    fcc = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    metal = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
+    rocksalt = [[x + d, y, z] for x, y, z in metal for d in (0.0, 0.5)]
     return [
         # a single atom has no force to follow
         Structure(Lattice.cubic(3.0), ["Al"], [[0, 0, 0]]),
-        Structure(_fcc(5.6), ["Li", "Br"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+        Structure(Lattice(5.6 * fcc), ["Li", "Br"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
         # outside [0, 1), as a trajectory that crosses the boundary has it
-        Structure(_fcc(5.6), ["Zn", "Se"], [[-0.01, 1.02, 0.0], [2.26, -0.75, 0.25]]),
+        Structure(Lattice(5.6 * fcc), ["Zn", "Se"], [[-0.01, 1.02, 0.0], [2.26, -0.75, 0.25]]),
         # rocksalt in a cell whose shortest vectors are not its edges
         Structure(
-            Lattice(skew @ _fcc(4.4).matrix),
+            Lattice(4.4 * skew @ fcc),
             ["Ti", "C"],
             [[0, 0, 0], [2.2, 0, 0]],
             coords_are_cartesian=True,
         ),
         # species out of order, and more than a handful of atoms
-        Structure(Lattice.cubic(4.3), ["Ti", "C"] * 4, _rocksalt_sites()),
+        Structure(Lattice.cubic(4.3), ["Ti", "C"] * 4, rocksalt),
         # layered, and not quite symmetric
         Structure(
             Lattice.hexagonal(3.8, 6.2),
@@ -44,22 +57,13 @@ def sample_structures() -> list[Structure]:
     ]
 
 
-def _fcc(a: float) -> Lattice:
-    return Lattice([[0, a / 2, a / 2], [a / 2, 0, a / 2], [a / 2, a / 2, 0]])
-
-
-def _rocksalt_sites() -> list[list[float]]:
-    metal = [(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)]
-    return [[x + d, y, z] for x, y, z in metal for d in (0.0, 0.5)]
-
-
 def check_relaxer(
     relaxer: Relaxer, structures: Sequence[Structure] | None = None, *, tolerance: float = 1e-4
 ) -> list[Relaxed]:
     """Assert that `relaxer` keeps the contract.
 
     Args:
-        relaxer: The one to check; it is called several times.
+        relaxer: The relaxer to check; it is called several times.
         structures: Inputs; `sample_structures()` by default.
         tolerance: Largest difference of the same answer obtained twice [Å].
 
@@ -81,10 +85,10 @@ def check_relaxer(
 
 
 def check_outcome(outcome: Relaxed, initial: Geometry) -> None:
-    """One outcome is complete, typed, and about the sites that went in."""
+    """Assert that one outcome is complete, has the right types, and is about the initial sites."""
     assert isinstance(outcome, Relaxed)
     assert isinstance(outcome.status, Status)
-    assert type(pickle.loads(pickle.dumps(outcome))) is Relaxed
+    assert type(pickle.loads(pickle.dumps(outcome))) is Relaxed  # noqa: S301 - its own bytes
     for value in (outcome.energy, outcome.max_force, outcome.max_stress):
         assert value is None or (isinstance(value, float) and math.isfinite(value))
     for count in (outcome.n_force_evals, outcome.n_tokens):
@@ -105,7 +109,7 @@ def check_outcome(outcome: Relaxed, initial: Geometry) -> None:
 def check_independent(
     relaxer: Relaxer, inputs: Sequence[Structure], outcomes: Sequence[Relaxed], tolerance: float
 ) -> None:
-    """The answer for a structure does not depend on its batch, on the order, or on the past."""
+    """Assert that no answer depends on the batch, on the order, or on earlier calls."""
     alone = [relaxer.relax([structure.copy()])[0] for structure in inputs]
     backwards = relaxer.relax([structure.copy() for structure in reversed(inputs)])[::-1]
     for again in (alone, backwards):
@@ -119,10 +123,88 @@ def check_independent(
 
 
 def assert_same(one: Geometry, two: Geometry, tolerance: float, message: str) -> None:
-    """Same species in the same order, lattice vectors and positions within `tolerance` [Å]."""
+    """Assert the same species in the same order, and vectors equal within `tolerance` [Å]."""
     assert one.numbers.tolist() == two.numbers.tolist(), message
     assert np.abs(one.lattice - two.lattice).max() <= tolerance, message
     if tolerance == 0:
         assert (one.frac_coords == two.frac_coords).all(), message
     moved = (one.frac_coords - two.frac_coords) @ two.lattice
     assert np.abs(moved).max() <= tolerance, message
+
+
+class ReturnsInput:
+    """Returns its input; subclasses misbehave at structures with `bad` sites.
+
+    Args:
+        bad: Number of sites of the structures at which `misbehave` is called; 0 for none.
+        settings: Accepted and not used.
+    """
+
+    def __init__(self, bad: int = 0, **settings: object) -> None:  # noqa: ARG002 - as documented
+        self.bad = bad
+
+    def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
+        """Return the structures as they are; see `benchmarks.core.Relaxer`."""
+        for structure in structures:
+            if len(structure) == self.bad:
+                self.misbehave()
+        return [Relaxed(status=Status.OK, structure=structure) for structure in structures]
+
+    def misbehave(self) -> None:
+        """Do nothing; a subclass does here what it is named for."""
+
+
+class Raises(ReturnsInput):
+    """Raises a `TypeError`."""
+
+    def misbehave(self) -> None:
+        """Raise."""
+        raise TypeError("no such orbital")
+
+
+class Hangs(ReturnsInput):
+    """Does not answer for a minute."""
+
+    def misbehave(self) -> None:
+        """Sleep."""
+        time.sleep(60)
+
+
+class Exits(ReturnsInput):
+    """Ends its process."""
+
+    def misbehave(self) -> None:
+        """End the process with status 3."""
+        os._exit(3)
+
+
+class LosesAnAtom(ReturnsInput):
+    """Removes the first atom of a structure with `bad` sites and says `ok` all the same."""
+
+    def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
+        """Return the structures, some without their first atom."""
+        outcomes = super().relax(structures)
+        for outcome in outcomes:
+            if outcome.structure is not None and len(outcome.structure) == self.bad:
+                outcome.structure.remove_sites([0])
+        return outcomes
+
+
+class ZeroForce(Calculator):
+    """A potential without forces or stress: an engine must return its input unchanged."""
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill in zeros; see `ase.calculators.calculator.Calculator.calculate`."""
+        super().calculate(atoms, properties, system_changes)
+        self.results = {
+            "energy": 0.0,
+            "forces": np.zeros((len(self.atoms), 3)),
+            "stress": np.zeros(6),
+        }
