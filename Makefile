@@ -33,8 +33,10 @@ env-sevenn: .venv-sevenn/.installed
 bench: env
 	$(BIN)/python -m benchmarks.run --models identity,t5,mace,chgnet
 
+# As many processes as cores that may be used; one thread each, or they wait for one another.
+TEST_JOBS ?= 2
 test: env
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 full: env
 	$(BIN)/python -m pytest -m full --timeout 3600
