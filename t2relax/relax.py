@@ -31,7 +31,7 @@ from tqdm import tqdm
 from benchmarks.core import SCORED, Geometry, Relaxed, UserError
 from benchmarks.core.cli import check_device
 from benchmarks.core.geometry import cell_parameters, displacements, shortest_distance
-from benchmarks.metrics.columns import SHORTEST
+from benchmarks.metrics.columns import MIN_DISTANCE
 from t2relax.lm import t5
 from t2relax.text.codec import CodecError
 
@@ -274,7 +274,7 @@ def _from_atoms(atoms: Atoms) -> Geometry:
 
 def _checked(geometry: Geometry) -> Structure:
     shortest = shortest_distance(geometry)
-    if not shortest >= SHORTEST:
+    if not shortest >= MIN_DISTANCE:
         raise CodecError(f"two of its atoms are {shortest:.2f} Å apart: disordered or damaged")
     return geometry.structure()
 

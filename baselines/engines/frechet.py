@@ -1,13 +1,14 @@
-"""The Fréchet cell filter and L-BFGS without a line search: one evaluation of the potential a step.
+"""The Fréchet cell filter with L-BFGS and no line search: one evaluation of the potential a step.
 
-The coordinates are those of ASE's `FrechetCellFilter`: positions in the frame of the first cell,
-and the logarithm of the deformation F (cell = first cell · Fᵀ). Two things differ, and neither
-moves a minimum. The logarithm is kept symmetric, so that a cell strains but does not turn. And it
-is scaled by the root of the number of atoms, not by the number: the curvature of the energy against
-strain grows with the volume, so that cell and atoms are about equally stiff in cells of any size.
+The coordinates are those of ASE's `FrechetCellFilter`: the positions in the frame of the first
+cell, and the logarithm of the deformation F (cell = first cell · Fᵀ). Two things differ, and
+neither moves a minimum. The logarithm is kept symmetric, so that a cell strains but does not turn.
+It is scaled by the square root of the number of atoms, not by the number: the curvature of the
+energy against strain grows with the volume, so that cell and atoms are about equally stiff in
+cells of any size.
 
-L-BFGS: Nocedal & Wright, Numerical Optimization (2006), algorithm 7.4. A structure's arithmetic is
-its own, whatever else is relaxed beside it.
+L-BFGS is algorithm 7.4 of Nocedal & Wright, Numerical Optimization (2006). The arithmetic of one
+structure does not depend on the structures that are relaxed beside it.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from benchmarks.core import Geometry
 Floats = NDArray[np.float64]
 
 STIFFNESS = 30.0
-"""Assumed before anything is known of the curvature [eV/Å^2]."""
+"""The curvature that is assumed before the first step has shown any [eV/Å^2]."""
 MAX_MOVE = 0.2
 """No atom moves farther in one step [Å]."""
 MAX_STRAIN = 0.06
 """No component of the strain changes more in one step."""
 MEMORY = 20
-"""Steps from which the curvature is estimated."""
+"""Number of past steps from which the curvature is estimated."""
 
 
 class FrechetLBFGS:
-    """A `protocol.Path`: the geometry, and what its steps have taught of the curvature.
+    """A `GeometryOptimizer`: a geometry, and the curvature that its past steps have shown.
 
     Args:
-        start: The input; its arrays are not touched.
+        start: The initial geometry; its arrays are not changed.
     """
 
     def __init__(self, start: Geometry) -> None:
@@ -49,23 +50,30 @@ class FrechetLBFGS:
         self._place()
 
     def _place(self) -> None:
-        """Cell and positions of the coordinates."""
+        """Set cell and positions from the coordinates."""
         self._log = self._x[-3:] / self._scale
         self._strain: Floats = expm(self._log)
         self.cell: Floats = self._first @ self._strain.T
         self.positions: Floats = self._x[:-3] @ self._strain.T
 
     def step(self, answer: PotentialResult) -> None:
-        """Move; see `baselines.engines.protocol.Path`."""
+        """Move by one limited quasi-Newton step; see `GeometryOptimizer`."""
         gradient = self._gradient(answer)
         if self._last is not None:
-            self._remember(self._x - self._last[0], gradient - self._last[1])
+            moved, changed = self._x - self._last[0], gradient - self._last[1]
+            curvature = float((moved * changed).sum())
+            # only a step along which the energy is convex shows a curvature that can be used
+            if curvature > 1e-3 * float((moved * moved).sum()):
+                self._pairs.append((moved, changed, curvature))
         self._last = self._x, gradient
-        self._x = self._x + self._limited(-self._newton(gradient))
+        move = -self._newton(gradient)
+        farthest = float(np.linalg.norm(move[:-3], axis=1).max()) / MAX_MOVE
+        most = float(np.abs(move[-3:]).max()) / self._scale / MAX_STRAIN
+        self._x = self._x + move / max(farthest, most, 1.0)
         self._place()
 
     def _gradient(self, answer: PotentialResult) -> Floats:
-        """Of the energy, by the coordinates: (n_sites + 3, 3) [eV/Å]."""
+        """Return the gradient of the energy by the coordinates, (n_sites + 3, 3) [eV/Å]."""
         of_atoms = -answer.forces @ self._strain
         volume = abs(np.linalg.det(self.cell))
         by_strain = volume * np.linalg.solve(self._strain, answer.stress).T
@@ -77,31 +85,17 @@ class FrechetLBFGS:
         by_log = expm(block)[:3, 3:]
         return np.concatenate([of_atoms, (by_log + by_log.T) / 2 / self._scale])
 
-    def _remember(self, moved: Floats, changed: Floats) -> None:
-        """Keep what a step has shown, if the energy is convex along it."""
-        curvature = float((moved * changed).sum())
-        if curvature > 1e-3 * float((moved * moved).sum()):
-            self._pairs.append((moved, changed, curvature))
-
     def _newton(self, gradient: Floats) -> Floats:
-        """The inverse Hessian, as far as it is known, times the gradient."""
+        """Return the estimated inverse Hessian times the gradient."""
         direction, shares = gradient.copy(), []
         for moved, changed, curvature in reversed(self._pairs):
             shares.append((moved * direction).sum() / curvature)
             direction -= shares[-1] * changed
-        direction /= self._stiffness()
+        stiffness = STIFFNESS
+        if self._pairs:
+            _, changed, curvature = self._pairs[-1]
+            stiffness = float((changed * changed).sum()) / curvature
+        direction /= stiffness
         for (moved, changed, curvature), share in zip(self._pairs, reversed(shares), strict=True):
             direction += moved * (share - (changed * direction).sum() / curvature)
         return direction
-
-    def _stiffness(self) -> float:
-        if not self._pairs:
-            return STIFFNESS
-        _, changed, curvature = self._pairs[-1]
-        return float((changed * changed).sum()) / curvature
-
-    def _limited(self, move: Floats) -> Floats:
-        farthest = float(np.linalg.norm(move[:-3], axis=1).max()) / MAX_MOVE
-        most = float(np.abs(move[-3:]).max()) / self._scale / MAX_STRAIN
-        limited: Floats = move / max(farthest, most, 1.0)
-        return limited

@@ -1,6 +1,7 @@
-"""Whether a relaxation has left what a crystal can be: asked after every step, so it is fast.
+"""A check that a geometry on the way of a relaxation can still be a crystal.
 
-0.1 to 0.3 ms up to 16 atoms, where an evaluation of a potential takes 20 ms and more.
+It runs after every step and takes 0.1 to 0.3 ms for up to 16 atoms; one evaluation of a potential
+takes 20 ms and more.
 """
 
 from __future__ import annotations
@@ -8,18 +9,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.metrics.columns import MIN_DISTANCE, VOLUME_BOUNDS
+
 Floats = NDArray[np.float64]
 
-VOLUME_RATIO = (0.25, 4.0)
-"""A cell that leaves this range against its start has exploded or collapsed."""
-REACH = 0.5
-"""Atoms nearer to each other than this have fused [Å]; H2, the shortest bond, has 0.74. The same
-bound as for a valid prediction (`benchmarks.metrics`)."""
 _PERIODIC = np.ones(3, dtype=np.int64)
 
 
 def check_geometry(start: Floats, cell: Floats, positions: Floats) -> str | None:
-    """What is wrong with a geometry, or None.
+    """Return what is wrong with a geometry, or None.
+
+    The bounds are those of a valid prediction (`benchmarks.metrics`): a cell whose volume leaves
+    them has exploded or collapsed, and atoms that are nearer to each other have fused.
 
     Args:
         start: The cell before the relaxation, (3, 3) row vectors [Å].
@@ -27,17 +28,17 @@ def check_geometry(start: Floats, cell: Floats, positions: Floats) -> str | None
         positions: (n_sites, 3) Cartesian [Å].
     """
     ratio = np.linalg.det(cell) / np.linalg.det(start)
-    if not VOLUME_RATIO[0] < ratio < VOLUME_RATIO[1]:
+    if not VOLUME_BOUNDS[0] < ratio < VOLUME_BOUNDS[1]:
         return f"volume changed by a factor of {ratio:.3g}"
     distance = shortest_contact(cell, positions)
     return None if distance is None else f"two atoms {distance:.2f} Å apart"
 
 
-def shortest_contact(cell: Floats, positions: Floats, reach: float = REACH) -> float | None:
-    """Whether two atoms, or an atom and its image, are nearer to each other than `reach`.
+def shortest_contact(cell: Floats, positions: Floats, reach: float = MIN_DISTANCE) -> float | None:
+    """Return the shortest distance between two atoms, or an atom and its image, below `reach`.
 
-    Neighbours are looked for in the reduced cell: in one that is flat or skewed as it is given,
-    there are as many images within reach as the memory holds.
+    The neighbours are searched in the reduced cell. In a flat or skewed cell so many images can be
+    within reach that they fill the memory.
 
     Args:
         cell: (3, 3) row vectors [Å].
@@ -45,8 +46,8 @@ def shortest_contact(cell: Floats, positions: Floats, reach: float = REACH) -> f
         reach: [Å]
 
     Returns:
-        How near [Å], 0 in a cell without a volume: the shortest distance, or the shortest vector of
-        the lattice where that is in reach already. None if all are farther apart.
+        The shortest distance [Å], or the shortest lattice vector if that is already below `reach`;
+        0 in a cell without a volume. None if all atoms are farther apart.
     """
     from moyopy import minkowski_reduce
     from pymatgen.optimization.neighbors import find_points_in_spheres

@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, Status, UserError
 from benchmarks.core.geometry import shortest_distance
-from benchmarks.metrics.columns import SHORTEST
+from benchmarks.metrics.columns import MIN_DISTANCE
 from benchmarks.models.registry import ModelSpec, accepted_kwargs, import_target
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _joined(first: Relaxed, second: Relaxed) -> Relaxed:
 def _collapsed(structure: Structure | None) -> bool:
     """Whether it is for what the first made of it that the second refused it."""
     assert structure is not None
-    return shortest_distance(Geometry.of(structure)) < SHORTEST
+    return shortest_distance(Geometry.of(structure)) < MIN_DISTANCE
 
 
 def _sum(a: int | None, b: int | None) -> int | None:

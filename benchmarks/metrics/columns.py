@@ -35,8 +35,8 @@ LADDER: Final = (
 )
 VOLUME_BOUNDS: Final = (0.25, 4.0)
 """Volume of a valid prediction, relative to the initial cell."""
-SHORTEST: Final = 0.5
-"""Atoms of a valid prediction are farther apart than this [Å]."""
+MIN_DISTANCE: Final = 0.5
+"""Atoms of a valid prediction are farther apart than this [Å]; H2, the shortest bond, has 0.74."""
 SWAPPED: Final = 0.1
 """A structure has swapped atoms when assigning them lowers its RMSE by more than this [Å]."""
 CHANGED: Final = 0.001
@@ -97,7 +97,7 @@ def _rungs(initial: Geometry, prediction: Geometry | None) -> Iterator[bool]:
     yield bool(np.array_equal(prediction.numbers, initial.numbers))
     yield _sane_cell(initial.lattice, prediction.lattice)
     yield bool(np.isfinite(prediction.frac_coords).all()) and (
-        shortest_distance(prediction) > SHORTEST
+        shortest_distance(prediction) > MIN_DISTANCE
     )
 
 
