@@ -1,7 +1,7 @@
-"""Relaxers that know no forces: the floors that a model has to beat.
+"""Relaxers that compute no forces: the floors that a model has to beat.
 
-`mean-delta` and `gbr` are fitted by `python -m baselines.train`; what they were fitted on stands in
-the JSON card beside their files.
+`mean-delta` and `gbr` are fitted by `python -m baselines.train`; the JSON card beside their files
+names the data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GBR = Path(__file__).with_name("gbr.skops")
 
 
 class Identity:
-    """Predicts the input. Every skill is measured against it."""
+    """Predicts no change. Every skill is measured against it."""
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """Return copies; see `benchmarks.core.Relaxer`."""
@@ -38,7 +38,7 @@ class MeanDelta:
     """Scales every cell by the mean logarithmic strain of the training pairs.
 
     Args:
-        path: JSON with `log_strain`, the mean of ln(V_final / V_initial) / 3.
+        path: A JSON file with `log_strain`, the mean of ln(V_final / V_initial) / 3.
     """
 
     def __init__(self, path: str | Path = MEAN_DELTA) -> None:
@@ -46,7 +46,7 @@ class MeanDelta:
         self.stretch = math.exp(card["log_strain"])
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
-        """Scale each; see `benchmarks.core.Relaxer`."""
+        """Scale each cell; see `benchmarks.core.Relaxer`."""
         return [
             Relaxed(status=Status.OK, structure=_with_lattice(s, s.lattice.matrix * self.stretch))
             for s in structures
@@ -56,13 +56,13 @@ class MeanDelta:
 class VolumeScaling:
     """Scales the cell to the volume of pymatgen's DLS predictor (Chu et al., CMS 146, 184 (2018)).
 
-    The predictor looks for the contact that is shortest against mined bond lengths; it limits the
-    change to half and one and a half times the volume. Where it finds no two atoms in reach the
-    structure is `unsupported`.
+    The predictor scales the cell so that its shortest contact, relative to bond lengths of the
+    Materials Project, becomes right; it limits the volume to between 0.5 and 1.5 times the initial
+    one. A structure in which no two atoms are within its reach is `unsupported`.
     """
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
-        """Scale each; see `benchmarks.core.Relaxer`."""
+        """Scale each cell; see `benchmarks.core.Relaxer`."""
         from pymatgen.core.structure_prediction.volume_predictor import DLSVolumePredictor
 
         predictor = DLSVolumePredictor()
@@ -86,11 +86,12 @@ def _dls(predictor: Any, structure: Structure) -> Relaxed:
 
 
 class GradientBoosting:
-    """Gradient boosting on composition and cell; moves the cell, keeps fractional coordinates.
+    """Gradient boosting on composition and cell; it changes the cell only.
 
-    Three regressors: of ln(V_f / V_i); of what is left of ln(a_f / a_i), by one model for all
-    three axes; of the changes of the angles, likewise. The strain that they imply is projected on
-    the one that the point group of the input allows, so that no symmetry is lost to noise.
+    There are three regressors: for ln(V_f / V_i), for the rest of ln(a_f / a_i), with one model
+    for the three axes, and for the changes of the angles, likewise. The strain that they give is
+    projected on the strains that the point group of the input allows, so that noise breaks no
+    symmetry.
 
     Args:
         path: A skops file written by `python -m baselines.train gbr`.
@@ -114,10 +115,10 @@ class GradientBoosting:
 
 
 def _within_plutonium(structure: Structure) -> bool:
-    """Whether every site holds one element of those that there are features for."""
+    """Return True if every site holds one element, and features exist for it."""
     return structure.is_ordered and all(site.specie.Z <= features.N_ELEMENTS for site in structure)
 
 
 def _with_lattice(structure: Structure, lattice: Floats) -> Structure:
-    """The same sites and fractional coordinates in another cell."""
+    """Return the same sites and fractional coordinates in another cell."""
     return Structure(Lattice(lattice), structure.species_and_occu, structure.frac_coords)

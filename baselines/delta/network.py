@@ -1,10 +1,10 @@
-"""A graph network that regresses the relaxation itself: log-strain and displacements in one pass.
+"""A graph network that predicts a relaxation in one pass: logarithmic strain and displacements.
 
 The backbone is MEGNet (Chen et al., Chem. Mater. 31, 3564 (2019)) in matgl's layers: bonds, sites
 and the crystal as a whole inform one another. The head turns bonds into vectors and tensors: a site
 moves along its bonds, and the cell stretches along all of them, by weights that the network gives.
-What comes out has every symmetry of the crystal that goes in, whatever the weights are, and does
-not depend on the orientation, the setting or the order of the sites.
+The prediction has every symmetry of the input crystal, whatever the weights are, and does not
+depend on the orientation, the setting or the order of the sites.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from vesin import NeighborList
 from benchmarks.core import Geometry, UserError
 
 N_ELEMENTS = 94
-"""Hydrogen to plutonium, those of the training pairs and between."""
+"""Number of elements that have an embedding: hydrogen to plutonium."""
 MARGIN = 1.15
-"""Bonds are listed this much further than they reach, so that a cell can be changed by 15 %."""
+"""Bonds are listed up to this multiple of the cutoff, so that a cell can be strained by 15 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Of the backbone; chosen on substitution/val."""
+    """The sizes of the backbone; chosen on substitution/val."""
 
     width: int = 64
     blocks: int = 3
     radial: int = 32
-    """Gaussians between 0 and the cutoff."""
+    """Number of Gaussians between 0 and the cutoff."""
     cutoff: float = 5.0
-    """Length of a bond, at most [Å]."""
+    """Largest length of a bond [Å]."""
 
 
 class CrystalGraph(NamedTuple):
-    """One crystal with its bonds, as fractions, so that its cell can be changed."""
+    """One crystal with its bonds in fractional form, so that its cell can be changed."""
 
     lattice: NDArray[np.float64]
     """(3, 3) row vectors [Å]."""
@@ -54,13 +54,13 @@ class CrystalGraph(NamedTuple):
     numbers: NDArray[np.int64]
     """(n_sites,) atomic numbers."""
     bonds: NDArray[np.int64]
-    """(2, n_bonds) sites, each bond both ways."""
+    """(2, n_bonds) indices of the two sites; each bond is listed in both directions."""
     images: NDArray[np.int64]
-    """(n_bonds, 3): the cell of the second site."""
+    """(n_bonds, 3) lattice translation of the second site."""
 
 
 def graph(geometry: Geometry, reach: float) -> CrystalGraph:
-    """A crystal and all its bonds up to `reach` [Å]."""
+    """Build the graph of a crystal with all its bonds up to `reach` [Å]."""
     lattice, frac_coords, numbers = geometry
     first, second, images = NeighborList(cutoff=reach, full_list=True).compute(
         points=frac_coords @ lattice, box=lattice, periodic=True, quantities="ijS"
@@ -77,17 +77,17 @@ class Batch(NamedTuple):
     positions: Tensor
     """(n_sites, 3) [Å]."""
     kinds: Tensor
-    """(n_sites,) atomic numbers less one."""
+    """(n_sites,) atomic numbers minus one."""
     bonds: Tensor
-    """(2, n_bonds), numbered through."""
+    """(2, n_bonds) indices of sites, counted over all crystals."""
     shifts: Tensor
-    """(n_bonds, 3) from the second site's cell to this one [Å]."""
+    """(n_bonds, 3) lattice translation of the second site [Å]."""
     crystal: Tensor
-    """(n_sites,) which crystal a site is of."""
+    """(n_sites,) index of the crystal to which a site belongs."""
     n_crystals: int
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same on a device."""
+        """Return the same batch on a device."""
         return Batch(
             self.positions.to(device),
             self.kinds.to(device),
@@ -99,7 +99,7 @@ class Batch(NamedTuple):
 
 
 def joined(graphs: Sequence[CrystalGraph], cutoff: float) -> Batch:
-    """One graph of several, with the bonds that are at most `cutoff` long [Å]."""
+    """Join several graphs, with the bonds that are at most `cutoff` long [Å]."""
     sizes = np.array([len(g.numbers) for g in graphs])
     offsets = np.cumsum(sizes) - sizes
     positions = np.concatenate([g.frac_coords @ g.lattice for g in graphs])
@@ -119,10 +119,10 @@ def joined(graphs: Sequence[CrystalGraph], cutoff: float) -> Batch:
 
 
 class DeltaNetwork(nn.Module):
-    """Crystals to their logarithmic strains and displacements; untrained it predicts no change.
+    """The network; before any training it predicts no change.
 
     Args:
-        shape: Of the backbone.
+        shape: The sizes of the backbone.
     """
 
     def __init__(self, shape: Shape = Shape()) -> None:
@@ -150,14 +150,14 @@ class DeltaNetwork(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predict.
+        """Predict strains and displacements.
 
         Args:
-            batch: Of n crystals and m sites.
+            batch: The graph of n crystals with m sites together.
 
         Returns:
             (n, 3, 3) symmetric logarithmic strain ε, so that row vectors become L exp(ε); and
-            (m, 3) displacements in the frame of the start [Å], of each crystal 0 on average.
+            (m, 3) displacements in the initial cell [Å], whose mean over each crystal is 0.
         """
         first, second = batch.bonds
         vectors = batch.positions[second] + batch.shifts - batch.positions[first]
@@ -179,18 +179,18 @@ class DeltaNetwork(nn.Module):
 
     @property
     def n_parameters(self) -> int:
-        """How many numbers are fitted."""
+        """Number of trained parameters."""
         return sum(p.numel() for p in self.parameters())
 
 
 def _traceless(along: Tensor) -> Tensor:
-    """(n, 3, 3) outer squares of unit vectors (n, 3), less their mean over all directions."""
+    """Return u uᵀ - 1/3 of unit vectors u: (n, 3) -> (n, 3, 3) traceless tensors."""
     outer = along[:, :, None] * along[:, None, :]
     return outer - torch.eye(3, device=along.device) / 3
 
 
 def _mean(values: Tensor, crystal: Tensor, n: int) -> Tensor:
-    """Over what belongs to each of n crystals; 0 where there is nothing."""
+    """Return the mean of `values` over each of n crystals; 0 for a crystal without any."""
     total = values.new_zeros(n, *values.shape[1:]).index_add(0, crystal, values)
     sizes = torch.bincount(crystal, minlength=n).clamp(min=1)
     return total / sizes.view(-1, *[1] * (values.ndim - 1))
@@ -200,19 +200,19 @@ def save(network: DeltaNetwork, elements: Collection[int], path: Path) -> None:
     """Write a safetensors file: the weights, and in its header the shape and the elements.
 
     Args:
-        network: The model.
-        elements: Atomic numbers that occurred in training; others mean nothing to it.
-        path: Where to.
+        network: The network to store.
+        elements: Atomic numbers that occurred in training; for others it has random vectors.
+        path: The file to write.
     """
     about = {"shape": json.dumps(asdict(network.shape)), "elements": json.dumps(sorted(elements))}
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path, about)
 
 
 def load(path: Path) -> tuple[DeltaNetwork, frozenset[int]]:
-    """Network and elements of a file of `save`.
+    """Read a file of `save`: the network and the elements it was trained on.
 
     Raises:
-        UserError: It is damaged, or holds another model.
+        UserError: The file is damaged or holds another model.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""The model behind `GradientBoosting`: fit, save, load, and the cell it predicts."""
+"""The regression model of `GradientBoosting`: fitting, storing, and the predicted cell."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ class BoostingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """Three regressors and the volumes of the elements that one of their features needs."""
+class BoostingModel:
+    """Three regressors, and the volumes of the elements for one of their features."""
 
     volume: Any
-    """Features of the crystal to ln(V_f / V_i)."""
+    """Predicts ln(V_f / V_i) from the features of the crystal."""
     axis: Any
-    """Features of the crystal and an axis to ln(a_f / a_i) - ln(V_f / V_i) / 3."""
+    """Predicts ln(a_f / a_i) - ln(V_f / V_i) / 3 from the features of the crystal and an axis."""
     angle: Any
-    """The same to the change of the angle opposite the axis [°]."""
+    """Predicts the change of the angle opposite the axis [°] from the same features."""
     elements: Floats
-    """(N_ELEMENTS + 1,) ln(volume per atom) is linear in the fractions; the constant comes last."""
+    """(N_ELEMENTS + 1,) ln(volume per atom) by the fractions of the elements; last the constant."""
 
     def lattices(self, structures: Sequence[Structure]) -> list[Floats]:
-        """The (3, 3) predicted cell of each, in the orientation of the input [Å]."""
+        """Predict the (3, 3) cell of each structure, in the orientation of the input [Å]."""
         if not structures:
             return []
         described = [_describe(structure) for structure in structures]
@@ -85,9 +85,10 @@ def _describe(structure: Structure) -> tuple[_Row, NDArray[np.int_]]:
 
 
 def _tables(rows: Sequence[_Row], elements: Floats) -> tuple[Floats, Floats]:
-    """Features of n crystals and of their 3n axes.
+    """Return the features of n crystals and of their 3n axes.
 
-    Appended to those of the crystal: how much larger its elements would be on average.
+    The last feature of a crystal is the difference between the volume per atom that its elements
+    have on average and its own (logarithms).
     """
     crystal = np.array([row.crystal for row in rows])
     expected = crystal[:, features.FRACTIONS] @ elements[:-1] + elements[-1]
@@ -97,7 +98,7 @@ def _tables(rows: Sequence[_Row], elements: Floats) -> tuple[Floats, Floats]:
 
 
 def point_group(geometry: Geometry) -> NDArray[np.int_]:
-    """(n, 3, 3) rotations of the crystal, acting on columns of fractional coordinates."""
+    """Return the (n, 3, 3) rotations of the crystal, on columns of fractional coordinates."""
     from moyopy import Cell, MoyoDataset
 
     cell = Cell(geometry.lattice.tolist(), geometry.frac_coords.tolist(), geometry.numbers.tolist())
@@ -127,7 +128,7 @@ def apply(parameters: Floats, lattice: Floats, rotations: NDArray[np.int_]) -> F
 
 
 def _metric(parameters: Floats) -> Floats:
-    """(3, 3) scalar products of the cell vectors."""
+    """Return the metric tensor, (3, 3) scalar products of the cell vectors [Å^2]."""
     cosines = np.cos(np.radians(parameters[3:]))
     metric = np.eye(3)
     metric[[1, 0, 0], [2, 2, 1]] = metric[[2, 2, 1], [1, 0, 0]] = cosines
@@ -140,7 +141,7 @@ def fit(
     settings: BoostingSettings = BoostingSettings(),
     *,
     seed: int = 0,
-) -> Model:
+) -> BoostingModel:
     """Fit on initial and final structures, sites in the same order, cells in the same setting."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -157,7 +158,7 @@ def fit(
         fixed = {**asdict(settings), "max_iter": math.ceil(settings.max_iter * share)}
         return HistGradientBoostingRegressor(**fixed, early_stopping=False, random_state=seed)
 
-    return Model(
+    return BoostingModel(
         regressor(1.0).fit(crystal, growth),
         regressor(0.5).fit(axes, stretch.ravel()),
         # symmetry fixes nearly all angles
@@ -174,16 +175,16 @@ def _element_volumes(crystal: Floats, ln_volume: Floats) -> Floats:
     return np.append(np.linalg.solve(normal, fractions.T @ (ln_volume - constant)), constant)
 
 
-def save(model: Model, path: Path) -> None:
+def save(model: BoostingModel, path: Path) -> None:
     """Write a skops file, compressed."""
     from skops.io import dump
 
-    parts = {name: getattr(model, name) for name in Model.__slots__}
+    parts = {name: getattr(model, name) for name in BoostingModel.__slots__}
     dump(parts, path, compression=zipfile.ZIP_DEFLATED, compresslevel=9)
 
 
-def load(path: Path) -> Model:
-    """Read a file of `save`; no code in it can run.
+def load(path: Path) -> BoostingModel:
+    """Read a file of `save`; it can contain no code.
 
     Raises:
         UserError: If it is missing, or holds types other than `TRUSTED`.
@@ -198,4 +199,4 @@ def load(path: Path) -> Model:
     if foreign:
         message = f"{path} holds types that are not trusted: {', '.join(foreign)}"
         raise UserError(message)
-    return Model(**read(path, trusted=list(TRUSTED)))
+    return BoostingModel(**read(path, trusted=list(TRUSTED)))

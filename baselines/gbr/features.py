@@ -1,4 +1,4 @@
-"""What `gbr` knows of a crystal: its composition, its cell, and how tightly its atoms touch.
+"""The features of `gbr`: the composition, the cell, and the tightness of the contacts.
 
 Everything is a function of the structure up to rotation and translation. The features of an axis
 are the same function for a, b and c, so that axes that cannot be told apart get the same answer.
@@ -32,16 +32,16 @@ PROPERTIES = (
     "average_anionic_radius",
 )
 N_ELEMENTS = 94
-"""H to Pu: the elements that materials databases hold, and pymatgen has data of."""
+"""H to Pu: the elements that occur in materials databases and that pymatgen has data for."""
 FRACTIONS = slice(4 * len(PROPERTIES) + 1, 4 * len(PROPERTIES) + 1 + N_ELEMENTS)
-"""Where `of_cell` puts the share of each element."""
+"""Columns of `of_cell` with the share of each element."""
 CUTOFF = 6.0
-"""Pairs further apart than this never touch [Å]."""
+"""Largest distance between atoms that can touch [Å]."""
 
 
 @lru_cache(maxsize=1)
 def _element_table() -> Floats:
-    """(N_ELEMENTS + 1, n_properties), row = atomic number; nan where nothing is known."""
+    """Return (N_ELEMENTS + 1, n_properties) with row = atomic number; nan if a value is unknown."""
     table = np.full((N_ELEMENTS + 1, len(PROPERTIES)), np.nan)
     with warnings.catch_warnings():  # pymatgen warns of every value it lacks
         warnings.simplefilter("ignore")
@@ -53,9 +53,9 @@ def _element_table() -> Floats:
 
 @lru_cache(maxsize=1)
 def _radii() -> Floats:
-    """(3, N_ELEMENTS + 1): covalent radius, and r and k of pymatgen's DLS bond lengths [Å].
+    """Return (3, N_ELEMENTS + 1): covalent radii, and r and k of pymatgen's DLS bond lengths [Å].
 
-    Where pymatgen has no bond lengths the covalent radius stands in for r.
+    For an element without bond lengths the covalent radius is used for r.
     """
     from ase.data import covalent_radii
     from pymatgen.core.structure_prediction.volume_predictor import bond_params
@@ -69,14 +69,14 @@ def _radii() -> Floats:
 
 
 def fractions(geometry: Geometry) -> Floats:
-    """(N_ELEMENTS,) share of each element among the sites."""
+    """Return the (N_ELEMENTS,) share of each element among the sites."""
     counts = np.bincount(geometry.numbers, minlength=N_ELEMENTS + 1)[1:]
     shares: Floats = counts / counts.sum()
     return shares
 
 
 def composition(geometry: Geometry) -> Floats:
-    """(4 n_properties + 1,) weighted mean and spread, least and greatest of each property."""
+    """Return (4 n_properties + 1,): mean, spread, least and greatest value of each property."""
     numbers, counts = np.unique(geometry.numbers, return_counts=True)
     values = _element_table()[numbers]
     weights = counts[:, None] / counts.sum()
@@ -86,7 +86,7 @@ def composition(geometry: Geometry) -> Floats:
 
 
 def contacts(structure: Structure, geometry: Geometry) -> tuple[Floats, Floats]:
-    """How tightly the atoms touch, and along which axes.
+    """Return the tightness of the contacts and their directions.
 
     Returns:
         (7,) logarithms of the smallest distances over sums of radii (least and mean over sites,
@@ -127,14 +127,14 @@ def _summary(per_site: Floats) -> list[float]:
 
 
 def of_cell(structure: Structure, order: int) -> tuple[Floats, Floats]:
-    """All features but the learned volume of the composition.
+    """Return all features except the learned volume of the composition.
 
     Args:
         structure: Ordered.
         order: Number of operations of its point group.
 
     Returns:
-        (n_features,) of the crystal and (3, n_axis_features) of a, b and c.
+        (n_features,) for the crystal and (3, n_axis_features) for a, b and c.
     """
     geometry = Geometry.of(structure)
     volume = abs(np.linalg.det(geometry.lattice)) / len(geometry.numbers)
@@ -145,7 +145,7 @@ def of_cell(structure: Structure, order: int) -> tuple[Floats, Floats]:
 
 
 def _axes(parameters: Floats, alignment: Floats, volume: float) -> Floats:
-    """(3, 8) of each axis: its length, the others', its angles, the contacts along it."""
+    """Return (3, 8): length of each axis, of the others, its angles, the contacts along it."""
     lengths, angles = np.log(parameters[:3] / np.cbrt(volume)), parameters[3:]
     rows = []
     for axis in range(3):
