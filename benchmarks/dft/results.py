@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.core import Geometry, UserError
 from benchmarks.core.files import atomic_write
 from benchmarks.dft.settings import DFTSettings
-from benchmarks.store.reading import require_equal
+from benchmarks.store.stored_run import require_equal
 from benchmarks.store.writing import locked
 
 SETTINGS = "settings.json"

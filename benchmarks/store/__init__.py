@@ -6,8 +6,10 @@ written under a temporary name, synced and renamed, so that a kill at any moment
 was not flushed and repeats nothing. There is one writer at a time.
 """
 
-from benchmarks.store.reading import SCHEMA_VERSION, StoredRun, read_run, read_runs
+from benchmarks.store.archive import read_archive, write_archive
+from benchmarks.store.reading import read_run, read_runs
 from benchmarks.store.records import SCHEMA, Record, Records, table_of
+from benchmarks.store.stored_run import SCHEMA_VERSION, StoredRun
 from benchmarks.store.writing import RunWriter, model_folder
 
 __all__ = [
@@ -18,7 +20,9 @@ __all__ = [
     "RunWriter",
     "StoredRun",
     "model_folder",
+    "read_archive",
     "read_run",
     "read_runs",
     "table_of",
+    "write_archive",
 ]

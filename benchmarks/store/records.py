@@ -34,7 +34,12 @@ SCHEMA = pa.schema(
     ]
 )
 """One row per model, sample and repeat; Å, eV, eV/Å, eV/Å^3, s."""
-_GEOMETRY = ("lattice", "frac_coords", "numbers")
+GEOMETRY = ("lattice", "frac_coords", "numbers")
+CHANGES = ("strain", "displacements")
+ARCHIVE_SCHEMA = pa.schema(
+    [*SCHEMA, ("strain", pa.list_(pa.float64())), ("displacements", pa.list_(_VECTOR))]
+)
+"""The same with answers as changes of their initial structures, see `Change`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,7 @@ class Records(Sequence[Record]):
             yield from self._slab(start, 1000)
 
     def _slab(self, start: int, length: int) -> Iterator[Record]:
-        rows = self._table.drop_columns(list(_GEOMETRY)).slice(start, length).to_pylist()
+        rows = self._table.drop_columns(list(GEOMETRY)).slice(start, length).to_pylist()
         for i, row in enumerate(rows, start):
             row["status"] = Status(row["status"])
             yield Record(**row, geometry=self.geometry(i))
@@ -113,20 +118,32 @@ def table_of(records: Sequence[Record]) -> Any:
     columns: dict[str, Any] = {
         field.name: pa.array([getattr(record, field.name) for record in records], field.type)
         for field in SCHEMA
-        if field.name not in (*_GEOMETRY, "status")
+        if field.name not in (*GEOMETRY, "status")
     }
     columns["status"] = pa.array([str(record.status) for record in records])
-    geometries = [record.geometry for record in records]
-    for geometry in geometries:
-        if geometry is not None and len(geometry.numbers) != len(geometry.frac_coords):
-            raise ValueError("as many atomic numbers as positions are needed")
-    for name in _GEOMETRY:
-        rows = [None if g is None else np.asarray(getattr(g, name)) for g in geometries]
-        columns[name] = _lists(rows, SCHEMA.field(name).type)
+    columns |= geometry_columns([record.geometry for record in records])
     return pa.table([columns[field.name] for field in SCHEMA], schema=SCHEMA)
 
 
-def _lists(rows: Sequence[NDArray[Any] | None], kind: Any) -> Any:
+def geometry_columns(geometries: Sequence[Geometry | None]) -> dict[str, Any]:
+    """Geometries as the Arrow columns `GEOMETRY`.
+
+    Raises:
+        ValueError: A geometry has not as many atomic numbers as positions.
+    """
+    for geometry in geometries:
+        if geometry is not None and len(geometry.numbers) != len(geometry.frac_coords):
+            raise ValueError("as many atomic numbers as positions are needed")
+    return {
+        name: list_column(
+            [None if g is None else np.asarray(getattr(g, name)) for g in geometries],
+            SCHEMA.field(name).type,
+        )
+        for name in GEOMETRY
+    }
+
+
+def list_column(rows: Sequence[NDArray[Any] | None], kind: Any) -> Any:
     """Arrays of shape (n,) or (n, 3), or None, as one Arrow list column."""
     counts = [0 if row is None else len(row) for row in rows]
     flat = [row.ravel() for row in rows if row is not None]
@@ -137,7 +154,7 @@ def _lists(rows: Sequence[NDArray[Any] | None], kind: Any) -> Any:
         pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32()),
         pa.FixedSizeListArray.from_arrays(values, 3) if vectors else values,
         type=kind,
-        mask=pa.array([row is None for row in rows]),
+        mask=pa.array([row is None for row in rows], pa.bool_()),
     )
 
 
@@ -148,3 +165,12 @@ def _flat(column: Any) -> tuple[NDArray[np.int32], NDArray[Any]]:
     if pa.types.is_fixed_size_list(values.type):
         return lists.offsets.to_numpy(), values.flatten().to_numpy().reshape(-1, 3)
     return lists.offsets.to_numpy(), values.to_numpy()
+
+
+def list_rows(column: Any) -> list[NDArray[Any] | None]:
+    """The rows of an Arrow list column as arrays of shape (n,) or (n, 3): `list_column` undone."""
+    starts, values = _flat(column)
+    valid = column.is_valid().to_pylist()
+    return [
+        values[starts[row] : starts[row + 1]] if there else None for row, there in enumerate(valid)
+    ]

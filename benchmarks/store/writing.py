@@ -16,15 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.core import UserError
-from benchmarks.store.reading import (
-    SCHEMA_VERSION,
-    keys,
-    parts,
-    read_header,
-    read_run,
-    require_equal,
-)
+from benchmarks.store.reading import parts, read_run
 from benchmarks.store.records import SCHEMA, Record, table_of
+from benchmarks.store.stored_run import SCHEMA_VERSION, keys, read_header, require_equal
 
 
 class RunWriter:

@@ -1,0 +1,174 @@
+"""A stored run, and what both layouts share: headers, tables, strict comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.core import Geometry, UserError
+from benchmarks.store.changes import Change
+from benchmarks.store.records import CHANGES, SCHEMA, Records, geometry_columns, list_rows
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One model's stored run: a folder of its own, or its part of an archive."""
+
+    name: str
+    """The model."""
+    folders: tuple[Path, ...]
+    """Several where runs that continue one another were merged."""
+    identity: dict[str, Any]
+    provenance: dict[str, Any]
+    table: Any
+    """Arrow table in `SCHEMA`; empty where the records were not kept."""
+    changes: Any = None
+    """Columns `CHANGES` of the same rows, for a run of an archive that has not yet been given its
+    initial structures; None where `table` has all geometries."""
+
+    @property
+    def folder(self) -> Path:
+        """The model's (first) folder, or the archive: `scores.parquet` lies in it."""
+        return self.folders[0]
+
+    @cached_property
+    def records(self) -> Records:
+        """The rows as `Record` objects, built on access.
+
+        Raises:
+            UserError: The answers are stored as changes; see `with_initial`.
+        """
+        if self.changes is not None:
+            raise UserError(
+                f"{self.folder}: the answers of '{self.name}' are stored as changes of their "
+                "initial structures: name the data with --data"
+            )
+        return Records(self.table)
+
+    def with_initial(self, initial_geometries: Mapping[str, Geometry]) -> StoredRun:
+        """The run with the geometry of every answer.
+
+        Args:
+            initial_geometries: The initial structure of each sample. Rows of samples that are not
+                in it (of a data set read with a smaller `--limit`) are left out of a run that is
+                stored as changes.
+
+        Returns:
+            A run whose `records` can be read; itself if it has all geometries already.
+        """
+        if self.changes is None:
+            return self
+        sample_ids = self.table["sample_id"].to_pylist()
+        known = pa.array([sample_id in initial_geometries for sample_id in sample_ids], pa.bool_())
+        table, changes = self.table.filter(known), self.changes.filter(known)
+        given = Records(table)
+        numbers = list_rows(table["numbers"])
+        strains, displacements = (list_rows(changes[name]) for name in CHANGES)
+        geometries: list[Geometry | None] = []
+        for row, sample_id in enumerate(table["sample_id"].to_pylist()):
+            strain, moved = strains[row], displacements[row]
+            if strain is None or moved is None:
+                geometries.append(given.geometry(row))
+            else:
+                change = Change(strain, moved, numbers[row])
+                geometries.append(change.applied(initial_geometries[sample_id]))
+        for name, column in geometry_columns(geometries).items():
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        return replace(self, table=table.cast(SCHEMA), changes=None)
+
+
+def read_header(folder: Path) -> dict[str, dict[str, Any]]:
+    """The two blocks of `run.json`; a `UserError` where it is missing, damaged or too new."""
+    path = folder / "run.json"
+    remedy = f"remove {folder} and run again"
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; is {folder} a run folder?") from error
+    except (OSError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: damaged ({reason}): {remedy}") from error
+    return checked_header(header, path, remedy)
+
+
+def checked_header(header: Any, path: Path, remedy: str) -> dict[str, dict[str, Any]]:
+    """The two blocks of one header of the file `path`.
+
+    Raises:
+        UserError: A block or a field is missing, or the schema version is another.
+    """
+    try:
+        identity, provenance = dict(header["identity"]), dict(header["provenance"])
+        version = identity["schema_version"]
+        _ = identity["model"]
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: damaged ({reason}): {remedy}") from error
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}: run again "
+            "into another folder, or use the version that wrote it"
+        )
+    return {"identity": identity, "provenance": provenance}
+
+
+def read_table(path: Path, schema: Any, remedy: str) -> Any:
+    """Read one Parquet file, checksums and columns checked.
+
+    Raises:
+        UserError: The file is missing or damaged, or has other columns; it ends with `remedy`.
+    """
+    try:
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: damaged ({first}): {remedy}") from error
+    if not table.schema.equals(schema):
+        raise UserError(f"{path}: its columns are not those of a record: {remedy}")
+    return table
+
+
+def require_equal(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> None:
+    """Raise a `UserError` that begins with `where` and names the first field that differs."""
+    a, b = _flattened(old), _flattened(new)
+    for name in sorted(a.keys() | b.keys()):
+        if a.get(name) != b.get(name):
+            raise UserError(
+                f"{where}: {name} differs ({a.get(name)!r} stored, now {b.get(name)!r}): "
+                "use another folder, or the same settings"
+            )
+
+
+def _flattened(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in block.items():
+        if isinstance(value, Mapping):
+            flat |= _flattened(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def require_unique(table: Any, folders: Sequence[Path]) -> None:
+    """Raise a `UserError` that names `folders` if a (sample_id, repeat) occurs twice."""
+    seen: set[tuple[str, int]] = set()
+    for key in keys(table):
+        if key in seen:
+            names = ", ".join(map(str, folders))
+            raise UserError(f"{names}: sample {key[0]}, repeat {key[1]} is there twice")
+        seen.add(key)
+
+
+def keys(table: Any) -> Iterator[tuple[str, int]]:
+    """(sample_id, repeat) of each row."""
+    return zip(table["sample_id"].to_pylist(), table["repeat"].to_pylist(), strict=True)
