@@ -110,7 +110,7 @@ def make_boards(
 def find_dataset(run: StoredRun, datasets: Sequence[Dataset]) -> Dataset | None:
     """The data that a run was made on: one of `datasets`, the embedded set, or None."""
     from benchmarks.data import load
-    from benchmarks.data.sources import EMBEDDED_SETS, MANIFEST
+    from benchmarks.data.folders import EMBEDDED_SETS, MANIFEST
 
     policy = run.identity.get("end_missing", MissingFinalFrame.IF_RELAXED)
     for dataset in datasets:

@@ -176,7 +176,7 @@ def _done(training: CurveTraining, args: argparse.Namespace) -> bool:
 
 def _size(source: str) -> int:
     from benchmarks.data import load
-    from benchmarks.data.sources import split_names
+    from benchmarks.data.folders import split_names
 
     return len(load(source, split="train" if split_names(source) else None))
 

@@ -15,7 +15,8 @@ from pymatgen.core import Lattice, Structure
 
 from benchmarks.data.__main__ import COMMANDS, main
 from benchmarks.data.audit import COLUMNS, audit
-from benchmarks.data.sources import EMBEDDED, resolve
+from benchmarks.data.folders import EMBEDDED
+from benchmarks.data.sources import resolve
 
 ROOT = Path(__file__).parents[1]
 

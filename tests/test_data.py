@@ -13,9 +13,9 @@ from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import Geometry, UserError
 from benchmarks.data import Reason, frames, ids_sha256, load
+from benchmarks.data.__main__ import main as data_main
+from benchmarks.data.folders import EMBEDDED, EMBEDDED_SETS
 from benchmarks.data.lemat.ids import source_of
-from benchmarks.data.sources import EMBEDDED, EMBEDDED_SETS
-from benchmarks.data.splits.manifest import main as splits_main
 from benchmarks.data.splits.manifest import make_manifest, split_of
 from benchmarks.dft.cost_order import internal_freedom
 from tests.conftest import one_line
@@ -79,7 +79,7 @@ def test_embedded_is_the_default_and_test_its_default_split():
 def test_embedded_manifest_and_card_can_be_derived_from_the_files():
     manifest = make_manifest(EMBEDDED)
     assert manifest == json.loads((EMBEDDED / "manifest.json").read_text())
-    assert splits_main([str(EMBEDDED), "--check"]) == 0
+    assert data_main(["manifest", str(EMBEDDED), "--check"]) == 0
     card = (EMBEDDED / "README.md").read_text()
     for entry in manifest["splits"].values():
         assert entry["sha256"] in card
@@ -91,7 +91,7 @@ def test_version_2_is_what_its_manifest_says_and_holds_none_of_version_1():
     folder = EMBEDDED_SETS["embedded-v2"]
     manifest = make_manifest(folder, name="embedded", version=2)
     assert manifest == json.loads((folder / "manifest.json").read_text())
-    assert splits_main([str(folder), "--check"]) == 0
+    assert data_main(["manifest", str(folder), "--check"]) == 0
     sets = {split: load("embedded-v2", split=split) for split in ("train", "val", "test")}
     old = {i for split in sets for i in load(split=split).ids}
     assert not old & {i for each in sets.values() for i in each.ids}
@@ -157,7 +157,7 @@ def test_split_rule():
 
 def test_manifest_refuses_a_sample_in_the_wrong_split(tmp_path, capsys):
     shutil.copy(EMBEDDED / "train.parquet", tmp_path / "test.parquet")
-    assert splits_main([str(tmp_path)]) == 2
+    assert data_main(["manifest", str(tmp_path)]) == 2
     assert "belongs into train, not test" in capsys.readouterr().err
     assert not (tmp_path / "manifest.json").exists()
 

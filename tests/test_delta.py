@@ -15,8 +15,7 @@ from baselines.delta.graph_delta import GraphDelta, predict
 from baselines.delta.network import MARGIN, DeltaNetwork, Shape, load, save
 from baselines.delta.train_delta import Examples, Settings, example
 from benchmarks.core import ANSWERED, Geometry, Status, UserError
-from benchmarks.core.geometry import displacements, strain
-from benchmarks.core.strain import strained
+from benchmarks.core.geometry import displacements, strain, strained
 from benchmarks.testing import check_relaxer
 
 SMALL = Shape(width=8, blocks=2, radial=8, cutoff=4.0)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.core.composition import elements, reduced_composition
+from benchmarks.core.geometry import elements, reduced_composition
 from benchmarks.core.training_data import TRAINING_SETS, track
 from benchmarks.data import load
 from benchmarks.data.exposure import Seen, drawn_from, seen

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.core import ANSWERED, SCORED, Geometry, MissingFinalFrame, Sample, Status, UserError
-from benchmarks.core.composition import reduced_composition
+from benchmarks.core.geometry import reduced_composition
 from benchmarks.core.statistics import Resampling, estimates, ranks, wilson
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import Record, RunWriter, read_run

@@ -17,7 +17,7 @@ from baselines.delta.network import DeltaNetwork, graph, joined, load
 from baselines.engines.protocol import unsupported
 from baselines.engines.sanity import check_geometry
 from benchmarks.core import Geometry, Relaxed, Status
-from benchmarks.core.strain import Floats, strained
+from benchmarks.core.geometry import Floats, strained
 
 LARGEST = 10.0
 """Components of a logarithmic strain from which on it counts as not finite."""

@@ -38,8 +38,7 @@ from baselines.delta.network import (
 from baselines.training.lightning_utils import lightning_session
 from benchmarks.core import Geometry, UserError
 from benchmarks.core.files import atomic_write
-from benchmarks.core.geometry import displacements
-from benchmarks.core.strain import Floats, log_strain, strained
+from benchmarks.core.geometry import Floats, displacements, log_strain, strained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

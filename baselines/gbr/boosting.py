@@ -15,7 +15,7 @@ from pymatgen.core import Structure
 
 from baselines.gbr import features
 from benchmarks.core import Geometry, UserError
-from benchmarks.core.strain import Floats, log_strain, strained
+from benchmarks.core.geometry import Floats, log_strain, strained
 
 TRUSTED = (
     "numpy.dtype",

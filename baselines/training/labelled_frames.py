@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.core import UserError
 from benchmarks.data import Frame, frames, load
-from benchmarks.data.sources import split_names
+from benchmarks.data.folders import split_names
 
 
 def training_frames(sources: Sequence[str], limit: int | None = None) -> list[Frame]:

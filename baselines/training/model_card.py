@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.core.files import atomic_write
 from benchmarks.data import Dataset, load
-from benchmarks.data.sources import split_names
+from benchmarks.data.folders import split_names
 
 log = logging.getLogger(__name__)
 

@@ -1,14 +1,38 @@
-"""Files that are there whole or not at all."""
+"""Files are written whole or not at all, hashed, and read with one list of possible errors."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from benchmarks.core import UserError
+
+READ_ERRORS: Final[tuple[type[Exception], ...]] = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+    zlib.error,
+)
+"""Exceptions that libraries raise when a file is damaged or is not what its reader expects."""
 
 
 @contextmanager
@@ -33,3 +57,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where its folder is a file there is nothing to remove
             partial.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,8 +6,10 @@ the lattice reduction and the symmetry search (moyopy) and neighbour lists (pyma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from itertools import combinations_with_replacement, product
+from math import gcd
 from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -271,3 +273,44 @@ def bond_errors(reference: Geometry, lattice: Floats, moved: Floats, reach: floa
     vectors = (fractional[second] + offsets - fractional[first]) @ lattice
     errors: Floats = np.abs(np.linalg.norm(vectors, axis=1) - lengths[bonded])
     return errors
+
+
+def log_strain(initial: Floats, metric: Floats) -> Floats:
+    """The strain of a lattice (3, 3) towards a cell given by its metric, L_f L_fᵀ (3, 3) [Å²].
+
+    A metric has no orientation, so that a rotation between the two cells does not count. Nothing
+    shrinks to less than a third: a matrix that is no metric (angles that do not close) has an end.
+    """
+    inverse = np.linalg.inv(initial)
+    wanted = inverse @ metric @ inverse.T
+    values, vectors = np.linalg.eigh((wanted + wanted.T) / 2)
+    strain: Floats = (vectors * np.log(np.maximum(values, 0.1)) / 2) @ vectors.T
+    return strain
+
+
+def strained(lattice: Floats, strain: Floats) -> Floats:
+    """The lattice (3, 3), strained; keeps its orientation as far as a strain does."""
+    values, vectors = np.linalg.eigh((strain + strain.T) / 2)
+    changed: Floats = lattice @ (vectors * np.exp(values)) @ vectors.T
+    return changed
+
+
+def reduced_composition(numbers: Iterable[int]) -> str:
+    """Symbols in alphabetical order with reduced counts: `O3SrTi`.
+
+    Args:
+        numbers: Atomic numbers of the sites, in any order.
+    """
+    from ase.data import chemical_symbols
+
+    symbols = [chemical_symbols[z] for z in numbers]
+    counts = {symbol: symbols.count(symbol) for symbol in sorted(set(symbols))}
+    shared = gcd(*counts.values())
+    return "".join(
+        f"{symbol}{count // shared if count > shared else ''}" for symbol, count in counts.items()
+    )
+
+
+def elements(composition: str) -> list[str]:
+    """The symbols of a reduced composition: `O3SrTi` -> O, Sr, Ti."""
+    return re.findall(r"[A-Z][a-z]?", composition)

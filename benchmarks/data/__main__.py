@@ -3,9 +3,10 @@
     python -m benchmarks.data audit SOURCE
     python -m benchmarks.data convert INPUT… --out FILE.parquet
     python -m benchmarks.data split SOURCE… --out DIR
+    python -m benchmarks.data manifest FOLDER [--check]
 
-Each command is a function of its arguments that returns the exit status; 2 with one line on stderr
-is a mistake of the user's.
+Each command is a function of its arguments that returns the exit status. A mistake of the user's
+ends with one line on stderr and status 2.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ COMMANDS = {
     "audit": "benchmarks.data.audit:main",
     "convert": "benchmarks.data.convert.convert:main",
     "split": "benchmarks.data.splits.split:main",
+    "manifest": "benchmarks.data.splits.manifest:main",
 }
-"""Name -> "module:function", loaded when it is asked for."""
+"""Name of each command -> "module:function"; the module is imported when the command is used."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,21 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(f"usage: python -m benchmarks.data {{{','.join(COMMANDS)}}} …")
         return 0
+    if name not in COMMANDS:
+        sys.stderr.write(f"error: no command {name!r}: use one of {', '.join(COMMANDS)}\n")
+        return 2
     try:
-        return _command(name)(rest)
+        module, function = COMMANDS[name].split(":")
+        command: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
+        return command(rest)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
         return 130
-
-
-def _command(name: str) -> Callable[[Sequence[str]], int]:
-    if name not in COMMANDS:
-        raise UserError(f"no command {name!r}: use one of {', '.join(COMMANDS)}")
-    module, function = COMMANDS[name].split(":")
-    command: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
-    return command
 
 
 if __name__ == "__main__":

@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from benchmarks.core import MissingFinalFrame, UserError
 from benchmarks.core.files import atomic_write
-from benchmarks.data import choice
 from benchmarks.data.audit_report import report
+from benchmarks.data.dataset import in_part, selection_order
 from benchmarks.data.lemat.calculation_order import BASES, ENDS
 from benchmarks.data.lemat.endpoints import CHUNK, fetch
+from benchmarks.data.lemat.final_frames import is_relaxed, residual_forces
 from benchmarks.data.lemat.ids import source_of
 from benchmarks.data.lemat.quarantine import Quarantined
 from benchmarks.data.lemat.reader import FrameFiles
-from benchmarks.data.lemat.residual import is_relaxed, residual_forces
 from benchmarks.data.lemat.trajectories import Survey, survey
 from benchmarks.data.sources import Source, resolve_all
 
@@ -82,8 +82,8 @@ def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFra
     found = survey(files)
     chosen = np.arange(len(found.trajectories))
     if limit is not None:
-        chosen = np.sort(choice.order(source, files, found.trajectories, seed)[:limit])
-    chosen = chosen[choice.wanted(source, files, found.trajectories)[chosen]]
+        chosen = np.sort(selection_order(source, files, found.trajectories, seed)[:limit])
+    chosen = chosen[in_part(source, files, found.trajectories)[chosen]]
     faults = _checked(files, found, chosen)
     table = _facts(found, chosen)
     force = residual_forces(files, found.trajectories.last[chosen])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from benchmarks.core.markdown import markdown_table
-from benchmarks.data.lemat.residual import MAX_FORCE, MAX_STRESS
+from benchmarks.data.lemat.final_frames import MAX_FORCE, MAX_STRESS
 from benchmarks.data.sources import Source
 
 LISTED = 50

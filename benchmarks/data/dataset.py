@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry, MissingFinalFrame, Sample, UserError
-from benchmarks.data import choice
 from benchmarks.data.frames import Frame, frames_in
-from benchmarks.data.lemat.calculation_order import ENDS, End
 from benchmarks.data.lemat.endpoints import Columns, fetch
-from benchmarks.data.lemat.ids import source_of
-from benchmarks.data.lemat.quarantine import Quarantined
+from benchmarks.data.lemat.ids import seeded_hash, source_of
+from benchmarks.data.lemat.quarantine import Quarantined, by_reason
 from benchmarks.data.lemat.reader import FrameFiles, FramePath
 from benchmarks.data.lemat.trajectories import Trajectories, find
 from benchmarks.data.sources import Source, resolve_all
@@ -90,9 +88,8 @@ class Dataset(Sequence[Sample]):
     @property
     def missing_final_frame_ids(self) -> tuple[str, ...]:
         """Ids of the samples whose target is the last frame left, the true one being lost."""
-        end = self._trajectories.order.end
-        missing = ENDS.index(End.MISSING)
-        return tuple(self._trajectories.ids[i] for i in self._rows if end[i] == missing)
+        missing = self._trajectories.order.missing_final_frame
+        return tuple(self._trajectories.ids[i] for i in self._rows if missing[i])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -198,7 +195,7 @@ def load(
         offline: Use of a remote source only what is in the cache.
         missing_final_frame: What becomes of trajectories whose last frame is missing. By default
             they are used if the most relaxed frame left is within the bounds of
-            `benchmarks.data.lemat.residual`.
+            `benchmarks.data.lemat.final_frames`.
 
     Returns:
         The samples, in file order, and what was quarantined.
@@ -220,7 +217,7 @@ def load(
     if not len(dataset):
         named = ", ".join(sources)
         where = named if found.split is None else f"{named}, split {found.split}"
-        raise UserError(f"{where}: no usable trajectory ({_by_reason(dataset.quarantined)})")
+        raise UserError(f"{where}: no usable trajectory ({by_reason(dataset.quarantined)})")
     return dataset
 
 
@@ -228,12 +225,12 @@ def _read(
     found: Source, limit: int | None, seed: int, missing_final_frame: MissingFinalFrame
 ) -> Dataset:
     files = FrameFiles(found.paths, found.sets)
-    trajectories, quarantined = find(files, lambda met: choice.wanted(found, files, met))
+    trajectories, quarantined = find(files, lambda met: in_part(found, files, met))
     if found.ids is not None:  # rows of no trajectory are in no part
         quarantined = [entry for entry in quarantined if entry.sample_id in found.ids]
     order = np.arange(len(trajectories))
     if limit is not None:
-        order = choice.order(found, files, trajectories, seed)
+        order = selection_order(found, files, trajectories, seed)
     columns, more = fetch(files, trajectories, order, limit, missing_final_frame)
     return Dataset(
         trajectories.take(columns.trajectory),
@@ -246,7 +243,7 @@ def _read(
         quarantined=tuple(quarantined + more),
         redistributable=found.redistributable,
         limit=limit,
-        rule=None if limit is None else choice.rule(found),
+        rule=None if limit is None else found.rule,
         missing_final_frame=missing_final_frame,
     )
 
@@ -256,7 +253,48 @@ def ids_sha256(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
-def _by_reason(quarantined: Sequence[Quarantined]) -> str:
-    reasons = [str(q.reason) for q in quarantined]
-    counts = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
-    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "no rows"
+def in_part(source: Source, files: FrameFiles, trajectories: Trajectories) -> NDArray[np.bool_]:
+    """Which trajectories belong to the part of a held-out split; all, if the source is no part.
+
+    Args:
+        source: The source that `files` belong to.
+        files: The files that hold the frames.
+        trajectories: The trajectories that the first pass found.
+
+    Returns:
+        (n,) booleans.
+    """
+    if all(part.ids is None for part in source.each):
+        return np.ones(len(trajectories), dtype=bool)
+    parts = np.repeat(np.arange(len(source.each)), [len(part.paths) for part in source.each])
+    of = parts[files.file_of(trajectories.first)]
+    known = [source.each[i].ids for i in range(len(source.each))]
+    named = zip(trajectories.ids, of, strict=True)
+    return np.array([(ids := known[i]) is None or name in ids for name, i in named], dtype=bool)
+
+
+def selection_order(
+    source: Source, files: FrameFiles, trajectories: Trajectories, seed: int
+) -> NDArray[np.int64]:
+    """Indices of trajectories, the most wanted first.
+
+    They are sorted by hash; those of a draw are sorted row group by row group (see
+    `benchmarks.data.hub.draw`). A draw knows only its own ids. If one of several sources is a
+    draw, the sources therefore take turns, each in its own order.
+
+    Args:
+        source: The source that `files` belong to.
+        files: The files that hold the frames.
+        trajectories: The trajectories that the first pass found.
+        seed: Seed of the hash.
+    """
+    keys = [seeded_hash(seed, sample_id) for sample_id in trajectories.ids]
+    hashed = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    if not any(part.draw for part in source.each):
+        return hashed
+    parts = np.repeat(np.arange(len(source.each)), [len(part.paths) for part in source.each])
+    file = files.file_of(trajectories.first[hashed])
+    by_part = np.argsort(files.sets[file], kind="stable")  # each file of a draw is a set of its own
+    part = parts[file[by_part]]
+    turn = np.arange(len(part)) - np.searchsorted(part, part)
+    return hashed[by_part][np.lexsort((part, turn))]

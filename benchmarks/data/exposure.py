@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
-from benchmarks.core.composition import elements
+from benchmarks.core.geometry import elements
 from benchmarks.core.training_data import TRAINING_SETS
 from benchmarks.data.splits.manifest import split_of
 

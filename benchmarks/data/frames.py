@@ -10,10 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from benchmarks.core import KBAR, Geometry
-from benchmarks.data.lemat.arrow import array, lengths, numpy, vectors
+from benchmarks.data.lemat.arrow import array, atomic_numbers, lengths, numpy, vectors
 from benchmarks.data.lemat.ids import FRAME_ID
 from benchmarks.data.lemat.reader import FrameFiles, FramePath
-from benchmarks.data.lemat.species import atomic_numbers
 from benchmarks.data.sources import resolve
 
 _COLUMNS = (

@@ -1,36 +1,36 @@
-"""What `--data` and `--split` name: which files, under which name, at which revision.
+"""`--data` and `--split` name a source: its files, its name and its revision.
 
-A source is `embedded`, `embedded-v2`, a parquet file, a folder: with a `manifest.json` (files
-verified), with files named by split (`train-00000.parquet`, the convention of the Hub), or any
-folder of parquet; a held-out split of other sources (`heldout`); or a data set of the Hub, of which
-a `--limit` draws row groups (`draw.py`) and which without one is read by columns (`remote.py`).
+A source is `embedded`, `embedded-v2`, a parquet file, a folder (see `folders`), a held-out split
+of other sources (a folder that `benchmarks.data split` wrote), or a data set of the Hub. With
+`--limit`, row groups are drawn from a data set of the Hub (`hub.draw`); without it, all files are
+read, column by column (`hub.remote`).
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
-import json
-import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.core import UserError
-
-if TYPE_CHECKING:
-    from benchmarks.data.hub.draw import Draw
-    from benchmarks.data.lemat.reader import FramePath
-
-EMBEDDED = Path(__file__).parent / "embedded"
-"""The embedded set: parquet files, manifest and data card."""
-EMBEDDED_SETS = {"embedded": EMBEDDED, "embedded-v2": EMBEDDED.with_name("embedded_v2")}
-"""Sets of this project by the name that `--data` takes; `embedded` is version 1 and stays it."""
-MANIFEST = "manifest.json"
-DEFAULT_SPLIT = "test"
-_SPLIT_NAME = re.compile(r"(train|val|validation|test)(?![a-z]).*\.parquet", re.IGNORECASE)
+from benchmarks.core.files import file_sha256
+from benchmarks.data.folders import (
+    EMBEDDED_SETS,
+    MANIFEST,
+    choose_split,
+    embedded_folder,
+    read_manifest,
+    split_files,
+)
+from benchmarks.data.hub import repository as hub
+from benchmarks.data.hub.draw import Draw, sample_row_groups
+from benchmarks.data.hub.remote import everything
+from benchmarks.data.lemat.reader import FramePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +41,27 @@ class Source:
     split: str | None
     paths: tuple[FramePath, ...]
     revision: str
-    """`sha256:…` of the content; of a data set of the Hub its commit."""
+    """`sha256:…` of the content; for a data set of the Hub, the commit."""
     redistributable: bool = False
     draw: Draw | None = None
-    """Of a part of a data set of the Hub: which part."""
+    """The row groups that were drawn from a data set of the Hub; None if all of it is read."""
     parts: tuple[Source, ...] = ()
-    """The sources that are read as this one; none where it is one."""
+    """The sources that are read together as this one; empty if it is a single source."""
     ids: frozenset[str] | None = None
-    """Of a held-out split the samples of its part; None for all that the files hold."""
+    """The samples that belong to a part of a held-out split; None if all samples of the files
+    do."""
 
     @property
     def each(self) -> tuple[Source, ...]:
-        """The parts, or itself alone; their paths in turn are its paths."""
+        """The parts, or this source alone; their paths in turn are its paths."""
         return self.parts or (self,)
 
     @property
     def sets(self) -> tuple[int, ...]:
-        """For each path a number, the same for the files of one source.
+        """For each path a number that is the same for all files of one source.
 
-        Of a draw each path has its own, so that what is read in it does not depend on how much is
-        drawn.
+        Each path of a draw has a number of its own, so that what is read in it does not depend on
+        how much is drawn.
         """
         firsts = accumulate((len(part.paths) for part in self.each), initial=0)
         return tuple(
@@ -74,6 +75,17 @@ class Source:
         """Whether no larger limit would read more."""
         return all(
             part.ids is not None or part.draw is None or part.draw.complete for part in self.each
+        )
+
+    @property
+    def rule(self) -> str:
+        """The rule by which `--limit` chooses samples, in words, for the record."""
+        if not any(part.draw for part in self.each):
+            return "smallest hash"
+        turns = "; several sources turn by turn" if self.parts else ""
+        return (
+            "row groups by hash, max(32, n // 32) trajectories of each by hash "
+            f"(benchmarks.data.hub.draw){turns}"
         )
 
 
@@ -100,7 +112,7 @@ def resolve(
             a remote source cannot be read.
     """
     if source in EMBEDDED_SETS:
-        return _from_manifest(_embedded(source), split, offline)
+        return _from_manifest(embedded_folder(source), split, offline)
     if source.startswith("hf://"):
         return _from_hub(source, split, limit, seed, offline)
     if "://" in source:
@@ -142,94 +154,21 @@ def resolve_all(
     found = [resolve(source, split, limit=limit, seed=seed, offline=offline) for source in sources]
     if len(found) == 1:
         return found[0]
-    for path, times in Counter(_place(path) for each in found for path in each.paths).items():
+    paths = tuple(path for each in found for path in each.paths)
+    named = Counter(str(path.resolve() if isinstance(path, Path) else path) for path in paths)
+    for place, times in named.items():
         if times > 1:
-            raise UserError(f"{path}: named twice by --data")
+            raise UserError(f"{place}: named twice by --data")
     same = len({each.split for each in found}) == 1
     names = [each.name if same or not each.split else f"{each.name}/{each.split}" for each in found]
     return Source(
         name="+".join(names),
         split=found[0].split if same else None,
-        paths=tuple(path for each in found for path in each.paths),
+        paths=paths,
         revision=_digest(each.revision for each in found),
         redistributable=all(each.redistributable for each in found),
         parts=tuple(part for each in found for part in each.each),
     )
-
-
-def _place(path: FramePath) -> str:
-    return str(path.resolve() if isinstance(path, Path) else path)
-
-
-def split_names(source: str) -> tuple[str, ...]:
-    """The splits that a local source has; none of a single file or of the Hub.
-
-    Raises:
-        UserError: Its manifest is not usable.
-    """
-    folder = _embedded(source) if source in EMBEDDED_SETS else Path(source)
-    if (folder / MANIFEST).is_file():
-        return tuple(read_manifest(folder)["splits"])
-    return tuple(split_files(folder))
-
-
-def made_of(source: str) -> tuple[str, ...]:
-    """What a held-out split was made of, through and through; any other source alone.
-
-    Raises:
-        UserError: Its manifest is not usable.
-    """
-    folder = Path(source)
-    if source in EMBEDDED_SETS or not (folder / MANIFEST).is_file():
-        return (source,)
-    sources = read_manifest(folder).get("sources", ())
-    return tuple(inner for each in sources for inner in made_of(each)) or (source,)
-
-
-def split_files(folder: Path) -> dict[str, list[Path]]:
-    """Parquet files of `folder` by the split that their name begins with; others are left out."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*.parquet")):
-        match = _SPLIT_NAME.fullmatch(path.name)
-        if match:
-            name = match[1].lower()
-            found.setdefault("val" if name == "validation" else name, []).append(path)
-    return found
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of `folder`, checked for the keys that are needed.
-
-    Raises:
-        UserError: It is not JSON or lacks a key.
-    """
-    path = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for entry in manifest["splits"].values():
-            _ = (entry["file"], entry["sha256"])
-        _ = (manifest["name"], manifest["version"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not a usable manifest ({type(error).__name__}: {error})"
-        ) from error
-    return manifest
-
-
-def _embedded(name: str) -> Path:
-    folder = EMBEDDED_SETS[name]
-    if not (folder / MANIFEST).is_file():
-        raise UserError(
-            f"--data {name}: not there: compute it (python -m benchmarks.dft --list {name} "
-            f"--out DIR), then move DIR/{folder.name} to {folder}"
-        )
-    return folder
 
 
 def _from_folder(folder: Path, split: str | None, offline: bool) -> Source:
@@ -238,7 +177,7 @@ def _from_folder(folder: Path, split: str | None, offline: bool) -> Source:
     name = folder.resolve().name
     splits = split_files(folder)
     if splits:
-        chosen = _choose(str(folder), split, list(splits))
+        chosen = choose_split(str(folder), split, list(splits))
         return Source(name, chosen, tuple(splits[chosen]), _revision(splits[chosen]))
     if split is not None:
         raise UserError(f"{folder} has no splits: leave out --split {split}")
@@ -254,7 +193,7 @@ def _from_folder(folder: Path, split: str | None, offline: bool) -> Source:
 
 def _from_manifest(folder: Path, split: str | None, offline: bool) -> Source:
     manifest = read_manifest(folder)
-    chosen = _choose(manifest["name"], split, list(manifest["splits"]))
+    chosen = choose_split(manifest["name"], split, list(manifest["splits"]))
     entry = manifest["splits"][chosen]
     path = folder / entry["file"]
     if not path.is_file():
@@ -262,9 +201,7 @@ def _from_manifest(folder: Path, split: str | None, offline: bool) -> Source:
     if file_sha256(path) != entry["sha256"]:
         raise UserError(f"{path}: its sha256 differs from the manifest's: restore the file")
     if "sources" in manifest:
-        from benchmarks.data.splits.part import part
-
-        return part(folder, manifest, chosen, offline=offline)
+        return _held_out_part(folder, manifest, chosen, offline=offline)
     return Source(
         name=f"{manifest['name']}-v{manifest['version']}",
         split=chosen,
@@ -274,13 +211,36 @@ def _from_manifest(folder: Path, split: str | None, offline: bool) -> Source:
     )
 
 
+def _held_out_part(
+    folder: Path, manifest: Mapping[str, Any], split: str, *, offline: bool
+) -> Source:
+    """The data that a folder of `benchmarks.data split` was made of, with the ids of one part.
+
+    Raises:
+        UserError: A source cannot be read, or is not what it was when the split was made.
+    """
+    path = folder / MANIFEST
+    try:
+        sources, limit, seed = manifest["sources"], manifest["n_drawn"], manifest["seed"]
+        name, revision, inner = manifest["name"], manifest["revision"], manifest["source_split"]
+        file = manifest["splits"][split]["file"]
+    except KeyError as error:
+        raise UserError(f"{path}: not a usable manifest (KeyError: {error})") from error
+    whole = resolve_all(sources, inner, limit=limit, seed=seed, offline=offline)
+    if whole.revision != revision:
+        raise UserError(
+            f"{path}: its sources ({', '.join(sources)}) are no longer at {revision}: split again"
+        )
+    with (folder / file).open(encoding="utf-8", newline="") as lines:
+        ids = frozenset(row["sample_id"] for row in csv.DictReader(lines))
+    digest = f"sha256:{file_sha256(path)}"
+    parts = tuple(replace(each, ids=ids) for each in whole.parts)
+    return replace(whole, name=name, split=split, revision=digest, ids=ids, parts=parts)
+
+
 def _from_hub(
     source: str, split: str | None, limit: int | None, seed: int, offline: bool
 ) -> Source:
-    from benchmarks.data.hub import repository as hub
-    from benchmarks.data.hub.draw import sample_row_groups
-    from benchmarks.data.hub.remote import everything
-
     if split not in (None, hub.SPLIT):
         raise UserError(f"{source} has one split, {hub.SPLIT}: leave out --split {split}")
     pin = hub.resolve_revision(source, offline=offline)
@@ -289,20 +249,10 @@ def _from_hub(
     return Source(pin.name, hub.SPLIT, paths, pin.commit, draw=drawn)
 
 
-def _choose(name: str, split: str | None, splits: list[str]) -> str:
-    chosen = DEFAULT_SPLIT if split is None else split
-    if chosen in splits:
-        return chosen
-    known = ", ".join(sorted(splits))
-    if split is None:
-        raise UserError(f"{name} has no split '{DEFAULT_SPLIT}': choose with --split: {known}")
-    raise UserError(f"{name} has no split '{split}': it has {known}")
-
-
 def _revision(paths: list[Path]) -> str:
     hashes = [file_sha256(path) for path in paths]
     return f"sha256:{hashes[0]}" if len(hashes) == 1 else _digest(hashes)
 
 
-def _digest(hashes: Any) -> str:
+def _digest(hashes: Iterable[str]) -> str:
     return "sha256:" + hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()

@@ -27,8 +27,8 @@ SPREAD: Final = 0.02
 """Standard deviation of the change of size, and of the strains of `strained`."""
 
 
-class Change(StrEnum):
-    """What is done to the prototype, after a random change of its size."""
+class Distortion(StrEnum):
+    """How a prototype is distorted, after a random change of its size."""
 
     SCALED = "scaled"
     STRAINED = "strained"
@@ -39,9 +39,9 @@ class Change(StrEnum):
     """Every atom leaves its place: a start without symmetry."""
 
 
-_SCALED, _STRAINED = Change.SCALED, Change.STRAINED
-_SHIFTED, _RATTLED = Change.SHIFTED, Change.RATTLED
-CATALOGUE: Final[tuple[tuple[str, Change, str], ...]] = (
+_SCALED, _STRAINED = Distortion.SCALED, Distortion.STRAINED
+_SHIFTED, _RATTLED = Distortion.SHIFTED, Distortion.RATTLED
+CATALOGUE: Final[tuple[tuple[str, Distortion, str], ...]] = (
     ("A1", _STRAINED, "Cu Au Pb"),
     ("A2", _STRAINED, "W V Li"),
     ("A3", _SCALED, "Re Os Zn Y"),
@@ -93,7 +93,7 @@ def starts() -> list[InitialStructure]:
     ]
 
 
-def start(prototype: str, kind: Change, compound: str) -> Geometry:
+def start(prototype: str, kind: Distortion, compound: str) -> Geometry:
     """One of them: the prototype, changed by numbers that depend on the names alone."""
     from ase.data import atomic_numbers
 
@@ -102,11 +102,11 @@ def start(prototype: str, kind: Change, compound: str) -> Geometry:
     rng = np.random.default_rng(int(hashlib.sha256(name.encode()).hexdigest(), 16))
     lattice = lattice * (1 + rng.normal(0, SPREAD))
     moved = np.zeros((len(numbers), 3))
-    if kind is Change.STRAINED:
+    if kind is Distortion.STRAINED:
         lattice = lattice * (1 + rng.normal(0, SPREAD, 3))
-    elif kind is Change.SHIFTED:
+    elif kind is Distortion.SHIFTED:
         moved[numbers == atomic_numbers[compound.split("-")[1]], 2] = SHIFT
-    elif kind is Change.RATTLED:
+    elif kind is Distortion.RATTLED:
         moved = rng.normal(0, RATTLE, (len(numbers), 3))
     frac_coords = frac_coords + moved @ np.linalg.inv(lattice)
     return Geometry(lattice.round(8), frac_coords.round(8), numbers)

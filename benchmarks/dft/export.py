@@ -16,7 +16,7 @@ from benchmarks.core.files import atomic_write
 from benchmarks.data.convert.conventions import ASE_STRESS
 from benchmarks.data.convert.layout import TableWriter, table
 from benchmarks.data.convert.relaxation import ConversionError, Relaxation, Step, check, numbers
-from benchmarks.data.sources import MANIFEST
+from benchmarks.data.folders import MANIFEST
 from benchmarks.data.splits.manifest import make_manifest, split_of
 from benchmarks.dft.data_card import Card
 from benchmarks.dft.results import DFTResult

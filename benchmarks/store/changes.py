@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
-from benchmarks.core.strain import strained
+from benchmarks.core.geometry import strained
 
 _TOLERANCE: Final = 2e-13
 """Largest error of an answer that was stored as a change; the metric of the cell is relative."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.data.sources import EMBEDDED
+from benchmarks.data.folders import EMBEDDED
 
 SETS: Final = ("embedded-v1", "embedded-v2")
 """Made with the settings that were tested."""

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from benchmarks.core import SCORED, Geometry, Status, UserError
-from benchmarks.core.composition import reduced_composition
-from benchmarks.core.geometry import symmetry
+from benchmarks.core.geometry import reduced_composition, symmetry
 from benchmarks.data import Dataset
 from benchmarks.metrics import EVALUATOR, SLOW_COLUMNS, score, score_slow
 from benchmarks.store import Record, StoredRun

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks.core import UserError
-from benchmarks.core.composition import reduced_composition
+from benchmarks.core.geometry import reduced_composition
 from benchmarks.data import Dataset
 from benchmarks.store import StoredRun
 

@@ -29,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.core import UserError
-from benchmarks.core.composition import reduced_composition
+from benchmarks.core.geometry import reduced_composition
 from studies.ablation.ablation_report import START, AblationOutcome, write_report
 from studies.cached_runs import cached_run, exit_code, seeds
 from t2relax import train_seq

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from transformers import set_seed
 
 from benchmarks.core import UserError
-from benchmarks.core.composition import reduced_composition
+from benchmarks.core.geometry import reduced_composition
 from studies.cached_runs import cached_run, exit_code, positive, seeds
 from studies.comparison.comparison_report import BASE, NO_CHANGE, write_report
 from studies.comparison.digits import DigitStudent, decode_digits, digit_tokenizer

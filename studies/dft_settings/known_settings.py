@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.core import UserError
 from benchmarks.data.convert.convert import settings_path
-from benchmarks.data.sources import made_of
+from benchmarks.data.folders import made_of
 
 if TYPE_CHECKING:
     import pandas as pd

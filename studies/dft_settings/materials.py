@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from benchmarks.core import Geometry
-from benchmarks.core.composition import reduced_composition
-from benchmarks.core.geometry import cell_parameters, displacements, strain
+from benchmarks.core.geometry import cell_parameters, displacements, reduced_composition, strain
 from studies.dft_settings.known_settings import UNKNOWN
 
 if TYPE_CHECKING:

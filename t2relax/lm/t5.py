@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.core import UserError
-from benchmarks.data.sources import file_sha256
+from benchmarks.core.files import file_sha256
 from t2relax.text.codec import CODEC_VERSION
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 

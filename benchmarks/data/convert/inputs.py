@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.core import UserError
+from benchmarks.core.files import file_sha256
 from benchmarks.data.convert.relaxation import ConversionError, Relaxation, check
-from benchmarks.data.sources import file_sha256
 
 
 class Format(NamedTuple):

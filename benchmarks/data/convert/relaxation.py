@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data.lemat.arrow import atomic_number
 from benchmarks.data.lemat.endpoints import SMALLEST_VOLUME_PER_ATOM
 from benchmarks.data.lemat.quarantine import Reason
-from benchmarks.data.lemat.species import atomic_number
 
 KEEP = ("constrained", "unfinished")
 """What is left out unless it is asked for: cell or sites held fixed; a file that breaks off."""

@@ -31,10 +31,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from benchmarks.data.choice import seeded_hash
 from benchmarks.data.hub.repository import ResolvedRevision
 from benchmarks.data.hub.row_groups import QUOTA, RowGroup, RowGroupReader
-from benchmarks.data.lemat.ids import keys_of
+from benchmarks.data.lemat.ids import keys_of, seeded_hash
 
 _THREADS = 4
 """Row groups fetched at once; each may be a few hundred megabytes when decoded."""

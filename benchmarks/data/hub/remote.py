@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.core import UserError
+from benchmarks.core.files import file_sha256
 from benchmarks.data.hub.byte_ranges import RemoteFile
 from benchmarks.data.hub.repository import HubFile, ResolvedRevision, write_cached
 from benchmarks.data.lemat.reader import reading
-from benchmarks.data.sources import file_sha256
 
 MOST_BYTES = 8 * 10**9
 """Of a data set that is read without a limit. 8 GB of LeMat-Traj are 12 million frames, a million

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.core import UserError
-from benchmarks.data.choice import seeded_hash
 from benchmarks.data.hub.remote import RemoteParquet
 from benchmarks.data.hub.repository import ResolvedRevision
-from benchmarks.data.lemat.ids import keys_of
+from benchmarks.data.lemat.ids import keys_of, seeded_hash
 from benchmarks.data.lemat.reader import reading
 
 QUOTA = 32

@@ -1,7 +1,9 @@
-"""Arrow columns of numbers, lists and vectors as numpy arrays."""
+"""Arrow columns of numbers, vectors, element symbols and species as numpy arrays."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -54,3 +56,51 @@ def vectors(lists: Any, counts: NDArray[np.int64]) -> tuple[NDArray[np.float64],
     flat = pc.list_flatten(pc.list_flatten(lists.filter(pa.array(shaped))))
     result[np.repeat(shaped, counts)] = numpy(flat).reshape(-1, 3)
     return result, shaped
+
+
+class Memo:
+    """Apply a function of a string to an Arrow column, once per distinct value."""
+
+    def __init__(self, function: Callable[[str | None], int]) -> None:
+        self._function = function
+        self._known: dict[str | None, int] = {}
+
+    def of(self, column: Any) -> NDArray[np.int64]:
+        """The function of each row of a column of text, nulls included."""
+        encoded = pc.dictionary_encode(column, null_encoding="encode")
+        values = encoded.dictionary.to_pylist()
+        for value in values:
+            if value not in self._known:
+                self._known[value] = self._function(value)
+        table = np.array([self._known[value] for value in values], dtype=np.int64)
+        return np.asarray(table[numpy(encoded.indices)])
+
+
+def atomic_number(symbol: str | None) -> int:
+    """Z of an element symbol; 0 for anything else, isotopes and vacancies included."""
+    from ase.data import atomic_numbers
+
+    return int(atomic_numbers.get(symbol, 0))
+
+
+def is_ordered(species: str | None) -> int:
+    """Whether every species of the JSON text is one element at full occupation; null passes."""
+    if species is None:
+        return 1
+    try:
+        entries = json.loads(species)
+        return int(
+            all(
+                len(entry["chemical_symbols"]) == 1
+                and entry["chemical_symbols"][0] != "vacancy"
+                and abs(entry["concentration"][0] - 1) < 1e-6
+                for entry in entries
+            )
+        )
+    except (ValueError, KeyError, TypeError, IndexError):
+        return 0
+
+
+def atomic_numbers(species: Any) -> NDArray[np.int16]:
+    """Atomic numbers of a flat Arrow column of element symbols; 0 where unknown."""
+    return Memo(atomic_number).of(array(species)).astype(np.int16)

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.data.lemat.calculations import Calculations, cell_jump
+from benchmarks.data.lemat.final_frames import residual_forces
 from benchmarks.data.lemat.reader import FrameFiles
-from benchmarks.data.lemat.residual import residual_forces
 
 DECISIVE = float(np.log(4.0))
 """The sum of evidence from which on it decides: one reading is four times better."""
@@ -71,6 +71,11 @@ class Order:
     cell_jump: NDArray[np.float64]
     """Sum of the jumps between consecutive calculations, as ordered: about twice the strain."""
     end: NDArray[np.int64]
+
+    @property
+    def missing_final_frame(self) -> NDArray[np.bool_]:
+        """Whether the last frame of the relaxation is missing; (n,)."""
+        return np.asarray(self.end == ENDS.index(End.MISSING))
 
     def take(self, indices: NDArray[np.int64]) -> Order:
         """Those of these trajectories, in this order."""

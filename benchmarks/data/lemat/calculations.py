@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data.lemat.arrow import row_sums
+
 NONE = np.int64(np.iinfo(np.int64).max)
 """Stands for "no such step" and "no fault", so that the minimum finds the first."""
 LAST_STEP = np.iinfo(np.int32).max
@@ -153,3 +155,28 @@ def cell_jump(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[n
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         a, b = one.astype(np.float64), other.astype(np.float64)
         return np.asarray(np.sqrt(((b - a) ** 2) @ weight / (a**2 @ weight)))
+
+
+def site_hashes(
+    numbers: NDArray[np.int64], count: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Two hashes of each frame's sites: one blind to their order, one not.
+
+    Args:
+        numbers: (sum(count),) atomic numbers, frame after frame.
+        count: (n_frames,) number of sites of each frame.
+
+    Returns:
+        (n_frames,) hashes of the composition; (n_frames,) hashes of the sequence of elements.
+    """
+    place = np.arange(len(numbers)) - np.repeat(np.cumsum(count) - count, count)
+    composition = row_sums(_mix(numbers.astype(np.uint64)), count)
+    return composition, row_sums(_mix(((numbers << 32) + place).astype(np.uint64)), count)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scatter 64-bit integers (the finaliser of splitmix64)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

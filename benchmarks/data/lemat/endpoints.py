@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import MissingFinalFrame
-from benchmarks.data.lemat.arrow import array, lengths, row_sums, vectors
+from benchmarks.data.lemat.arrow import array, atomic_numbers, lengths, row_sums, vectors
 from benchmarks.data.lemat.final_frames import certainly_rejected, rejected_final_frames
-from benchmarks.data.lemat.quarantine import Quarantined, Reason
+from benchmarks.data.lemat.quarantine import Quarantined, Reason, first_true
 from benchmarks.data.lemat.reader import FrameFiles
-from benchmarks.data.lemat.scan import first_true
-from benchmarks.data.lemat.species import atomic_numbers
 from benchmarks.data.lemat.trajectories import Trajectories
 
 _HEAVY = ("species_at_sites", "lattice_vectors", "cartesian_site_positions")
@@ -83,13 +81,20 @@ def fetch(
     wanted = len(order) if limit is None else min(limit, len(order))
     pieces: list[Columns] = []
     quarantined: dict[int, Quarantined] = {}
-    lost = certainly_rejected(trajectories, missing_final_frame)
+    missing, stress = trajectories.order.missing_final_frame, trajectories.stress
+    lost = certainly_rejected(missing, stress, missing_final_frame)
     sound = 0
     rest = order
     while sound < wanted and len(rest):
         n = CHUNK if limit is None else _enough(lost[rest], wanted - sound)
         chosen, rest = np.sort(rest[:n]), rest[n:]
-        unfit = rejected_final_frames(files, trajectories, chosen, missing_final_frame)
+        unfit = rejected_final_frames(
+            files,
+            trajectories.last[chosen],
+            missing[chosen],
+            stress[chosen],
+            missing_final_frame,
+        )
         piece, fault = _read(files, trajectories, chosen, unfit)
         for i in map(int, np.flatnonzero(fault)):
             reason = _FAULTS[fault[i] - 1]

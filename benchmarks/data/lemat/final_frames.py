@@ -1,49 +1,102 @@
-"""Trajectories whose last frame is missing: which of them may be used."""
+"""Last frames that are not the relaxed ones: how far they are from relaxed, and who may use them.
+
+The last frame of some trajectories is missing. The last one that is left serves in its place where
+its residual force and stress show that it is relaxed all the same.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from benchmarks.core import MissingFinalFrame
-from benchmarks.data.lemat.calculation_order import ENDS, End
+from benchmarks.data.lemat.arrow import array, lengths, vectors
 from benchmarks.data.lemat.reader import FrameFiles
-from benchmarks.data.lemat.residual import MAX_STRESS, is_relaxed, residual_forces
-from benchmarks.data.lemat.trajectories import Trajectories
+
+MAX_FORCE = 0.05
+"""eV/Å, largest norm. Where the relaxers of the board stop (`--fmax`); at a force constant of
+5 eV/Å^2 it is 0.01 Å from the minimum, the first threshold of `adwt`."""
+MAX_STRESS = 1.0
+"""kB, largest component. At a bulk modulus of 60 GPa a pressure of 1 kB is a strain of 0.001, the
+first threshold of `strain_awt`."""
 
 
-def certainly_rejected(trajectories: Trajectories, policy: MissingFinalFrame) -> NDArray[np.bool_]:
-    """Which trajectories `unfit_ends` will turn down for what the first pass knows; (n,)."""
-    missing: NDArray[np.bool_] = trajectories.order.end == ENDS.index(End.MISSING)
+def is_relaxed(force: NDArray[np.float64], stress: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether residual force [eV/Å] and stress [kB] are known and within the bounds; (n,) each."""
+    return np.asarray((force <= MAX_FORCE) & (stress <= MAX_STRESS))
+
+
+def residual_forces(files: FrameFiles, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The largest norm of a force in each of some frames.
+
+    Forces are the heaviest column next to positions: only the row groups of `rows` are read, one
+    at a time, and of them only this column.
+
+    Args:
+        files: Where the frames are.
+        rows: (n,) row numbers.
+
+    Returns:
+        (n,) [eV/Å], NaN where there are no forces or one is not finite.
+    """
+    result = np.full(len(rows), np.nan)
+    for which, table in files.pick(rows, ("forces",)):
+        lists = array(table["forces"])
+        count = lengths(lists)
+        some = np.flatnonzero(count)
+        if len(some):
+            of_lists = array(pc.take(lists, some))
+            forces = vectors(of_lists, count[some])[0]
+            norms = np.linalg.norm(forces, axis=1)
+            result[which[some]] = np.maximum.reduceat(norms, np.cumsum(count[some]) - count[some])
+    result[np.isinf(result)] = np.nan
+    return result
+
+
+def certainly_rejected(
+    missing: NDArray[np.bool_], stress: NDArray[np.float32], policy: MissingFinalFrame
+) -> NDArray[np.bool_]:
+    """Which trajectories `rejected_final_frames` will reject whatever their forces are.
+
+    Args:
+        missing: (n,) whether the last frame is missing.
+        stress: (n,) largest component in the last frame that is left [kB].
+        policy: Which trajectories may be used.
+
+    Returns:
+        (n,) booleans.
+    """
     if policy is MissingFinalFrame.IF_RELAXED:
-        return np.asarray(missing & ~(trajectories.stress <= MAX_STRESS))
+        return np.asarray(missing & ~(stress <= MAX_STRESS))
     return missing if policy is MissingFinalFrame.DROP else np.zeros_like(missing)
 
 
 def rejected_final_frames(
     files: FrameFiles,
-    trajectories: Trajectories,
-    chosen: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    missing: NDArray[np.bool_],
+    stress: NDArray[np.float32],
     policy: MissingFinalFrame,
 ) -> dict[int, str]:
-    """Which trajectories lack their end and are not used for it.
+    """Which trajectories lack their last frame and are not used for that reason.
 
     Args:
-        files: Where the frames are.
-        trajectories: What the first pass found.
-        chosen: (n,) indices into them.
-        policy: Which may be used.
+        files: The files that hold the frames.
+        rows: (n,) row of the last frame that is left of each trajectory.
+        missing: (n,) whether the last frame is missing.
+        stress: (n,) largest component in the frame that is left [kB].
+        policy: Which trajectories may be used.
 
     Returns:
-        Place in `chosen` -> how far from relaxed the most relaxed frame left is.
+        Place in `rows` -> residual force and stress of the frame that is left, as text.
     """
     if policy is MissingFinalFrame.KEEP:
         return {}
-    at = np.flatnonzero(trajectories.order.end[chosen] == ENDS.index(End.MISSING))
-    stress = trajectories.stress[chosen[at]]
-    force = residual_forces(files, trajectories.last[chosen[at]])
-    used = is_relaxed(force, stress) & (policy is MissingFinalFrame.IF_RELAXED)
+    at = np.flatnonzero(missing)
+    force = residual_forces(files, rows[at])
+    used = is_relaxed(force, stress[at]) & (policy is MissingFinalFrame.IF_RELAXED)
     return {
-        int(at[i]): f"residual {force[i]:.3f} eV/Å, {stress[i]:.2f} kB"
+        int(at[i]): f"residual {force[i]:.3f} eV/Å, {stress[at][i]:.2f} kB"
         for i in np.flatnonzero(~used)
     }

@@ -1,7 +1,8 @@
-"""What the ids of frames say: `{material}-{trajectory}-{functional}-{step}`."""
+"""Ids of frames, `{material}-{trajectory}-{functional}-{step}`, and the order of ids by hash."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
@@ -13,17 +14,22 @@ from numpy.typing import NDArray
 from benchmarks.data.lemat.arrow import array, numpy
 
 FRAME_ID = r"^(?P<key>.+)-(?P<step>[0-9]{1,9})$"
-"""What names the trajectory, and the step."""
+"""The key, which names the trajectory, and the step."""
+
+
+def seeded_hash(seed: int, text: str) -> str:
+    """The hash by which samples, files and row groups are sorted: sha256(seed + text)."""
+    return hashlib.sha256(f"{seed}{text}".encode()).hexdigest()
 
 
 def keys_of(ids: Any) -> Any:
-    """What names the trajectory in each of an Arrow column of ids; all of one without a step."""
+    """The key in each id of an Arrow column; an id without a step is its own key."""
     ids = array(ids).cast(pa.string())
     return pc.coalesce(pc.struct_field(pc.extract_regex(ids, FRAME_ID), "key"), ids)
 
 
 def source_of(material_id: str) -> str:
-    """The prefix of a material id: letters up to the first digit or `-` (`agm001` -> `agm`)."""
+    """The prefix of a material id, its letters up to the first digit or `-` (`agm001` -> `agm`)."""
     match = re.match(r"[^\W\d_]+", material_id)
     return match[0] if match else "unknown"
 

@@ -1,13 +1,19 @@
-"""Why a trajectory is not used."""
+"""Trajectories that are not used, each with its reason."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Reason(StrEnum):
-    """Why a trajectory is not used."""
+    """The reasons for which a trajectory is not used."""
 
     MALFORMED_ID = "malformed id"
     ID_MISMATCH = "id does not match material, functional and step"
@@ -35,3 +41,21 @@ class Quarantined:
     sample_id: str
     reason: str
     detail: str
+
+
+def by_reason(quarantined: Iterable[Quarantined]) -> str:
+    """The number of trajectories for each reason: `2 single frame, 1 zero sites`."""
+    counts = Counter(str(entry.reason) for entry in quarantined)
+    return ", ".join(f"{counts[reason]} {reason}" for reason in sorted(counts)) or "no rows"
+
+
+def first_true(conditions: list[Any]) -> NDArray[np.int64]:
+    """For each position, 1 + the index of the first condition that holds, 0 where none does.
+
+    Args:
+        conditions: At least one boolean array, all of shape (n,).
+    """
+    result = np.zeros(len(conditions[0]), dtype=np.int64)
+    for i in range(len(conditions) - 1, -1, -1):
+        result[np.asarray(conditions[i], dtype=bool)] = i + 1
+    return result

@@ -11,7 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from benchmarks.data.lemat.arrow import array, lengths, numpy, row_sums, vectors
+from benchmarks.data.lemat.arrow import (
+    Memo,
+    array,
+    atomic_number,
+    is_ordered,
+    lengths,
+    numpy,
+    row_sums,
+    vectors,
+)
 from benchmarks.data.lemat.calculations import (
     FAULT_BITS,
     LAST_STEP,
@@ -22,11 +31,11 @@ from benchmarks.data.lemat.calculations import (
     empty,
     merge_segments,
     metric_tensor,
+    site_hashes,
 )
 from benchmarks.data.lemat.ids import FRAME_ID, ids_agree
-from benchmarks.data.lemat.quarantine import Quarantined, Reason
+from benchmarks.data.lemat.quarantine import Quarantined, Reason, first_true
 from benchmarks.data.lemat.reader import FrameFiles
-from benchmarks.data.lemat.species import Memo, atomic_number, is_ordered, site_hashes
 
 _LIGHT = (
     "id",
@@ -211,18 +220,6 @@ def _frames(
 
 def _filled(column: Any) -> NDArray[np.int64]:
     return numpy(pc.fill_null(array(column), -1)).astype(np.int64)
-
-
-def first_true(conditions: list[Any]) -> NDArray[np.int64]:
-    """For each position, 1 + the index of the first condition that holds, 0 where none does.
-
-    Args:
-        conditions: At least one boolean array, all of shape (n,).
-    """
-    result = np.zeros(len(conditions[0]), dtype=np.int64)
-    for i in range(len(conditions) - 1, -1, -1):
-        result[np.asarray(conditions[i], dtype=bool)] = i + 1
-    return result
 
 
 def _periodic(table: Any) -> NDArray[np.bool_]:

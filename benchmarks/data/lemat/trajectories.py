@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from benchmarks.data.lemat.calculation_order import Order, decide
 from benchmarks.data.lemat.calculations import FAULT_BITS, NONE, Calculations, merge_segments
 from benchmarks.data.lemat.ids import source_of
-from benchmarks.data.lemat.quarantine import Quarantined, Reason
+from benchmarks.data.lemat.quarantine import Quarantined, Reason, first_true
 from benchmarks.data.lemat.reader import FrameFiles
-from benchmarks.data.lemat.scan import ROW_FAULTS, Scan, first_true, scan
+from benchmarks.data.lemat.scan import ROW_FAULTS, Scan, scan
 
 
 @dataclass(frozen=True, slots=True)

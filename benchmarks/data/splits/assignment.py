@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from benchmarks.data.choice import seeded_hash
+from benchmarks.data.lemat.ids import seeded_hash
 
 TRAIN: Final = "train"
 LEFT_OUT: Final = "left_out"

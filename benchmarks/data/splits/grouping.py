@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.core import Geometry
-from benchmarks.core.composition import reduced_composition
+from benchmarks.core.geometry import reduced_composition
 from benchmarks.data.dataset import Dataset
 from benchmarks.data.lemat.ids import source_of
 from benchmarks.data.splits.fingerprint import NEIGHBOURS, TOLERANCE, fingerprint, near_duplicates

@@ -1,7 +1,7 @@
 """The split rule and the manifest that fixes a folder's splits.
 
-    python -m benchmarks.data.splits.manifest FOLDER           # write FOLDER/manifest.json
-    python -m benchmarks.data.splits.manifest FOLDER --check   # compare it with the files
+    python -m benchmarks.data manifest FOLDER            # write FOLDER/manifest.json
+    python -m benchmarks.data manifest FOLDER --check    # compare it with the files
 
 A chemical system is wholly in one split: the same rule holds for every data set of the project,
 so that no test system is in any training set.
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import UserError
+from benchmarks.core.files import file_sha256
 from benchmarks.data.dataset import ids_sha256, load
-from benchmarks.data.sources import file_sha256, read_manifest, split_files
+from benchmarks.data.folders import MANIFEST, read_manifest, split_files
 
 RULE = (
     "By chemical system (element symbols in alphabetical order joined by '-'): "
@@ -57,7 +58,7 @@ def make_manifest(folder: Path, *, name: str | None = None, version: int = 1) ->
         raise UserError(f"{folder}: no train.parquet, val.parquet or test.parquet in it")
     if name is None:
         name = folder.resolve().name
-        if (folder / "manifest.json").is_file():
+        if (folder / MANIFEST).is_file():
             old = read_manifest(folder)
             name, version = old["name"], old["version"]
     splits = {split: _entry(split, paths) for split, paths in sorted(files.items())}
@@ -81,26 +82,22 @@ def _entry(split: str, paths: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write or check a manifest; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Write FOLDER/manifest.json from its files.")
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.data manifest",
+        description="Write FOLDER/manifest.json from the files of FOLDER, one for each split.",
+        allow_abbrev=False,
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--check", action="store_true", help="compare only; 1 if they differ")
     args = parser.parse_args(argv)
-    path = args.folder / "manifest.json"
-    try:
-        text = json.dumps(make_manifest(args.folder), indent=1, ensure_ascii=False) + "\n"
-        if args.check:
-            same = path.is_file() and path.read_text(encoding="utf-8") == text
-            sys.stdout.write(f"{path}: {'agrees' if same else 'differs'}\n")
-            return 0 if same else 1
-        path.write_text(text, encoding="utf-8")
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    path = args.folder / MANIFEST
+    text = json.dumps(make_manifest(args.folder), indent=1, ensure_ascii=False) + "\n"
+    if args.check:
+        same = path.is_file() and path.read_text(encoding="utf-8") == text
+        sys.stdout.write(f"{path}: {'agrees' if same else 'differs'}\n")
+        return 0 if same else 1
+    path.write_text(text, encoding="utf-8")
     sys.stdout.write(f"wrote {path}\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

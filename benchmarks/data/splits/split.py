@@ -29,8 +29,8 @@ from benchmarks.core.files import atomic_write
 from benchmarks.core.training_data import TRAINING_SETS
 from benchmarks.data.dataset import Dataset, ids_sha256, load
 from benchmarks.data.exposure import seen
+from benchmarks.data.folders import MANIFEST
 from benchmarks.data.hub import repository as hub
-from benchmarks.data.sources import MANIFEST
 from benchmarks.data.splits.assignment import LEFT_OUT, TRAIN, assign
 from benchmarks.data.splits.grouping import RULES, describe
 from benchmarks.data.splits.report import report

@@ -18,9 +18,9 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from benchmarks.core import UserError
-from benchmarks.core.composition import reduced_composition
-from benchmarks.data import frames, load, sources
-from benchmarks.data.splits.manifest import main as splits_main
+from benchmarks.core.geometry import reduced_composition
+from benchmarks.data import folders, frames, load
+from benchmarks.data.__main__ import main as data_main
 from benchmarks.data.splits.manifest import split_of
 from benchmarks.data.splits.prototypes import prototype
 from benchmarks.dft import checks
@@ -312,7 +312,7 @@ def test_files_of_any_kind_give_starts_with_safe_names(tmp_path):
     found = starts.from_files([tmp_path / "Mg O" / "POSCAR", tmp_path / "two.xyz"])
     assert [start.name for start in found] == ["Mg-O-POSCAR", "two-0", "two-1"]
     assert found[0].symbols == ["Mg", "O"]
-    table = starts.from_files([sources.EMBEDDED / "val.parquet"])
+    table = starts.from_files([folders.EMBEDDED / "val.parquet"])
     assert table[0].name == "A-hcp-Mg-hcp-0-pbe"
 
 
@@ -433,7 +433,7 @@ def version_2_set(tmp_path, listed, monkeypatch):
     )
     for _ in range(2):  # the second replaces the first
         write_set(records, folder, card, "embedded", 2)
-    monkeypatch.setitem(sources.EMBEDDED_SETS, "embedded-v2", folder)
+    monkeypatch.setitem(folders.EMBEDDED_SETS, "embedded-v2", folder)
     return folder
 
 
@@ -445,14 +445,14 @@ def test_version_2_is_loaded_beside_version_1_and_never_taken_for_it(version_2_s
     assert all(s.redistributable for s in sets)
     assert sets[0].revision != load("embedded").revision
     assert load().name == "embedded-v1"
-    assert splits_main([str(version_2_set), "--check"]) == 0
+    assert data_main(["manifest", str(version_2_set), "--check"]) == 0
     assert {path.name for path in version_2_set.parent.iterdir()} == {"embedded_v2"}
 
 
 def test_a_set_that_is_absent_or_partial_is_not_read(version_2_set, monkeypatch):
     (version_2_set / "manifest.json").unlink()
     one_line(lambda: load("embedded-v2"), "embedded-v2", "python -m benchmarks.dft --list")
-    monkeypatch.setitem(sources.EMBEDDED_SETS, "embedded-v2", version_2_set / "absent")
+    monkeypatch.setitem(folders.EMBEDDED_SETS, "embedded-v2", version_2_set / "absent")
     one_line(lambda: load("embedded-v2"), "not there")
 
 

@@ -1,0 +1,116 @@
+"""Folders of parquet files: their splits, told by a manifest or by the names of the files.
+
+A folder with a `manifest.json` has the splits that the manifest lists. Without one, files whose
+names begin with `train`, `val`, `validation` or `test` are the splits, which is the convention of
+the Hub. The embedded sets of this project are such folders.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core import UserError
+
+EMBEDDED = Path(__file__).parent / "embedded"
+"""The embedded set: parquet files, manifest and data card."""
+EMBEDDED_SETS = {"embedded": EMBEDDED, "embedded-v2": EMBEDDED.with_name("embedded_v2")}
+"""The embedded sets by the name that `--data` takes; `embedded` stays version 1."""
+MANIFEST = "manifest.json"
+DEFAULT_SPLIT = "test"
+_SPLIT_NAME = re.compile(r"(train|val|validation|test)(?![a-z]).*\.parquet", re.IGNORECASE)
+
+
+def embedded_folder(name: str) -> Path:
+    """The folder of an embedded set.
+
+    Args:
+        name: A key of `EMBEDDED_SETS`.
+
+    Raises:
+        UserError: The set has not been computed yet.
+    """
+    folder = EMBEDDED_SETS[name]
+    if not (folder / MANIFEST).is_file():
+        raise UserError(
+            f"--data {name}: not there: compute it (python -m benchmarks.dft --list {name} "
+            f"--out DIR), then move DIR/{folder.name} to {folder}"
+        )
+    return folder
+
+
+def split_names(source: str) -> tuple[str, ...]:
+    """The names of the splits that a local source has; empty for a single file or the Hub.
+
+    Raises:
+        UserError: Its manifest is not usable.
+    """
+    folder = embedded_folder(source) if source in EMBEDDED_SETS else Path(source)
+    if (folder / MANIFEST).is_file():
+        return tuple(read_manifest(folder)["splits"])
+    return tuple(split_files(folder))
+
+
+def made_of(source: str) -> tuple[str, ...]:
+    """The sources that a held-out split was made of, followed to the end; else `source` alone.
+
+    Raises:
+        UserError: Its manifest is not usable.
+    """
+    folder = Path(source)
+    if source in EMBEDDED_SETS or not (folder / MANIFEST).is_file():
+        return (source,)
+    sources = read_manifest(folder).get("sources", ())
+    return tuple(inner for each in sources for inner in made_of(each)) or (source,)
+
+
+def split_files(folder: Path) -> dict[str, list[Path]]:
+    """Parquet files of `folder` by the split that their name begins with; others are left out."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.parquet")):
+        match = _SPLIT_NAME.fullmatch(path.name)
+        if match:
+            name = match[1].lower()
+            found.setdefault("val" if name == "validation" else name, []).append(path)
+    return found
+
+
+def choose_split(name: str, split: str | None, splits: list[str]) -> str:
+    """The split that is read: `split`, or `test` if none is named.
+
+    Args:
+        name: The name of the data set, for messages.
+        split: The name that the user gave.
+        splits: The names of the splits that the data set has.
+
+    Raises:
+        UserError: The data set has no such split.
+    """
+    chosen = DEFAULT_SPLIT if split is None else split
+    if chosen in splits:
+        return chosen
+    known = ", ".join(sorted(splits))
+    if split is None:
+        raise UserError(f"{name} has no split '{DEFAULT_SPLIT}': choose with --split: {known}")
+    raise UserError(f"{name} has no split '{split}': it has {known}")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of `folder`, checked for the keys that are needed.
+
+    Raises:
+        UserError: It is not JSON or lacks a key.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for entry in manifest["splits"].values():
+            _ = (entry["file"], entry["sha256"])
+        _ = (manifest["name"], manifest["version"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not a usable manifest ({type(error).__name__}: {error})"
+        ) from error
+    return manifest
