@@ -15,10 +15,11 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core import MissingFinalFrame, UserError
+from benchmarks.core import MissingFinalFrame, RelaxSettings, UserError
 from benchmarks.core.cli import check_device, positive, whole_number
 from benchmarks.models.environments import interpreter, locate_model
 from benchmarks.models.registry import ENGINES, on_engine, resolve_all
@@ -104,15 +105,13 @@ def _run(args: argparse.Namespace, command: str) -> int:
     specs = _requested(args)
     # Imported after the names are known to be right, so that a slip is answered at once.
     from benchmarks.engine.benchmark_run import BenchmarkRun, ModelRun, run_all
-    from benchmarks.engine.execute import RunSettings
 
     found = [locate_model(spec, offline=args.offline) for spec in specs]
     plans = [ModelRun(s, f.weights, f.versions) for s, f in zip(specs, found, strict=True)]
-    limits = ("fmax", "max_steps", "keep_symmetry", "timeout")
-    names = ("device", "seed", *limits, "offline", "batch_size")
+    names = [field.name for field in fields(RelaxSettings) if hasattr(args, field.name)]
     campaign = BenchmarkRun(
         dataset=_load(args),
-        settings=RunSettings(**{name: getattr(args, name) for name in names}),
+        settings=RelaxSettings(**{name: getattr(args, name) for name in names}),
         repeats=args.repeats,
         out=args.out,
         command=command,

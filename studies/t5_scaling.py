@@ -46,9 +46,10 @@ def measure(n_sites: int, batch: int) -> dict[str, float]:
         n_sites: of each structure.
         batch: structures that are relaxed together.
     """
+    from benchmarks.core import RelaxSettings
     from t2relax.relaxer import T5Relaxer
 
-    relaxer = T5Relaxer(batch_size=batch)
+    relaxer = T5Relaxer(settings=RelaxSettings(batch_size=batch))
     relaxer.max_sites = n_sites
     rng = np.random.default_rng(0)
     structures = [crystal(n_sites, rng) for _ in range(batch)]

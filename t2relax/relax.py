@@ -28,7 +28,7 @@ from ase.io.formats import open_with_compression as ase_open
 from pymatgen.core import Structure
 from tqdm import tqdm
 
-from benchmarks.core import SCORED, Geometry, Relaxed, UserError
+from benchmarks.core import SCORED, Geometry, Relaxed, RelaxSettings, UserError
 from benchmarks.core.cli import check_device
 from benchmarks.core.geometry import cell_parameters, displacements, shortest_distance
 from benchmarks.metrics.columns import MIN_DISTANCE
@@ -133,7 +133,8 @@ def _relax(items: Sequence[Item], args: argparse.Namespace) -> list[Relaxed | No
     """One outcome per item, None where there was nothing to relax; like sizes go together."""
     from t2relax.relaxer import T5Relaxer
 
-    relaxer = T5Relaxer(args.checkpoint, args.mode, args.device, args.batch_size)
+    settings = RelaxSettings(device=args.device, batch_size=args.batch_size)
+    relaxer = T5Relaxer(args.checkpoint, args.mode, settings=settings)
     structures = {i: item.structure for i, item in enumerate(items) if item.structure}
     order = sorted(structures, key=lambda i: len(structures[i]))
     outcomes: dict[int, Relaxed] = {}

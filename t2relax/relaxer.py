@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from benchmarks.core import Geometry, Relaxed, Status
+from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 from benchmarks.core.symmetry import space_group
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained, decode_free
@@ -21,6 +21,8 @@ from t2relax.text.tokens import EOS_ID, Tokenizer, template
 Mode = Literal["constrained", "free", "symmetric", "best8"]
 SAMPLES = 8
 """Texts that `best8` draws for each structure."""
+BATCH = 64
+"""Structures that go through the model together, where the settings do not say."""
 MAX_ATTENTION = 8_000_000
 """Largest sum of the squared, padded input lengths of a batch: attention's memory grows with it.
 
@@ -39,26 +41,24 @@ class T5Relaxer:
             as it comes, and what does not parse is `invalid`; `symmetric` is `constrained`, with
             the changes projected on the space group of the input; `best8` draws eight samples
             under the same constraint and takes the median of each change.
-        device: `cpu` or `cuda`.
-        batch_size: structures that go through the model together.
         symprec: tolerance of the input's symmetry [Å].
-        seed: of the samples, together with the input: a batch plays no part.
+        settings: The device, the batch size (64 where it is not given) and, for `best8`, the seed
+            are used. A sample depends on the seed and on the input, not on its batch.
     """
 
     def __init__(
         self,
         path: str | Path = t5.CHECKPOINT,
         mode: Mode = "constrained",
-        device: str = "cpu",
-        batch_size: int = 64,
         symprec: float = 0.01,
-        seed: int = 0,
+        *,
+        settings: RelaxSettings = RelaxSettings(),
     ) -> None:
-        self.model, self.tokenizer, self.max_sites = t5.load(Path(path), device)
+        self.model, self.tokenizer, self.max_sites = t5.load(Path(path), settings.device)
         self.mode = mode
-        self.batch_size = batch_size
+        self.batch_size = settings.batch_size or BATCH
         self.symprec = symprec
-        self.seed = seed
+        self.seed = settings.seed
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """See `benchmarks.core.Relaxer`; `n_tokens` counts the target's tokens."""

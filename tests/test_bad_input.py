@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from benchmarks.core import SCORED, Geometry, Status
+from benchmarks.core import SCORED, Geometry, RelaxSettings, Status
 from benchmarks.run import main
 from benchmarks.testing import check_outcome
 from tests import tiny
@@ -35,7 +35,7 @@ def class_of(package, engine):
 def case(request):
     """A potential's name and its relaxer, of two steps."""
     package, engine = request.param
-    return package, class_of(package, engine)(max_steps=2)
+    return package, class_of(package, engine)(settings=RelaxSettings(max_steps=2))
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_weights_that_break_off_or_are_of_another_library_are_one_line(package, 
         pytest.importorskip(other)
     files = {"chgnet": tiny.chgnet(tmp_path / "c.pt"), "mace": tiny.mace(tmp_path / "m.model")}
     own, foreign = files.pop(package), next(iter(files.values()))
-    assert relaxer(str(own), max_steps=0).relax([SALT])[0].status in SCORED
+    assert relaxer(str(own), settings=RelaxSettings(max_steps=0)).relax([SALT])[0].status in SCORED
     one_line(lambda: relaxer(str(foreign)), "cannot be loaded")
     own.write_bytes(own.read_bytes()[:-100])
     one_line(lambda: relaxer(str(own)), "breaks off: get it again")

@@ -19,7 +19,7 @@ from baselines.gbr import boosting as gbr
 from baselines.potentials import chgnet, mace
 from baselines.training import labelled_frames as labelled
 from baselines.trivial import GradientBoosting, Identity, MeanDelta, VolumeScaling
-from benchmarks.core import GPA, Geometry, Relaxed, Status, UserError
+from benchmarks.core import GPA, Geometry, Relaxed, RelaxSettings, Status, UserError
 from benchmarks.testing import ZeroForce, assert_same, check_relaxer, sample_structures
 
 FCC = Lattice([[0, 2, 2], [2, 0, 2], [2, 2, 0]])
@@ -235,7 +235,7 @@ class Counting(EMT):
 def test_converged_means_force_and_stress_at_the_returned_structure():
     start = copper(3.9)
     start.translate_sites([1], [0.02, 0.01, -0.03])
-    (outcome,) = AseRelaxer(EMT, fmax=0.01).relax([start])
+    (outcome,) = AseRelaxer(EMT, settings=RelaxSettings(fmax=0.01)).relax([start])
     assert outcome.status is Status.OK
     final = Geometry.of(outcome.structure)
     atoms = Atoms(final.numbers, cell=final.lattice, scaled_positions=final.frac_coords, pbc=True)
@@ -250,7 +250,7 @@ def test_converged_means_force_and_stress_at_the_returned_structure():
 
 def test_small_forces_under_stress_are_not_converged():
     """By symmetry no force acts on a strained fcc crystal: forces alone would call it relaxed."""
-    (outcome,) = AseRelaxer(EMT, max_steps=0).relax([copper(3.9)])
+    (outcome,) = AseRelaxer(EMT, settings=RelaxSettings(max_steps=0)).relax([copper(3.9)])
     assert outcome.status is Status.UNCONVERGED
     assert outcome.max_force < 1e-9
     assert outcome.n_force_evals == 1

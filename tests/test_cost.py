@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.core import UserError
+from benchmarks.core import RelaxSettings, UserError
 from benchmarks.models.registry import resolve
 from studies.cost import batching, figures, sites
 from studies.cost.__main__ import main
@@ -151,7 +151,7 @@ def test_random_weights_stand_in_for_published_ones(name, n_parameters, tmp_path
     monkeypatch.setattr("studies.cost.models.locate_model", missing)
     (model,) = chosen(Choice([f"{name}-matpes-pbe"], "ase", tmp_path), print)
     assert model.weights == "random"
-    relaxer = MatGL(**model.spec.kwargs, max_steps=0)
+    relaxer = MatGL(**model.spec.kwargs, settings=RelaxSettings(max_steps=0))
     parameters = relaxer.calculator.potential.model.parameters()
     assert sum(p.numel() for p in parameters) == n_parameters
     (outcome,) = relaxer.relax([supercell((1, 1, 1))])

@@ -10,12 +10,11 @@ from pymatgen.core import Lattice, Structure
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.engines.frechet import FrechetLBFGS
-from baselines.engines.protocol import Limits, PotentialResult, relaxation_loop
+from baselines.engines.protocol import PotentialResult, relaxation_loop
 from baselines.potentials import chgnet, mace, matgl
-from benchmarks.core import GPA, Geometry, Relaxed, Status
+from benchmarks.core import GPA, Geometry, Relaxed, RelaxSettings, Status
 from benchmarks.data import load
 from benchmarks.engine.benchmark_run import BenchmarkRun, ModelRun
-from benchmarks.engine.execute import RunSettings
 from benchmarks.models.registry import MODELS, on_engine, resolve
 from benchmarks.testing import assert_same, check_independent, check_relaxer, sample_structures
 from tests import tiny
@@ -53,12 +52,6 @@ class Toy(ModelInterface):
             "forces": torch.zeros_like(state.positions),
             "stress": self.stress * torch.eye(3, dtype=torch.float64).repeat(state.n_systems, 1, 1),
         }
-
-
-def limited(relaxer, **limits):
-    """With limits that the constructors of potentials do not take."""
-    relaxer.limits = Limits(**limits)
-    return relaxer
 
 
 def emt(geometry_path, numbers):
@@ -110,8 +103,9 @@ def test_the_path_ends_where_ase_ends_in_fewer_evaluations():
     start.translate_sites([1], [0.02, 0.01, -0.03])
     geometry = Geometry.of(start)
     path = FrechetLBFGS(geometry)
-    descent = relaxation_loop(path, geometry, Limits(fmax=0.01))
-    ours, (theirs,) = driven(descent, path, geometry), AseRelaxer(EMT, fmax=0.01).relax([start])
+    descent = relaxation_loop(path, geometry, RelaxSettings(fmax=0.01))
+    ours = driven(descent, path, geometry)
+    (theirs,) = AseRelaxer(EMT, settings=RelaxSettings(fmax=0.01)).relax([start])
     assert ours.status is theirs.status is Status.OK
     assert ours.n_force_evals < theirs.n_force_evals / 2
     assert ours.structure.volume == pytest.approx(theirs.structure.volume, rel=2e-3)
@@ -146,7 +140,7 @@ def test_nan_is_invalid_not_converged():
 
 def test_out_of_steps_is_no_convergence():
     """torch-sim's own loop marks what has run out of steps as converged."""
-    relaxer = BatchedRelaxer(Toy(0.01), max_steps=2)
+    relaxer = BatchedRelaxer(Toy(0.01), settings=RelaxSettings(max_steps=2))
     (outcome,) = relaxer.relax([fcc()])
     assert outcome.status is Status.UNCONVERGED
     assert outcome.max_stress == pytest.approx(0.01)
@@ -260,8 +254,8 @@ def test_both_engines_end_in_the_same_minimum(package, request):
     batched = request.getfixturevalue(f"batched_{package}")
     one_by_one = {"mace": mace.Mace, "chgnet": chgnet.CHGNet}[package]
     starts = [start for start in sample_structures() if start.reduced_formula != "ZnSe"]
-    theirs = limited(one_by_one(), **TIGHT).relax(starts)
-    ours = limited(batched(), **TIGHT).relax(starts)
+    theirs = one_by_one(settings=RelaxSettings(**TIGHT)).relax(starts)
+    ours = batched(settings=RelaxSettings(**TIGHT)).relax(starts)
     assert_same_minima(theirs, ours, starts)
     evaluations = [sum(o.n_force_evals for o in outcomes) for outcomes in (ours, theirs)]
     assert evaluations[0] < evaluations[1]
@@ -285,7 +279,7 @@ def test_two_runs_give_identical_structures(package, engine, request):
 @pytest.mark.slow
 def test_atoms_are_not_counted_to_the_system_of_the_batch_before(batched_mace):
     """torch-sim's MACE told batches by their atomic numbers alone."""
-    relaxer = batched_mace(max_steps=0)
+    relaxer = batched_mace(settings=RelaxSettings(max_steps=0))
     single = Structure(Lattice([[0, 2, 2], [2, 0, 2], [2, 2, 0]]), ["Al"], [[0, 0, 0]])
     double, triple = single.make_supercell([2, 1, 1], in_place=False), single.copy()
     triple.make_supercell([3, 1, 1])
@@ -299,8 +293,8 @@ def test_atoms_are_not_counted_to_the_system_of_the_batch_before(batched_mace):
 @pytest.mark.slow
 def test_chgnet_energy_forces_and_stress_are_those_of_its_calculator(batched_chgnet):
     starts = [*sample_structures(), Structure(Lattice.cubic(15), ["H"], [[0, 0, 0]])]
-    ours = batched_chgnet(max_steps=0).relax(starts)
-    theirs = chgnet.CHGNet(max_steps=0).relax(starts)
+    ours = batched_chgnet(settings=RelaxSettings(max_steps=0)).relax(starts)
+    theirs = chgnet.CHGNet(settings=RelaxSettings(max_steps=0)).relax(starts)
     for one, other in zip(ours, theirs, strict=True):
         assert one.energy == pytest.approx(other.energy, abs=1e-4)
         assert one.max_force == pytest.approx(other.max_force, abs=1e-4)
@@ -325,7 +319,7 @@ def test_engine_changes_potentials_and_parts_of_hybrids_and_nothing_else():
 def test_runs_of_the_first_engine_keep_their_identity():
     campaign = BenchmarkRun(
         dataset=load("embedded", limit=1),
-        settings=RunSettings(),
+        settings=RelaxSettings(),
         repeats=1,
         out=None,
         command="",

@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.core import Status, UserError
+from benchmarks.core import RelaxSettings, Status, UserError
 from benchmarks.engine import process
-from benchmarks.engine.execute import Budget, RunSettings, run_model
+from benchmarks.engine.execute import Budget, run_model
 from benchmarks.models.registry import ModelSpec
 from tests import toys
 
 OK, ERROR, RESOURCE = Status.OK, Status.ERROR, Status.RESOURCE
 
 
-def toy(cls, parts=(), batch_size=4, **kwargs):
+def toy(cls, parts=(), batch_size=4, honours=(), **kwargs):
     return ModelSpec(
         name=cls.lower(),
         target=f"tests.toys:{cls}",
         kwargs=kwargs,
+        honours=honours,
         family="hybrid" if parts else "trivial",
         label=cls,
         licence="MIT",
@@ -36,7 +37,7 @@ def run(spec, sizes, tmp_path, **settings):
     outcome = run_model(
         spec,
         todo,
-        settings=RunSettings(**settings),
+        settings=RelaxSettings(**settings),
         on_records=records.extend,
         log=tmp_path / "worker.log",
     )
@@ -159,11 +160,11 @@ def test_what_the_first_part_of_a_hybrid_collapsed_is_no_input_of_the_second(tmp
     assert (records[2].detail, records[2].n_tokens) == ("too many sites", 7)
 
 
-def test_constructors_get_the_settings_that_they_name(tmp_path, capfd, monkeypatch):
+def test_constructors_of_models_that_honour_settings_get_them(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     settings = {"seed": 4, "fmax": 0.01, "max_steps": 9, "offline": True}
-    records, _ = run(toy("Sees"), [1], tmp_path, **settings)
-    assert records[1].detail == "cpu 4 0.01 9 True 4 3 1"
+    records, _ = run(toy("Sees", honours=("seed",), own=7), [1], tmp_path, **settings)
+    assert records[1].detail == "cpu 4 0.01 9 True 4 {'own': 7} 3 1"
     assert capfd.readouterr().out == ""
     assert "must not reach" in (tmp_path / "worker.log").read_text()
 
@@ -219,7 +220,7 @@ def test_a_broken_model_ends_early(tmp_path):
     outcome = run_model(
         toy("Raises", bad=2),
         todo,
-        settings=RunSettings(),
+        settings=RelaxSettings(),
         on_records=records.extend,
         log=tmp_path / "log",
     )
@@ -247,7 +248,7 @@ def test_an_interrupt_leaves_no_worker(tmp_path):
             run_model(
                 toy("ReturnsInput"),
                 [("a", 0, toys.geometry(1))],
-                settings=RunSettings(),
+                settings=RelaxSettings(),
                 on_records=interrupt,
             )
     finally:

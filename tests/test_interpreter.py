@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.core import Status, UserError
-from benchmarks.engine.execute import RunSettings, run_model
+from benchmarks.core import RelaxSettings, Status, UserError
+from benchmarks.engine.execute import run_model
 from benchmarks.models import environments as interpreter
 from benchmarks.models.environments import locate_model
 from benchmarks.models.registry import MODELS, ModelSpec, resolve
@@ -68,7 +68,7 @@ def test_the_worker_runs_under_the_python_of_its_environment(there, tmp_path):
     records = []
     todo = [("one", 0, toys.geometry(1)), ("two", 0, toys.geometry(2))]
     outcome = run_model(
-        SPEC, todo, settings=RunSettings(), on_records=records.extend, log=tmp_path / "log"
+        SPEC, todo, settings=RelaxSettings(), on_records=records.extend, log=tmp_path / "log"
     )
     assert outcome.aborted is None
     assert [(r.sample_id, r.status) for r in records] == [("one", Status.OK), ("two", Status.OK)]

@@ -10,13 +10,12 @@ from pymatgen.core import Lattice, Structure
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.engines.kept_symmetry import KeptSymmetry
-from benchmarks.core import GPA, Geometry, Status
+from benchmarks.core import GPA, Geometry, RelaxSettings, Status
 from benchmarks.core.geometry import symmetry
 from benchmarks.core.symmetry import space_group
 from benchmarks.data import load
 from benchmarks.engine.benchmark_run import BenchmarkRun, ModelRun
-from benchmarks.engine.execute import RunSettings
-from benchmarks.models.registry import MODELS, accepted_kwargs, import_target
+from benchmarks.models.registry import MODELS
 from benchmarks.run import main
 from benchmarks.testing import assert_same
 
@@ -53,7 +52,7 @@ class Lopsided(Calculator):
 
 
 def ase(**limits):
-    return AseRelaxer(Lopsided, **limits)
+    return AseRelaxer(Lopsided, settings=RelaxSettings(**limits))
 
 
 def torchsim(**limits):
@@ -85,7 +84,7 @@ def torchsim(**limits):
         atoms = Atoms(numbers, cell=cell, positions=places, pbc=True, calculator=Lopsided())
         return atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
 
-    return BatchedRelaxer(Model(), **limits)
+    return BatchedRelaxer(Model(), settings=RelaxSettings(**limits))
 
 
 ENGINES = pytest.mark.parametrize("engine", [ase, torchsim])
@@ -180,14 +179,11 @@ def test_images_are_of_the_nearest_atom_also_across_the_boundary():
 
 
 def test_every_potential_takes_the_flag_on_every_engine():
-    for package in ("torch_sim", "chgnet", "mace", "matgl"):
-        pytest.importorskip(package)
     graphs = [spec for spec in MODELS.values() if spec.family == "gnn"]
     potentials = [spec for spec in graphs if spec.name != "gnn-delta"]  # which always keeps it
-    targets = {target for spec in potentials for target in (spec.target, spec.batched) if target}
-    assert len(targets) == 7
-    for target in targets:
-        assert accepted_kwargs(import_target(target), {"keep_symmetry": True}), target
+    assert len(potentials) == 15
+    for spec in potentials:
+        assert "keep_symmetry" in spec.honours, spec.name
 
 
 def test_runs_that_did_not_keep_it_have_the_identity_they_had():
@@ -203,12 +199,13 @@ def test_runs_that_did_not_keep_it_have_the_identity_they_had():
         return ModelRun(MODELS["mace"], ()).identity(campaign)["settings"]
 
     before = {"fmax": 0.05, "max_steps": 500, "timeout": 600.0}
-    assert identity(RunSettings()) == before
-    assert identity(RunSettings(keep_symmetry=True)) == before | {"keep_symmetry": True}
+    assert identity(RelaxSettings()) == before
+    assert identity(RelaxSettings(keep_symmetry=True)) == before | {"keep_symmetry": True}
 
 
 def test_runs_with_and_without_do_not_mix(tmp_path, capsys):
-    arguments = ["--models", "identity", "--limit", "1", "--out", str(tmp_path)]
+    zero = "zero=ase:benchmarks.testing:ZeroForce"
+    arguments = ["--models", zero, "--limit", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0
     capsys.readouterr()
     assert main([*arguments, "--keep-symmetry"]) == 2

@@ -18,7 +18,7 @@ from pymatgen.core import Lattice, Structure
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.engines.sanity import shortest_contact
 from baselines.potentials import chgnet, loading, mace, matgl
-from benchmarks.core import Geometry, Relaxed, Status, UserError
+from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
 from benchmarks.core.geometry import shortest_distance
 from benchmarks.models.registry import find_weights, resolve
 from benchmarks.run import main
@@ -66,7 +66,9 @@ def cut(path):
 @pytest.mark.parametrize("model", ["chgnet-0.2.0", "chgnet-r2scan"])
 def test_other_chgnets_keep_the_contract(model):
     pytest.importorskip("chgnet")
-    check_relaxer(chgnet.CHGNet(model, max_steps=20), sample_structures()[:3])
+    check_relaxer(
+        chgnet.CHGNet(model, settings=RelaxSettings(max_steps=20)), sample_structures()[:3]
+    )
 
 
 @pytest.mark.slow
@@ -74,7 +76,7 @@ def test_other_chgnets_keep_the_contract(model):
 def test_matgl_keeps_the_contract(architecture, tmp_path):
     pytest.importorskip("matgl")
     folder = tiny.matgl(tmp_path / "model", architecture)
-    outcomes = check_relaxer(matgl.MatGL(str(folder), max_steps=5))
+    outcomes = check_relaxer(matgl.MatGL(str(folder), settings=RelaxSettings(max_steps=5)))
     assert {outcome.status for outcome in outcomes} <= SCORED
 
 
@@ -114,7 +116,7 @@ def test_matgl_finds_published_weights_in_its_cache(architecture, model, home):
     repo = f"{architecture}-PES-MatPES-PBE-2025.2"
     folder = tiny.cached_matgl(home, repo, architecture=architecture)
     assert matgl.weights(model) == folder
-    (outcome,) = matgl.MatGL(model, max_steps=1).relax([salt()])
+    (outcome,) = matgl.MatGL(model, settings=RelaxSettings(max_steps=1)).relax([salt()])
     assert outcome.status in SCORED
     assert outcome.energy == pytest.approx(2 * tiny.ENERGY, abs=0.1)
 
@@ -221,7 +223,9 @@ def test_the_same_for_mace_and_its_own_are_believed(home):
     one_line(lambda: mace.Mace("mace-mpa-0"), "mace-mpa-0 gives NaCl -1.")
     assert mace.Mace(str(cached)).elements >= {11, 17}
     tiny.mace(cached)
-    (outcome,) = mace.Mace("mace-mpa-0", max_steps=1, offline=True).relax([salt()])
+    (outcome,) = mace.Mace("mace-mpa-0", settings=RelaxSettings(max_steps=1, offline=True)).relax(
+        [salt()]
+    )
     assert outcome.energy == pytest.approx(2 * tiny.ENERGY, abs=0.1)
 
 
@@ -334,7 +338,7 @@ def test_fused_atoms_are_told_before_the_potential_is_asked(structure, detail):
 
 def test_a_thin_cell_is_relaxed():
     thin = Structure(Lattice.tetragonal(12, 0.8), ["Cu"], [[0, 0, 0]])
-    (outcome,) = AseRelaxer(EMT, max_steps=3).relax([thin])
+    (outcome,) = AseRelaxer(EMT, settings=RelaxSettings(max_steps=3)).relax([thin])
     assert outcome.status in {*SCORED, Status.INVALID}
     assert outcome.n_force_evals >= 1
 

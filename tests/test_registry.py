@@ -2,15 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from benchmarks.core import UserError
+from benchmarks.core import RelaxSettings, UserError
 from benchmarks.models.registry import (
     MODELS,
     find_weights,
+    honoured_settings,
     import_target,
+    on_engine,
     require,
     resolve,
     resolve_all,
@@ -131,6 +134,48 @@ def test_a_hybrid_needs_what_its_parts_need():
 )
 def test_every_model_says_what_dft_it_learned_from(name, functional):
     assert resolve(name).functional == functional
+
+
+ALL = RelaxSettings(
+    fmax=0.01, max_stress=0.002, max_steps=7, keep_symmetry=True, seed=3, timeout=60.0
+)
+LIMITS = {
+    "fmax": 0.01,
+    "max_steps": 7,
+    "timeout": 60.0,
+    "max_stress": 0.002,
+    "keep_symmetry": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "expected", "seeded"),
+    [
+        ("identity", "ase", {"timeout": 60.0}, False),
+        ("t5", "torchsim", {"timeout": 60.0}, False),
+        ("t5-best8", "ase", {"timeout": 60.0}, True),
+        ("gnn-delta", "ase", {"timeout": 60.0}, False),
+        ("chgnet", "ase", LIMITS, False),
+        ("mace", "torchsim", LIMITS | {"engine": "torchsim"}, False),
+        ("z=ase:a.b:c", "torchsim", LIMITS, False),
+        ("t5-best8+sevennet-0", "ase", LIMITS, True),
+    ],
+)
+def test_an_identity_holds_the_settings_that_the_model_honours(name, engine, expected, seeded):
+    spec = on_engine(resolve(name), engine)
+    assert honoured_settings(spec, ALL) == expected
+    assert ("seed" in spec.honours) == seeded
+
+
+def test_defaults_that_older_runs_did_not_record_are_left_out():
+    expected = {"fmax": 0.05, "max_steps": 500, "timeout": 600.0}
+    assert honoured_settings(MODELS["chgnet"], RelaxSettings()) == expected
+
+
+def test_a_model_honours_fields_that_there_are():
+    names = {field.name for field in fields(RelaxSettings)}
+    for spec in MODELS.values():
+        assert names.issuperset(spec.honours), spec.name
 
 
 @pytest.fixture

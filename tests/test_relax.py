@@ -40,8 +40,8 @@ direct
 class Stretch:
     """In place of the T5: 2 % longer edges and a first atom that moves; xenon is nonsense."""
 
-    def __init__(self, checkpoint, mode, device, batch_size=2):
-        self.batch_size = batch_size
+    def __init__(self, checkpoint, mode, *, settings):
+        self.batch_size = settings.batch_size
 
     def relax(self, structures, /):
         return [self.one(structure) for structure in structures]

@@ -221,7 +221,14 @@ def test_an_interrupted_run_ends_with_130_and_keeps_what_it_has(data, tmp_path):
 
 
 def test_other_settings_are_refused_before_any_model_runs(data, tmp_path, capsys):
-    command = ["--models", "volume-scaling", "--data", data, "--out", str(tmp_path / "runs")]
+    command = [
+        "--models",
+        "zero=ase:benchmarks.testing:ZeroForce",
+        "--data",
+        data,
+        "--out",
+        str(tmp_path / "runs"),
+    ]
     assert main([*command, "--fmax", "0.05"]) == 0
     capsys.readouterr()
     assert main([*command, "--fmax", "0.01"]) == 2

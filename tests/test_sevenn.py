@@ -7,8 +7,8 @@ import pytest
 from ase.calculators.calculator import Calculator, all_changes
 
 from baselines.potentials import loading, sevenn
-from benchmarks.core import Geometry, Status, UserError
-from benchmarks.engine.execute import RunSettings, run_model
+from benchmarks.core import Geometry, RelaxSettings, Status, UserError
+from benchmarks.engine.execute import run_model
 from benchmarks.models.environments import interpreter, locate_model
 from benchmarks.models.registry import MODELS
 from benchmarks.testing import sample_structures
@@ -96,7 +96,7 @@ def test_it_relaxes_in_its_environment(tmp_path):
     todo = [(str(i), 0, Geometry.of(structure)) for i, structure in enumerate(structures)]
     records = []
     log = tmp_path / "worker.log"
-    settings = RunSettings(max_steps=20)
+    settings = RelaxSettings(max_steps=20)
     outcome = run_model(SPEC, todo, settings=settings, on_records=records.extend, log=log)
     assert outcome.aborted is None, log.read_text()
     assert len(records) == len(structures)

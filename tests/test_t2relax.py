@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 from transformers import T5ForConditionalGeneration
 
-from benchmarks.core import Geometry, Status, UserError
+from benchmarks.core import Geometry, RelaxSettings, Status, UserError
 from benchmarks.core.geometry import displacements, strain, symmetry
 from benchmarks.core.symmetry import space_group
 from benchmarks.models.registry import MODELS
@@ -710,7 +710,7 @@ def test_without_symmetry_a_change_is_left_alone(seed):
 
 def test_long_inputs_go_through_in_small_batches(tiny_folder, monkeypatch):
     """28 structures of up to 232 sites at once took more than 20 GB."""
-    relaxer = T5Relaxer(tiny_folder, batch_size=4)
+    relaxer = T5Relaxer(tiny_folder, settings=RelaxSettings(batch_size=4))
     sizes = []
     decode = relaxer._decode
     monkeypatch.setattr(relaxer, "_decode", lambda batch: sizes.append(len(batch)) or decode(batch))

@@ -13,7 +13,7 @@ from baselines.potentials import mace, matgl
 from baselines.training import labelled_frames as labelled
 from baselines.training import train_mace, train_tensornet
 from baselines.training.potential_training import Options
-from benchmarks.core import Status
+from benchmarks.core import RelaxSettings, Status
 from benchmarks.testing import check_relaxer, sample_structures
 
 RECIPES = {"mace": train_mace.RECIPE, "tensornet": train_tensornet.RECIPE}
@@ -48,7 +48,7 @@ def test_training_leaves_a_checkpoint_that_relaxes(name, tmp_path, salt_frames):
     package, relaxer = {"mace": (mace, mace.Mace), "tensornet": (matgl, matgl.MatGL)}[name]
     assert package.weights(str(out)) == out
     assert torch.get_default_dtype() == torch.float32  # of the models that come after it
-    (outcome,) = relaxer(str(out), max_steps=2).relax([salt()])
+    (outcome,) = relaxer(str(out), settings=RelaxSettings(max_steps=2)).relax([salt()])
     assert outcome.status in {Status.OK, Status.UNCONVERGED}
     assert outcome.energy == pytest.approx(-3.0, abs=1.0)
     (refused,) = relaxer(str(out)).relax([salt("K")])
@@ -225,7 +225,9 @@ def test_interrupting_leaves_the_old_checkpoint_and_its_card(tmp_path, salt_fram
 @pytest.mark.slow
 def test_tensornet_keeps_the_contract():
     pytest.importorskip("matgl")
-    outcomes = check_relaxer(matgl.MatGL(str(train_tensornet.RECIPE.out), max_steps=20))
+    outcomes = check_relaxer(
+        matgl.MatGL(str(train_tensornet.RECIPE.out), settings=RelaxSettings(max_steps=20))
+    )
     assert {outcome.status for outcome in outcomes} <= {Status.OK, Status.UNCONVERGED}
 
 
@@ -235,4 +237,7 @@ def test_tensornet_keeps_the_contract_on_the_batched_engine():
     pytest.importorskip("torch_sim")
     from baselines.potentials.matgl_batched import MatGL
 
-    check_relaxer(MatGL(str(train_tensornet.RECIPE.out), max_steps=20), sample_structures()[:4])
+    check_relaxer(
+        MatGL(str(train_tensornet.RECIPE.out), settings=RelaxSettings(max_steps=20)),
+        sample_structures()[:4],
+    )

@@ -86,8 +86,10 @@ class SlowToLoad(ReturnsInput):
 class Sees:
     """Answers with what it sees around it: settings and environment."""
 
-    def __init__(self, device, seed, fmax, max_steps, offline, batch_size):
-        self.seen = f"{device} {seed} {fmax} {max_steps} {offline} {batch_size}"
+    def __init__(self, **kwargs):
+        s = kwargs.pop("settings")
+        self.seen = f"{s.device} {s.seed} {s.fmax} {s.max_steps} {s.offline} {s.batch_size}"
+        self.seen += f" {kwargs}"
 
     def relax(self, structures):
         sys.stdout.write("this line must not reach our stdout\n")

@@ -16,7 +16,7 @@ from pymatgen.core import Structure
 from baselines.delta.network import DeltaNetwork, graph, joined, load
 from baselines.engines.protocol import unsupported
 from baselines.engines.sanity import check_geometry
-from benchmarks.core import Geometry, Relaxed, Status
+from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 from benchmarks.core.geometry import Floats, strained
 
 LARGEST = 10.0
@@ -29,16 +29,18 @@ class GraphDelta:
 
     Args:
         path: A file of `python -m baselines.train gnn-delta`.
-        device: `cpu` or `cuda`.
+        settings: Only the device is used.
 
     Raises:
         UserError: The file is not there, or holds something else.
     """
 
-    def __init__(self, path: str | Path = PACKAGED, *, device: str = "cpu") -> None:
+    def __init__(
+        self, path: str | Path = PACKAGED, *, settings: RelaxSettings = RelaxSettings()
+    ) -> None:
         self.network, self.elements = load(Path(path))
-        self.network.to(device).eval()
-        self.device = device
+        self.network.to(settings.device).eval()
+        self.device = settings.device
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """Predict each; see `benchmarks.core.Relaxer`."""

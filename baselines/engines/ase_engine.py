@@ -17,8 +17,8 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from pymatgen.core import Structure
 
-from baselines.engines.protocol import Floats, Limits, PotentialResult, relaxation_loop, unsupported
-from benchmarks.core import GPA, Geometry, Relaxed, Status, UserError
+from baselines.engines.protocol import Floats, PotentialResult, relaxation_loop, unsupported
+from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
 
 
 class _AsePath:
@@ -54,18 +54,15 @@ class _AsePath:
 class AseRelaxer:
     """Relaxes one structure after the other with an ASE calculator and the Fréchet cell filter.
 
-    A structure is `ok` when, at the structure that is returned, every force is at most `fmax` and
-    every component of the stress at most `max_stress`; the optimiser's own criterion, which mixes
-    both into one number that grows with the cell, is not used.
+    A structure is `ok` when, at the structure that is returned, every force is at most `fmax` of
+    the settings and every component of the stress at most `max_stress`; the optimiser's own
+    criterion, which mixes both into one number that grows with the cell, is not used.
 
     Args:
         calculator: An ASE calculator, a function without arguments that builds one, or the name
             of such a function, `package.module:factory`.
         elements: Atomic numbers the potential knows; None for all. Others are `unsupported`.
-        fmax: Largest norm of a force [eV/Å].
-        max_stress: Largest absolute component of the stress [eV/Å^3].
-        max_steps: Steps of the optimiser after which the structure is `unconverged`.
-        keep_symmetry: Keep the space group of the start.
+        settings: Limits of the relaxation, and whether the space group of the start is kept.
         optimizer: A class of `ase.optimize` that evaluates the potential once per step.
 
     Raises:
@@ -77,18 +74,13 @@ class AseRelaxer:
         calculator: Calculator | Callable[[], Calculator] | str,
         *,
         elements: Collection[int] | None = None,
-        fmax: float = 0.05,
-        max_stress: float = 0.1 * GPA,
-        max_steps: int = 500,
-        keep_symmetry: bool = False,
+        settings: RelaxSettings = RelaxSettings(),
         optimizer: type[Any] = FIRE,
     ) -> None:
         factory = _imported(calculator) if isinstance(calculator, str) else calculator
         self.calculator: Any = factory() if callable(factory) else factory
         self.elements = None if elements is None else frozenset(elements)
-        self.limits = Limits(
-            fmax=fmax, max_stress=max_stress, max_steps=max_steps, keep_symmetry=keep_symmetry
-        )
+        self.settings = settings
         self.optimizer = optimizer
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
@@ -108,7 +100,7 @@ class AseRelaxer:
             calculator=self.calculator,
         )
         path = _AsePath(atoms, self.optimizer)
-        descent = relaxation_loop(path, start, self.limits)
+        descent = relaxation_loop(path, start, self.settings)
         next(descent)
         while True:
             try:

@@ -19,8 +19,8 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
 from baselines.engines.frechet import FrechetLBFGS
-from baselines.engines.protocol import Limits, PotentialResult, relaxation_loop, unsupported
-from benchmarks.core import GPA, Geometry, Relaxed, Status
+from baselines.engines.protocol import PotentialResult, relaxation_loop, unsupported
+from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 
 CPU_MEMORY = 10_000.0
 """Of one evaluation on a CPU: sum over its structures of atoms times atoms per nm^3 (torch-sim's
@@ -41,10 +41,10 @@ class _Descent:
     steps: Generator[None, PotentialResult, Relaxed]
 
     @classmethod
-    def begin(cls, index: int, structure: Structure, limits: Limits) -> _Descent:
+    def begin(cls, index: int, structure: Structure, settings: RelaxSettings) -> _Descent:
         start = Geometry.of(structure)
         path = FrechetLBFGS(start)
-        steps = relaxation_loop(path, start, limits)
+        steps = relaxation_loop(path, start, settings)
         next(steps)
         return cls(index, start, path, steps)
 
@@ -62,10 +62,7 @@ class BatchedRelaxer:
     Args:
         model: Gives energy, forces and stress.
         elements: Atomic numbers the potential knows; None for all. Others are `unsupported`.
-        fmax: Largest norm of a force [eV/Å].
-        max_stress: Largest absolute component of the stress [eV/Å^3].
-        max_steps: Steps of the optimiser after which the structure is `unconverged`.
-        keep_symmetry: Keep the space group of the start.
+        settings: Limits of the relaxation, and whether the space group of the start is kept.
         memory: Of one evaluation, in the unit of the model's `memory_scales_with`; a structure that
             is larger by itself is evaluated alone. None: by the device, see `CPU_MEMORY` and
             `GPU_MEMORY`.
@@ -76,17 +73,12 @@ class BatchedRelaxer:
         model: ModelInterface,
         *,
         elements: Collection[int] | None = None,
-        fmax: float = 0.05,
-        max_stress: float = 0.1 * GPA,
-        max_steps: int = 500,
-        keep_symmetry: bool = False,
+        settings: RelaxSettings = RelaxSettings(),
         memory: float | None = None,
     ) -> None:
         self.model = model
         self.elements = None if elements is None else frozenset(elements)
-        self.limits = Limits(
-            fmax=fmax, max_stress=max_stress, max_steps=max_steps, keep_symmetry=keep_symmetry
-        )
+        self.settings = settings
         self.memory = memory or _memory(model.device)
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
@@ -98,7 +90,7 @@ class BatchedRelaxer:
             if reason is not None
         }
         running = [
-            _Descent.begin(index, structure, self.limits)
+            _Descent.begin(index, structure, self.settings)
             for index, structure in enumerate(structures)
             if index not in outcomes
         ]

@@ -9,7 +9,6 @@ own.
 from __future__ import annotations
 
 from collections.abc import Collection, Generator
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,23 +17,9 @@ from pymatgen.core import Element, Structure
 
 from baselines.engines.kept_symmetry import KeptSymmetry
 from baselines.engines.sanity import check_geometry, shortest_contact
-from benchmarks.core import GPA, Geometry, Relaxed, Status
+from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When a structure is relaxed, when it is given up, and what it must keep on the way."""
-
-    fmax: float = 0.05
-    """Largest norm of a force [eV/Å]."""
-    max_stress: float = 0.1 * GPA
-    """Largest absolute component of the stress [eV/Å^3]."""
-    max_steps: int = 500
-    """Steps of the optimiser after which the structure is `unconverged`."""
-    keep_symmetry: bool = False
-    """Whether the space group of the start is kept."""
 
 
 class PotentialResult(NamedTuple):
@@ -100,19 +85,19 @@ def unsupported(structure: Structure, elements: Collection[int] | None) -> str |
 
 
 def relaxation_loop(
-    path: GeometryOptimizer, start: Geometry, limits: Limits
+    path: GeometryOptimizer, start: Geometry, settings: RelaxSettings
 ) -> Generator[None, PotentialResult, Relaxed]:
     """Step until converged, out of steps, or exploded.
 
     `ok` means that at the structure that is returned every force and every component of the stress
-    is within the limits. An optimiser's own criterion, or its flag, is never asked. Where the
+    is within the settings. An optimiser's own criterion, or its flag, is never asked. Where the
     symmetry is kept, forces and stress are what is left of them in it, to the optimiser, the
     limits and the record alike: the rest never vanishes.
 
     Args:
         path: At `start`; moved by this function alone.
         start: The input.
-        limits: When to end.
+        settings: When to end, and whether the space group of the start is kept.
 
     Yields:
         None, when the potential has to be evaluated where `path` stands; is sent the `Answer`.
@@ -120,15 +105,15 @@ def relaxation_loop(
     Returns:
         The outcome.
     """
-    kept = KeptSymmetry.of(start) if limits.keep_symmetry else None
-    for n_steps in range(limits.max_steps + 1):
+    kept = KeptSymmetry.of(start) if settings.keep_symmetry else None
+    for n_steps in range(settings.max_steps + 1):
         answer = yield
         if not answer.finite:
             return _invalid(path, start, n_steps, "energy, force or stress is not finite")
         if kept is not None:
             answer = answer.projected(kept)
-        converged = answer.max_force <= limits.fmax and answer.max_stress <= limits.max_stress
-        if converged or n_steps == limits.max_steps:
+        converged = answer.max_force <= settings.fmax and answer.max_stress <= settings.max_stress
+        if converged or n_steps == settings.max_steps:
             break
         path.step(answer)
         # before the next evaluation: neighbour lists of a collapsed cell fill the memory

@@ -21,6 +21,7 @@ from baselines.potentials.loading import (
     loading,
     measured,
 )
+from benchmarks.core import RelaxSettings
 
 ELEMENTS = frozenset(range(1, 95)) - set(range(84, 89))
 """The 89 elements of MPtrj: H to Pu without Po, At, Rn, Fr, Ra."""
@@ -57,10 +58,7 @@ class CHGNet(AseRelaxer):
 
     Args:
         model: A name in `PUBLISHED`, or the path of a checkpoint of CHGNet's trainer.
-        device: `cpu` or `cuda`.
-        fmax: Largest norm of a force [eV/Å].
-        max_steps: Steps after which a structure is `unconverged`.
-        keep_symmetry: Keep the space group of the start.
+        settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
         UserError: The checkpoint is not there, is something else, or gives wrong energies.
@@ -70,22 +68,19 @@ class CHGNet(AseRelaxer):
         self,
         model: str = "chgnet",
         *,
-        device: str = "cpu",
-        fmax: float = 0.05,
-        max_steps: int = 500,
-        keep_symmetry: bool = False,
+        settings: RelaxSettings = RelaxSettings(),
     ) -> None:
         known = PUBLISHED.get(model)
-        potential = calculator(weights(model), device, version=known.version if known else None)
+        potential = calculator(
+            weights(model), settings.device, version=known.version if known else None
+        )
         if known:
             check_reference_energy(potential, known.reference, model)
         elements = known.elements if known else ELEMENTS
         super().__init__(
             potential,
             elements=elements,
-            fmax=fmax,
-            max_steps=max_steps,
-            keep_symmetry=keep_symmetry,
+            settings=settings,
         )
 
 

@@ -17,6 +17,7 @@ from torch_sim.state import SimState
 from baselines.engines.batch_engine import BatchedRelaxer
 from baselines.potentials import chgnet
 from baselines.potentials.bonds import BondGraph, graph, joined
+from benchmarks.core import RelaxSettings
 
 
 class CHGNet(BatchedRelaxer):
@@ -24,10 +25,7 @@ class CHGNet(BatchedRelaxer):
 
     Args:
         model: As there.
-        device: `cpu` or `cuda`.
-        fmax: Largest norm of a force [eV/Å].
-        max_steps: Steps after which a structure is `unconverged`.
-        keep_symmetry: Keep the space group of the start.
+        settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
         UserError: As there.
@@ -37,19 +35,14 @@ class CHGNet(BatchedRelaxer):
         self,
         model: str = "chgnet",
         *,
-        device: str = "cpu",
-        fmax: float = 0.05,
-        max_steps: int = 500,
-        keep_symmetry: bool = False,
+        settings: RelaxSettings = RelaxSettings(),
     ) -> None:
-        one = chgnet.CHGNet(model, device=device)  # which checks the weights
-        potential = CHGNetBatch(one.calculator.model, torch.device(device))
+        one = chgnet.CHGNet(model, settings=settings)  # which checks the weights
+        potential = CHGNetBatch(one.calculator.model, torch.device(settings.device))
         super().__init__(
             potential,
             elements=one.elements,
-            fmax=fmax,
-            max_steps=max_steps,
-            keep_symmetry=keep_symmetry,
+            settings=settings,
         )
 
 

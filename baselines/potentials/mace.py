@@ -18,7 +18,7 @@ from typing import Any
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials.loading import PBE, check_reference_energy, intact, loading, quiet
-from benchmarks.core import UserError
+from benchmarks.core import RelaxSettings, UserError
 
 OURS = Path(__file__).parents[1] / "mace_embedded.model"
 PUBLISHED: Mapping[str, tuple[str, str]] = {
@@ -41,11 +41,7 @@ class Mace(AseRelaxer):
 
     Args:
         model: `mace` (this project's), a name in `PUBLISHED`, or the path of a checkpoint.
-        device: `cpu` or `cuda`.
-        fmax: Largest norm of a force [eV/Å].
-        max_steps: Steps after which a structure is `unconverged`.
-        keep_symmetry: Keep the space group of the start.
-        offline: Never download.
+        settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
         UserError: If the checkpoint is not there and cannot be fetched, cannot be loaded, or is a
@@ -56,13 +52,9 @@ class Mace(AseRelaxer):
         self,
         model: str = "mace",
         *,
-        device: str = "cpu",
-        fmax: float = 0.05,
-        max_steps: int = 500,
-        keep_symmetry: bool = False,
-        offline: bool = False,
+        settings: RelaxSettings = RelaxSettings(),
     ) -> None:
-        potential = calculator(weights(model, offline=offline), device)
+        potential = calculator(weights(model, offline=settings.offline), settings.device)
         if model in PUBLISHED:
             check_reference_energy(potential, PBE, model)
         # one it was not trained on has random parameters in our model, and raises in others
@@ -70,9 +62,7 @@ class Mace(AseRelaxer):
         super().__init__(
             potential,
             elements=elements,
-            fmax=fmax,
-            max_steps=max_steps,
-            keep_symmetry=keep_symmetry,
+            settings=settings,
         )
 
 

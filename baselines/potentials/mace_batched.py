@@ -8,7 +8,7 @@ from torch_sim.state import SimState
 
 from baselines.engines.batch_engine import BatchedRelaxer
 from baselines.potentials import mace
-from benchmarks.core import UserError
+from benchmarks.core import RelaxSettings, UserError
 
 
 class Mace(BatchedRelaxer):
@@ -16,11 +16,7 @@ class Mace(BatchedRelaxer):
 
     Args:
         model: As there.
-        device: `cpu` or `cuda`.
-        fmax: Largest norm of a force [eV/Å].
-        max_steps: Steps after which a structure is `unconverged`.
-        keep_symmetry: Keep the space group of the start.
-        offline: Never download.
+        settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
         UserError: As there, or the model has several heads.
@@ -30,23 +26,17 @@ class Mace(BatchedRelaxer):
         self,
         model: str = "mace",
         *,
-        device: str = "cpu",
-        fmax: float = 0.05,
-        max_steps: int = 500,
-        keep_symmetry: bool = False,
-        offline: bool = False,
+        settings: RelaxSettings = RelaxSettings(),
     ) -> None:
-        one = mace.Mace(model, device=device, offline=offline)  # which checks the weights
+        one = mace.Mace(model, settings=settings)  # which checks the weights
         heads = one.calculator.available_heads
         if len(heads) > 1:  # torch-sim asks the first, ASE's calculator the one called default
             raise UserError(f"{model} has the heads {', '.join(heads)}: use --engine ase")
-        potential = MaceBatch(one.calculator.models[0], device=torch.device(device))
+        potential = MaceBatch(one.calculator.models[0], device=torch.device(settings.device))
         super().__init__(
             potential,
             elements=one.elements,
-            fmax=fmax,
-            max_steps=max_steps,
-            keep_symmetry=keep_symmetry,
+            settings=settings,
         )
 
 

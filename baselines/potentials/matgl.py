@@ -23,7 +23,7 @@ from baselines.potentials.loading import (
     intact,
     loading,
 )
-from benchmarks.core import UserError
+from benchmarks.core import RelaxSettings, UserError
 
 FILES = ("model.pt", "state.pt", "model.json")
 """What a saved model of matgl consists of."""
@@ -53,11 +53,7 @@ class MatGL(AseRelaxer):
 
     Args:
         model: A name in `PUBLISHED`, or the folder of a saved `Potential`.
-        device: `cpu` or `cuda`.
-        fmax: Largest norm of a force [eV/Å].
-        max_steps: Steps after which a structure is `unconverged`.
-        keep_symmetry: Keep the space group of the start.
-        offline: Never download.
+        settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
         UserError: If the files are not there and cannot be fetched, cannot be loaded, were written
@@ -68,24 +64,18 @@ class MatGL(AseRelaxer):
         self,
         model: str,
         *,
-        device: str = "cpu",
-        fmax: float = 0.05,
-        max_steps: int = 500,
-        keep_symmetry: bool = False,
-        offline: bool = False,
+        settings: RelaxSettings = RelaxSettings(),
     ) -> None:
         from pymatgen.core import Element
 
-        potential = calculator(weights(model, offline=offline), device)
+        potential = calculator(weights(model, offline=settings.offline), settings.device)
         if model in PUBLISHED:
             check_reference_energy(potential, PUBLISHED[model].reference, model)
         elements = frozenset(Element(symbol).Z for symbol in potential.element_types)
         super().__init__(
             potential,
             elements=elements,
-            fmax=fmax,
-            max_steps=max_steps,
-            keep_symmetry=keep_symmetry,
+            settings=settings,
         )
 
 

@@ -14,7 +14,7 @@ from torch_sim.state import SimState
 
 from baselines.engines.batch_engine import BatchedRelaxer
 from baselines.potentials import matgl
-from benchmarks.core import GPA
+from benchmarks.core import GPA, RelaxSettings
 
 
 class MatGL(BatchedRelaxer):
@@ -22,11 +22,7 @@ class MatGL(BatchedRelaxer):
 
     Args:
         model: As there.
-        device: `cpu` or `cuda`.
-        fmax: Largest norm of a force [eV/Å].
-        max_steps: Steps after which a structure is `unconverged`.
-        keep_symmetry: Keep the space group of the start.
-        offline: Never download.
+        settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
         UserError: As there.
@@ -36,20 +32,14 @@ class MatGL(BatchedRelaxer):
         self,
         model: str,
         *,
-        device: str = "cpu",
-        fmax: float = 0.05,
-        max_steps: int = 500,
-        keep_symmetry: bool = False,
-        offline: bool = False,
+        settings: RelaxSettings = RelaxSettings(),
     ) -> None:
-        one = matgl.MatGL(model, device=device, offline=offline)  # which checks the weights
-        potential = MatGLBatch(one.calculator.potential, torch.device(device))
+        one = matgl.MatGL(model, settings=settings)  # which checks the weights
+        potential = MatGLBatch(one.calculator.potential, torch.device(settings.device))
         super().__init__(
             potential,
             elements=one.elements,
-            fmax=fmax,
-            max_steps=max_steps,
-            keep_symmetry=keep_symmetry,
+            settings=settings,
         )
 
 

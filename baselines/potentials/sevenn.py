@@ -20,6 +20,7 @@ from baselines.potentials.loading import (
     loading,
     measured,
 )
+from benchmarks.core import RelaxSettings
 
 PUBLISHED: Mapping[str, tuple[str, Reference]] = {
     "sevennet-0": (
@@ -36,10 +37,7 @@ class SevenNet(AseRelaxer):
 
     Args:
         model: A name in `PUBLISHED`.
-        device: `cpu` or `cuda`.
-        fmax: Largest norm of a force [eV/Å].
-        max_steps: Steps after which a structure is `unconverged`.
-        keep_symmetry: Keep the space group of the start.
+        settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
         UserError: The checkpoint is not there, cannot be loaded, or gives wrong energies.
@@ -49,20 +47,15 @@ class SevenNet(AseRelaxer):
         self,
         model: str = "sevennet-0",
         *,
-        device: str = "cpu",
-        fmax: float = 0.05,
-        max_steps: int = 500,
-        keep_symmetry: bool = False,
+        settings: RelaxSettings = RelaxSettings(),
     ) -> None:
-        potential = calculator(weights(model), device)
+        potential = calculator(weights(model), settings.device)
         check_reference_energy(potential, PUBLISHED[model][1], model)
         elements = frozenset(int(z) for z in potential.type_map)
         super().__init__(
             potential,
             elements=elements,
-            fmax=fmax,
-            max_steps=max_steps,
-            keep_symmetry=keep_symmetry,
+            settings=settings,
         )
 
 

@@ -63,3 +63,14 @@ def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bundled_file(path: str) -> Path:
+    """The file with a fitted model's parameters.
+
+    Raises:
+        UserError: It did not come with the package.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path} is missing: install the package again, or fit the model")
+    return Path(path)

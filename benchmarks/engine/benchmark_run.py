@@ -13,12 +13,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.core import MissingFinalFrame, Status
+from benchmarks.core import MissingFinalFrame, RelaxSettings, Status
 from benchmarks.data import Dataset
-from benchmarks.engine.execute import Budget, ModelRunSummary, RunSettings, run_model
+from benchmarks.engine.execute import Budget, ModelRunSummary, run_model
 from benchmarks.engine.process import threads
 from benchmarks.models.provenance import environment, load_average, now, weights_identity
-from benchmarks.models.registry import ModelSpec
+from benchmarks.models.registry import ModelSpec, honoured_settings
 from benchmarks.store import Record, RunWriter, model_folder, read_run
 
 LOG = "worker.log"
@@ -30,7 +30,7 @@ class BenchmarkRun:
     """What is run on what, and where it goes."""
 
     dataset: Dataset
-    settings: RunSettings
+    settings: RelaxSettings
     repeats: int
     out: Path
     command: str
@@ -64,21 +64,14 @@ class ModelRun:
             "label": self.spec.label,
             "family": self.spec.family,
             **weights_identity(self.weights),
-            "settings": {
-                "fmax": settings.fmax,
-                "max_steps": settings.max_steps,
-                "timeout": settings.timeout,
-            },
-            "seed": settings.seed,
+            "settings": honoured_settings(self.spec, settings),
         }
+        if "seed" in self.spec.honours:
+            identity["seed"] = settings.seed
         if (
             dataset.missing_final_frame is not MissingFinalFrame.IF_RELAXED
         ):  # runs without the field are of it
             identity["end_missing"] = str(dataset.missing_final_frame)
-        if self.spec.engine:  # runs without the field are of the first
-            identity["settings"]["engine"] = self.spec.engine
-        if settings.keep_symmetry:  # runs without the field did not
-            identity["settings"]["keep_symmetry"] = True
         parts = self.spec.parts or (self.spec,)
         own = [part.kwargs["calculator"] for part in parts if "calculator" in part.kwargs]
         if own:  # the user's own code stands for weights
@@ -142,7 +135,7 @@ def run_all(plans: Sequence[ModelRun], campaign: BenchmarkRun) -> list[str]:
 
 def _run_one(spec: ModelSpec, writer: RunWriter, campaign: BenchmarkRun) -> str | None:
     """Run what is not stored yet, with a bar on a terminal and a line at the end."""
-    budget = Budget(campaign.settings.error_budget)
+    budget = Budget()
     for status in read_run(writer.folder).table["status"].to_pylist():
         budget.add(Status(status))
     # A queue of models is opened at once; a run starts when it is this model's turn.

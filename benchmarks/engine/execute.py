@@ -8,19 +8,19 @@ halves. What is left over is that structure's outcome; every other structure kee
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from benchmarks.core import Geometry, Relaxed, Status, UserError
+from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
 from benchmarks.engine.process import Worker
 from benchmarks.engine.worker import BatchAnswer, EncodedOutcome, Failure, Ready
 from benchmarks.models.registry import ModelSpec
 from benchmarks.store import Record
 
 ERROR_FLOOR = 5
-"""So many errors never end a run by themselves; see `Settings.error_budget`."""
+"""So many errors never end a run by themselves; see `RunLimits.error_budget`."""
 START_ATTEMPTS = 3
 """Deaths in a row, while loading, after which the model counts as one that cannot be started."""
 WINDOW = 8
@@ -28,21 +28,9 @@ WINDOW = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
-    """What a run is done with. Constructors of relaxers get what they name of the first block."""
+class RunLimits:
+    """The limits of a run that do not belong to a relaxation."""
 
-    device: str = "cpu"
-    seed: int = 0
-    fmax: float = 0.05
-    """[eV/Å]"""
-    max_steps: int = 500
-    keep_symmetry: bool = False
-    offline: bool = False
-    batch_size: int | None = None
-    """Structures per call; None: the model's own."""
-
-    timeout: float = 600.0
-    """Time limit per structure [s]; a batch has it times its size."""
     load_timeout: float = 300.0
     """Time limit for building the relaxer [s]."""
     error_budget: float = 0.1
@@ -77,7 +65,8 @@ def run_model(
     spec: ModelSpec,
     todo: Iterable[tuple[str, int, Geometry]],
     *,
-    settings: RunSettings,
+    settings: RelaxSettings,
+    limits: RunLimits = RunLimits(),
     on_records: Callable[[list[Record]], None],
     budget: Budget | None = None,
     first_batch: int = 0,
@@ -88,7 +77,8 @@ def run_model(
     Args:
         spec: The model.
         todo: (sample id, repeat, initial geometry); read lazily, a few batches ahead.
-        settings: Device, limits, budget.
+        settings: What the relaxer gets, and the time limit for one structure.
+        limits: The limits of the run as a whole.
         on_records: Called after every batch, with one record per structure of it.
         budget: Has counted what the run holds already; None: nothing.
         first_batch: Number of the first batch, to go on counting in a resumed run.
@@ -101,8 +91,9 @@ def run_model(
         UserError: The relaxer says while loading that something of the user's is missing or wrong.
     """
     batch_size = settings.batch_size or spec.batch_size
-    budget = budget or Budget(settings.error_budget)
-    with Driver(spec, settings, log=log, first_batch=first_batch) as driver:
+    settings = replace(settings, batch_size=batch_size)
+    budget = budget or Budget(limits.error_budget)
+    with Driver(spec, settings, limits, log=log, first_batch=first_batch) as driver:
         try:
             for batch in _batches(todo, batch_size):
                 if budget.overdrawn():
@@ -126,9 +117,9 @@ def _batches(todo: Iterable[tuple[str, int, Geometry]], size: int) -> Iterator[l
 
 
 class Budget:
-    """Counts errors against what was answered; the rule is told at `Settings.error_budget`."""
+    """Counts errors against what was answered; the rule is told at `RunLimits.error_budget`."""
 
-    def __init__(self, fraction: float) -> None:
+    def __init__(self, fraction: float = RunLimits().error_budget) -> None:
         self.fraction = fraction
         self.n_records = self.n_errors = 0
         self.last_detail: str | None = None
@@ -157,9 +148,15 @@ class Driver:
     """Our end of the worker: starts it, asks it, narrows failures down, starts it again."""
 
     def __init__(
-        self, spec: ModelSpec, settings: RunSettings, *, log: Path | None, first_batch: int
+        self,
+        spec: ModelSpec,
+        settings: RelaxSettings,
+        limits: RunLimits,
+        *,
+        log: Path | None,
+        first_batch: int,
     ) -> None:
-        self.spec, self.settings, self.log = spec, settings, log
+        self.spec, self.settings, self.limits, self.log = spec, settings, limits, log
         self.batch_id = first_batch
         self.worker: Worker | None = None
         self.first: Geometry | None = None
@@ -254,8 +251,8 @@ class Driver:
             UserError: As the relaxer raised it.
             CannotStartError: It raised something else, or died so many times.
         """
-        self.worker = worker = Worker(self.spec, self._constructor_settings(), self.log)
-        reply = worker.load(self.settings.load_timeout)
+        self.worker = worker = Worker(self.spec, self.settings, self.log)
+        reply = worker.load(self.limits.load_timeout)
         if isinstance(reply, Ready):
             self.load_seconds = self.load_seconds or reply.load_seconds
             self._remember_peak(reply.peak_memory_mb)
@@ -266,11 +263,6 @@ class Driver:
         if attempts == 1 or not reply.lost:
             raise CannotStartError(f"{self.spec.name} cannot be loaded: {reply.detail}")
         return self._load(attempts - 1)
-
-    def _constructor_settings(self) -> dict[str, Any]:
-        names = ("device", "seed", "fmax", "max_steps", "keep_symmetry", "offline")
-        given = {name: getattr(self.settings, name) for name in names}
-        return given | {"batch_size": self.settings.batch_size or self.spec.batch_size}
 
     def _remember_peak(self, megabytes: float) -> None:
         self.peak_memory_mb = max(megabytes, self.peak_memory_mb or 0.0)

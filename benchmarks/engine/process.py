@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from benchmarks.core import Geometry, Status
+from benchmarks.core import Geometry, RelaxSettings, Status
 from benchmarks.engine.worker import BatchAnswer, Failure, LoadRequest, Ready
 from benchmarks.models.environments import interpreter, search_path
 from benchmarks.models.registry import ModelSpec
@@ -38,11 +38,11 @@ class Worker:
 
     Args:
         spec: What it builds; its `environment` says under which Python.
-        settings: Constructor settings by name; `offline` also closes the hub for it.
+        settings: What its relaxer gets; `offline` also closes the hub for it.
         log: File to which its output is appended; None: our stderr. Never our stdout.
     """
 
-    def __init__(self, spec: ModelSpec, settings: Mapping[str, Any], log: Path | None) -> None:
+    def __init__(self, spec: ModelSpec, settings: RelaxSettings, log: Path | None) -> None:
         self.log = log
         self.connection, theirs = Pipe()
         python = interpreter(spec)
@@ -55,13 +55,13 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=environment(offline=bool(settings.get("offline"))) | search_path(python),
+                env=environment(offline=settings.offline) | search_path(python),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
         # another environment has other packages at other places
         sys_path = tuple(sys.path) if python == sys.executable else ()
-        self.start = LoadRequest(spec=spec, settings=dict(settings), sys_path=sys_path)
+        self.start = LoadRequest(spec=spec, settings=settings, sys_path=sys_path)
 
     def load(self, limit: float) -> Ready | Failure:
         """Have the relaxer built within `limit` [s]; `Ready`, or a lost worker's `Failure`."""

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, Status, UserError
+from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, RelaxSettings, Status, UserError
 from benchmarks.core.geometry import shortest_distance
 from benchmarks.metrics.columns import MIN_DISTANCE
-from benchmarks.models.registry import ModelSpec, accepted_kwargs, import_target
+from benchmarks.models.registry import ModelSpec, import_target
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -41,7 +41,7 @@ class LoadRequest:
     """The first message: what to build, with what, and where modules are found."""
 
     spec: ModelSpec
-    settings: Mapping[str, Any]
+    settings: RelaxSettings
     sys_path: tuple[str, ...]
     """The driver's; empty in another environment, which keeps its own."""
 
@@ -136,12 +136,12 @@ def _sum(a: int | None, b: int | None) -> int | None:
     return None if a is None and b is None else (a or 0) + (b or 0)
 
 
-def build(spec: ModelSpec, settings: Mapping[str, Any]) -> Relaxer:
-    """The relaxer of a spec; it gets those settings that its constructor names."""
+def build(spec: ModelSpec, settings: RelaxSettings) -> Relaxer:
+    """The relaxer of a spec; it gets the settings if it honours any of them."""
     if spec.parts:
         return Chain([build(part, settings) for part in spec.parts])
     cls = import_target(spec.target)
-    relaxer = cls(**{**accepted_kwargs(cls, settings), **spec.kwargs})
+    relaxer = cls(**spec.kwargs, **({"settings": settings} if spec.honours else {}))
     if not isinstance(relaxer, Relaxer):
         raise ContractError(f"{spec.target} makes a {type(relaxer).__name__}, without relax()")
     return relaxer

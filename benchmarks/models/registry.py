@@ -11,14 +11,13 @@ import contextlib
 import difflib
 import importlib
 import importlib.util
-import inspect
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.core import UserError
+from benchmarks.core import RelaxSettings, UserError
 from benchmarks.core.cli import check_installed, importable
 from benchmarks.models.specs import MODELS, ModelSpec
 from benchmarks.models.user_models import parse_user_model, plugin_models
@@ -27,9 +26,8 @@ __all__ = [
     "ENGINES",
     "MODELS",
     "ModelSpec",
-    "accepted_kwargs",
-    "bundled_file",
     "find_weights",
+    "honoured_settings",
     "import_target",
     "missing",
     "on_engine",
@@ -114,12 +112,14 @@ def _hybrid(parts: Sequence[ModelSpec]) -> ModelSpec:
     extras = sorted({part.extra for part in parts if part.extra})
     name = "+".join(part.name for part in parts)
     environments = sorted({part.environment for part in parts if part.environment})
+    honoured = {name for part in parts for name in part.honours}
     if len(environments) > 1:
         needed = " and ".join(environments)
         raise UserError(f"{name} runs in one process, and its parts need environments {needed}")
     return ModelSpec(
         name=name,
         target="",
+        honours=tuple(field.name for field in fields(RelaxSettings) if field.name in honoured),
         family="hybrid",
         label=" → ".join(part.label for part in parts),
         extra=",".join(extras) or None,
@@ -131,6 +131,31 @@ def _hybrid(parts: Sequence[ModelSpec]) -> ModelSpec:
         environment=next(iter(environments), None),
         parts=tuple(parts),
     )
+
+
+def honoured_settings(spec: ModelSpec, settings: RelaxSettings) -> dict[str, Any]:
+    """The settings of a relaxation that belong to the identity of a run, by name.
+
+    They are the ones that the model honours and that change an answer. `timeout` is among them
+    for every model, because the harness obeys it. Runs that were stored before `keep_symmetry`,
+    `max_stress` and `engine` existed must compare equal, so that these three are left out where
+    they have their default.
+
+    Args:
+        spec: The model.
+        settings: Everything that was asked for.
+    """
+    identity: dict[str, Any] = {
+        name: getattr(settings, name) for name in ("fmax", "max_steps") if name in spec.honours
+    }
+    identity["timeout"] = settings.timeout
+    for name in ("max_stress", "keep_symmetry"):
+        value = getattr(settings, name)
+        if name in spec.honours and value != getattr(RelaxSettings(), name):
+            identity[name] = value
+    if spec.engine:
+        identity["engine"] = spec.engine
+    return identity
 
 
 def require(spec: ModelSpec) -> None:
@@ -169,27 +194,12 @@ def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:
     # Packages greet on stdout when they are imported: noise beside the one line of an error.
     with contextlib.redirect_stdout(io.StringIO()):
         find = import_target(spec.weights)
-        return (Path(find(**accepted_kwargs(find, {**spec.kwargs, "offline": offline}))),)
-
-
-def bundled_file(path: str) -> Path:
-    """The file with a fitted model's parameters.
-
-    Raises:
-        UserError: It did not come with the package.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"{path} is missing: install the package again, or fit the model")
-    return Path(path)
+        where = [spec.kwargs[name] for name in ("model", "path") if name in spec.kwargs]
+        found = find(*where, **({"offline": offline} if "offline" in spec.honours else {}))
+        return (Path(found),)
 
 
 def import_target(target: str) -> Any:
     """The object that `module:name` stands for."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def accepted_kwargs(function: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `arguments` that the function, or the constructor, names."""
-    names = inspect.signature(function).parameters
-    return {name: value for name, value in arguments.items() if name in names}

@@ -20,6 +20,9 @@ FRAMES = "embedded/train"
 _BOTH = (PAIRS, FRAMES)
 _MPTRJ = "MPtrj (Materials Project)"
 
+RELAXATION = ("fmax", "max_stress", "max_steps", "keep_symmetry")
+"""The settings that every relaxation with a potential obeys."""
+
 MIXED = "PBE(+U)"
 """PBE, with a Hubbard U for some transition metals in oxides and fluorides (Materials Project)."""
 
@@ -35,7 +38,9 @@ class ModelSpec:
     target: str
     """`module:Class`; empty for a hybrid."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Constructor arguments; device, seed, fmax, … are added by the executor where understood."""
+    """Arguments of the constructor; `settings` is added where the model honours any."""
+    honours: tuple[str, ...] = ()
+    """The fields of `RelaxSettings` that the model obeys. A model that obeys none gets none."""
     family: Family
     label: str
     extra: str | None = None
@@ -43,7 +48,8 @@ class ModelSpec:
     requires: tuple[str, ...] = ()
     """Top-level modules that must be importable."""
     weights: str | None = None
-    """`module:function`, called with `kwargs` and `offline`: the path of the weights on disk."""
+    """`module:function` that gives the path of the weights on disk. It is called with the `model`
+    or `path` of `kwargs`, and with `offline` where the model honours that."""
     functional: str | None = None
     """Of the DFT that it learned from, of a fine-tuned model the last; None where of none."""
     training_data: tuple[str, ...] = ()
@@ -73,7 +79,7 @@ def _trivial(
         kwargs={"path": str(_ROOT / "baselines" / fitted)} if fitted else {},
         family="trivial",
         label=label,
-        weights="benchmarks.models.registry:bundled_file" if fitted else None,
+        weights="benchmarks.core.files:bundled_file" if fitted else None,
         functional=MIXED if training_data else None,
         training_data=training_data,
         licence="MIT",
@@ -89,6 +95,7 @@ def _t5(
         name=name,
         target="t2relax.relaxer:T5Relaxer",
         kwargs={"path": str(_ROOT / "t2relax" / folder), "mode": mode},
+        honours=("device", "batch_size", "seed") if mode == "best8" else ("device", "batch_size"),
         family="llm",
         label=label,
         extra="t5",
@@ -105,6 +112,7 @@ def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> 
     batched = f"baselines.potentials.{package}_batched:{cls}"
     about: dict[str, Any] = {
         "kwargs": {"model": name},
+        "honours": (*RELAXATION, "device"),
         "functional": MIXED,
         "batched": batched,
     } | fields
@@ -133,7 +141,11 @@ def _chgnet(name: str, label: str, *training_data: str, **fields: Any) -> ModelS
 
 
 def _mace(name: str, label: str, *training_data: str, **fields: Any) -> ModelSpec:
-    about: dict[str, Any] = {"training_data": training_data, "licence": "MIT"} | fields
+    about: dict[str, Any] = {
+        "training_data": training_data,
+        "licence": "MIT",
+        "honours": (*RELAXATION, "device", "offline"),
+    } | fields
     return _potential("mace", "Mace", name, label, **about)
 
 
@@ -144,6 +156,7 @@ def _matpes(architecture: str, functional: str) -> ModelSpec:
         "MatGL",
         name,
         f"{architecture} MatPES-{functional}",
+        honours=(*RELAXATION, "device", "offline"),
         functional=functional,
         training_data=("MatPES (Materials Project)",),
         licence="BSD-3-Clause",
@@ -172,11 +185,12 @@ _SPECS = (
         name="gnn-delta",
         target="baselines.delta.graph_delta:GraphDelta",
         kwargs={"path": str(_ROOT / "baselines" / "gnn_delta.safetensors")},
+        honours=("device",),
         family="gnn",
         label="Graph network, one pass",
         extra="matgl",
         requires=("torch", "matgl", "safetensors"),
-        weights="benchmarks.models.registry:bundled_file",
+        weights="benchmarks.core.files:bundled_file",
         functional=MIXED,
         training_data=_BOTH,
         licence="MIT",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import UserError
-from benchmarks.models.specs import MODELS, ModelSpec
+from benchmarks.models.specs import MODELS, RELAXATION, ModelSpec
 
 GROUP = "t2relax_bench.models"
 """The group of entry points that is read."""
@@ -99,6 +99,7 @@ def _ase(label: str, where: str) -> ModelSpec:
         name=label,
         target="baselines.engines.ase_engine:AseRelaxer",
         kwargs={"calculator": where},
+        honours=RELAXATION,
         family="gnn",
         label=label,
         requires=(module,),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.core import Geometry, Status, UserError
+from benchmarks.core import Geometry, RelaxSettings, Status, UserError
 from benchmarks.data import load
 from benchmarks.models.environments import interpreter
 from benchmarks.models.registry import ENGINES, on_engine
@@ -61,7 +61,7 @@ def measure(
     """
     n = len(structures)
     parts = [structures[i : i + batch] for i in range(0, n, batch)]
-    found = timed(model.spec, {}, [structures[:1], *parts], machine)
+    found = timed(model.spec, RelaxSettings(), [structures[:1], *parts], machine)
     evaluations = sum(outcome.n_force_evals or 0 for outcome in found.outcomes)
     if not evaluations:
         raise UserError(f"{model.spec.name}: {found.outcomes[0].detail}")

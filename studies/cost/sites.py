@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from pymatgen.core import Structure
 
-from benchmarks.core import SCORED, Geometry, UserError
+from benchmarks.core import SCORED, Geometry, RelaxSettings, UserError
 from benchmarks.data import load
 from benchmarks.models.registry import ENGINES
 from studies.cost.models import Measured
@@ -80,7 +80,7 @@ def measure(model: Measured, structure: Structure, machine: Machine) -> Point:
     """
     rng = np.random.default_rng(0)
     calls = [[rattled(structure, rng)] for _ in range(ROUNDS + 1)]
-    found = timed(model.spec, {"max_steps": 0}, calls, machine)
+    found = timed(model.spec, RelaxSettings(max_steps=0), calls, machine)
     for outcome in found.outcomes:
         if outcome.status not in SCORED:
             raise UserError(f"{model.spec.name}: {outcome.status} ({outcome.detail})")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.core import Geometry, Relaxed, UserError
+from benchmarks.core import Geometry, Relaxed, RelaxSettings, UserError
 from benchmarks.engine.process import Worker, threads
 from benchmarks.engine.worker import BatchAnswer, Failure, Ready
 from benchmarks.models.provenance import device_name
@@ -46,7 +46,7 @@ class Timed:
 
 def timed(
     spec: ModelSpec,
-    settings: Mapping[str, Any],
+    settings: RelaxSettings,
     calls: Sequence[Sequence[Geometry]],
     machine: Machine,
 ) -> Timed:
@@ -54,14 +54,14 @@ def timed(
 
     Args:
         spec: The model.
-        settings: For its constructor, as far as it names them.
+        settings: What its relaxer gets; the device is that of `machine`, and it is offline.
         calls: The structures of each.
         machine: Where.
 
     Raises:
         UserError: The model cannot be loaded, or a call came to nothing.
     """
-    settings = {**settings, "device": machine.device, "offline": True}
+    settings = replace(settings, device=machine.device, offline=True)
     worker = Worker(spec, settings, machine.log)
     try:
         ready = _got(spec, worker.load(LIMIT))

@@ -116,7 +116,7 @@ def load(folder: Path, device: str = "cpu") -> Loaded:
     return Loaded(model.to(device).eval(), tokenizer, content["training"]["max_sites"])
 
 
-def weights(path: str | Path = CHECKPOINT, **_: object) -> Path:
+def weights(path: str | Path = CHECKPOINT) -> Path:
     """The weights file of a checkpoint folder.
 
     Raises:

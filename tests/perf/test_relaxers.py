@@ -28,8 +28,7 @@ import time
 import numpy as np
 import pytest
 
-from baselines.engines.protocol import Limits
-from benchmarks.core import GPA, Status
+from benchmarks.core import GPA, RelaxSettings, Status
 from benchmarks.data import load
 from benchmarks.engine import worker
 from benchmarks.models.registry import on_engine, resolve
@@ -110,8 +109,13 @@ def compare(model, ours, theirs):
     """How many pairs of structures are the same: as they stopped, and then or after going on."""
     from baselines.engines.batch_engine import BatchedRelaxer
 
-    stages = [BatchedRelaxer(model, max_steps=0)]
-    stages += [BatchedRelaxer(model, fmax=FMAX / 20, max_stress=MAX_STRESS / 20, max_steps=2000)]
+    stages = [BatchedRelaxer(model, settings=RelaxSettings(max_steps=0))]
+    stages += [
+        BatchedRelaxer(
+            model,
+            settings=RelaxSettings(fmax=FMAX / 20, max_stress=MAX_STRESS / 20, max_steps=2000),
+        )
+    ]
     stopped, further = (
         [near(*pair) for pair in zip(stage.relax(ours), stage.relax(theirs), strict=True)]
         for stage in stages
@@ -126,7 +130,10 @@ def test_chgnet_against_its_own_relaxer(benchmark, starts):
     from baselines.potentials import chgnet
     from baselines.potentials.chgnet_batched import CHGNet
 
-    ours, theirs = CHGNet(device=DEVICE), chgnet.CHGNet(device=DEVICE)
+    ours, theirs = (
+        CHGNet(settings=RelaxSettings(device=DEVICE)),
+        chgnet.CHGNet(settings=RelaxSettings(device=DEVICE)),
+    )
     ours.relax(starts[:2])
     struct_optimizer(theirs.calculator, starts[:1])
     outcomes = benchmark.pedantic(ours.relax, (starts,), rounds=1)
@@ -158,8 +165,8 @@ def test_chgnet_against_matcalc(benchmark, starts, monkeypatch):
     from baselines.potentials import chgnet
     from baselines.potentials.chgnet_batched import CHGNet
 
-    ours = CHGNet(device=DEVICE)
-    calculator = chgnet.CHGNet(device=DEVICE).calculator
+    ours = CHGNet(settings=RelaxSettings(device=DEVICE))
+    calculator = chgnet.CHGNet(settings=RelaxSettings(device=DEVICE)).calculator
     theirs = matcalc.RelaxCalc(calculator, optimizer="FIRE", fmax=FMAX)
     ours.relax(starts[:2])
     theirs.calc(starts[0])
@@ -187,7 +194,10 @@ def test_mace_batches_against_the_ase_loop(benchmark, size):
 
     split = [sample.initial for sample in load("embedded", split="train")]
     starts = (split * 2)[:64]
-    ours, one_by_one = Mace(device=DEVICE), mace.Mace(device=DEVICE)
+    ours, one_by_one = (
+        Mace(settings=RelaxSettings(device=DEVICE)),
+        mace.Mace(settings=RelaxSettings(device=DEVICE)),
+    )
     ours.relax(starts[:1])
     one_by_one.relax(starts[:1])
 
@@ -215,8 +225,9 @@ def test_memory_of_the_largest_evaluation(benchmark, name):
     """One evaluation of the batched engine takes less than half of the memory there is."""
     pytest.importorskip("torch_sim")
     torch = pytest.importorskip("torch")
-    relaxer = worker.build(on_engine(resolve(name), "torchsim"), {"device": DEVICE})
-    relaxer.limits = Limits(max_steps=0)
+    relaxer = worker.build(
+        on_engine(resolve(name), "torchsim"), RelaxSettings(device=DEVICE, max_steps=0)
+    )
     crystal = load("embedded", split="train")[0].initial.make_supercell(2, in_place=False)
     size = len(crystal) ** 2 / crystal.volume * 1000
     n = int(relaxer.memory / size)

@@ -19,7 +19,7 @@ from transformers import (
     LogitsProcessorList,
 )
 
-from benchmarks.core import Geometry
+from benchmarks.core import Geometry, RelaxSettings
 from benchmarks.data import load
 from t2relax.data.pairs import pad
 from t2relax.lm.decoding import DEADBAND_QUANTILE, decode_constrained, nearest
@@ -55,7 +55,7 @@ class Grammar(LogitsProcessor):
 def inputs(shared_data):
     """Structures, and the relaxer that reads them."""
     data = load(str(shared_data / "substitution" / "val.parquet"), limit=MANY)
-    return [sample.initial for sample in data], T5Relaxer(batch_size=BATCH)
+    return [sample.initial for sample in data], T5Relaxer(settings=RelaxSettings(batch_size=BATCH))
 
 
 def plainly(model, tokenizer, sources, templates):

@@ -41,8 +41,12 @@ def standalone_run(hybrid: StoredRun, runs: Sequence[StoredRun]) -> StoredRun | 
 
 
 def _comparable(hybrid: StoredRun, run: StoredRun) -> bool:
-    keys = (*DATASET_KEYS, "settings", "seed", "end_missing")
+    keys = (*DATASET_KEYS, "end_missing")
     same = all(hybrid.identity.get(key) == run.identity.get(key) for key in keys)
+    # A hybrid records the settings that any of its parts honours, so that it can have more of them.
+    alone, both = (each.identity.get("settings", {}) for each in (run, hybrid))
+    same &= alone.items() <= both.items() and both.keys() - alone.keys() <= {"fmax", "max_steps"}
+    same &= run.identity.get("seed") in (None, hybrid.identity.get("seed"))
     joined, own = (each.identity.get("weights_sha256") or "" for each in (hybrid, run))
     return same and str(joined).endswith(str(own))
 
