@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.core import MissingFinalFrame, RelaxSettings, UserError
-from benchmarks.core.cli import check_device, positive, whole_number
+from benchmarks.core.cli import check_device, gigapascals, positive, run_command, whole_number
 from benchmarks.models.environments import interpreter, locate_model
 from benchmarks.models.registry import ENGINES, on_engine, resolve_all
 from benchmarks.models.specs import MODELS, ModelSpec
@@ -37,17 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(argv)
-    try:
-        if args.list_models:
-            _print(_model_list())
-            return 0
-        return _run(args, command=shlex.join(["python", "-m", "benchmarks.run", *argv]))
-    except UserError as error:
-        _say(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _say("interrupted; the same command goes on from here")
-        return 130
+    if args.list_models:
+        _print(_model_list())
+        return 0
+    command = shlex.join(["python", "-m", "benchmarks.run", *argv])
+    interrupted = "interrupted; the same command goes on from here"
+    return run_command(lambda: _run(args, command), interrupted=interrupted)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--engine", default=ENGINES[0], choices=ENGINES, help=_ENGINE)
     add("--batch-size", type=whole_number(1), metavar="N", help="default: the model's own")
     add("--fmax", type=positive, default=0.05, metavar="EV/Å", help="default: 0.05")
+    add(
+        "--max-stress",
+        type=gigapascals,
+        default=RelaxSettings().max_stress,
+        metavar="GPA",
+        help="default: 0.1",
+    )
     add("--max-steps", type=whole_number(1), default=500, metavar="N", help="default: 500")
     add("--keep-symmetry", action="store_true", help=_SYMMETRY)
     add("--timeout", type=positive, default=600.0, metavar="S", help="per structure; default: 600")

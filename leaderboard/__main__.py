@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.core import MissingFinalFrame, UserError
+from benchmarks.core.cli import run_command
 from leaderboard.publish import find_dataset, outdated_files, publish
 
 if TYPE_CHECKING:
@@ -22,11 +23,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit status 1: `--check` found differences, 2: a mistake of the user's."""
     options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

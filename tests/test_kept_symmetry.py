@@ -203,11 +203,20 @@ def test_runs_that_did_not_keep_it_have_the_identity_they_had():
     assert identity(RelaxSettings(keep_symmetry=True)) == before | {"keep_symmetry": True}
 
 
-def test_runs_with_and_without_do_not_mix(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (["--keep-symmetry"], "settings.keep_symmetry differs (None stored, now True)"),
+        (["--max-stress", "2"], "settings.max_stress differs (None stored, now 0.0124830"),
+    ],
+)
+def test_runs_with_and_without_do_not_mix(options, difference, tmp_path, capsys):
     zero = "zero=ase:benchmarks.testing:ZeroForce"
     arguments = ["--models", zero, "--limit", "1", "--out", str(tmp_path)]
     assert main(arguments) == 0
     capsys.readouterr()
-    assert main([*arguments, "--keep-symmetry"]) == 2
+    assert main([*arguments, "--max-stress", "0.1"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, *options]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "settings.keep_symmetry differs (None stored, now True)" in error
+    assert difference in error

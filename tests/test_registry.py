@@ -1,5 +1,6 @@
 """A model is found by its name, and what is missing is said before anything runs."""
 
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -170,6 +171,22 @@ def test_an_identity_holds_the_settings_that_the_model_honours(name, engine, exp
 def test_defaults_that_older_runs_did_not_record_are_left_out():
     expected = {"fmax": 0.05, "max_steps": 500, "timeout": 600.0}
     assert honoured_settings(MODELS["chgnet"], RelaxSettings()) == expected
+
+
+def test_a_further_option_of_a_relaxation_touches_four_files():
+    """It is defined, given to those who honour it, obeyed, and has a flag."""
+    root = Path(__file__).parents[1]
+    packages = ("benchmarks", "baselines", "t2relax", "leaderboard", "studies")
+    files = [path for package in packages for path in (root / package).rglob("*.py")]
+    naming = [
+        path for path in files if re.search('keep_symmetry|"--keep-symmetry', path.read_text())
+    ]
+    assert {str(path.relative_to(root)) for path in naming} == {
+        "benchmarks/core/types.py",
+        "benchmarks/models/specs.py",
+        "baselines/engines/protocol.py",
+        "benchmarks/run.py",
+    }
 
 
 def test_a_model_honours_fields_that_there_are():

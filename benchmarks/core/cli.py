@@ -1,14 +1,49 @@
-"""What command lines ask for: what is not of the right kind is told before anything runs."""
+"""What every command line shares: the types of its arguments, the checks of what it needs, its end.
+
+A mistake of the user's is told in one line before anything runs.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
 import math
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 
-from benchmarks.core import UserError
+from benchmarks.core import GPA, UserError
+
+BROKEN_PIPE = 141
+"""The exit status that a shell gives to a process whose reader has left."""
+
+
+def run_command(command: Callable[[], int], *, interrupted: str = "interrupted") -> int:
+    """Run a command and end it as every command of this project ends.
+
+    Args:
+        command: Does the work and returns the exit status.
+        interrupted: The line that an interrupted user is told.
+
+    Returns:
+        The status of `command`; 2 after a `UserError`, which is told in one line on stderr; 130
+        after an interrupt; `BROKEN_PIPE` where the reader of stdout (`| head`) has left.
+    """
+    try:
+        status = command()
+        sys.stdout.flush()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{interrupted}\n")
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return status
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:
@@ -33,11 +68,16 @@ def positive(text: str) -> float:
     return value
 
 
+def gigapascals(text: str) -> float:
+    """A type for argparse: a positive stress, written in GPa, as eV/Å^3."""
+    return positive(text) * GPA
+
+
 def check_device(device: str) -> None:
-    """Whether models can run there: `cpu`, `cuda` or `cuda:N`.
+    """Make sure that models can run on a device: `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        UserError: It is none of these, or there is no such GPU.
+        UserError: The device is none of these, or there is no such GPU.
     """
     if device == "cpu":
         return
@@ -54,15 +94,15 @@ def check_device(device: str) -> None:
 
 
 def check_installed(what: str, modules: Iterable[str], extra: str) -> None:
-    """Whether the modules that something needs are there; none is imported.
+    """Make sure that the modules which something needs are installed; none is imported.
 
     Args:
-        what: Needs them.
-        modules: By name.
-        extra: Of this package, which brings them.
+        what: The thing that needs them, for the message.
+        modules: The names of the modules.
+        extra: The extra of this package that brings them.
 
     Raises:
-        UserError: They are not, with the line that installs them.
+        UserError: Some are missing. The message has the line that installs them.
     """
     if lacking := [module for module in modules if not importable(module)]:
         raise UserError(
@@ -72,7 +112,7 @@ def check_installed(what: str, modules: Iterable[str], extra: str) -> None:
 
 
 def importable(module: str) -> bool:
-    """Whether there is such a module, without importing it."""
+    """Say whether a module is installed, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):  # a parent package is missing

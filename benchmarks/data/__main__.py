@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from benchmarks.core import UserError
+from benchmarks.core.cli import run_command
 
 COMMANDS = {
     "audit": "benchmarks.data.audit:main",
@@ -35,15 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         sys.stderr.write(f"error: no command {name!r}: use one of {', '.join(COMMANDS)}\n")
         return 2
-    try:
-        module, function = COMMANDS[name].split(":")
-        command: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
-        return command(rest)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    module, function = COMMANDS[name].split(":")
+    command: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
+    return run_command(lambda: command(rest))
 
 
 if __name__ == "__main__":

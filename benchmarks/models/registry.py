@@ -38,6 +38,11 @@ __all__ = [
 
 ENGINES = ("ase", "torchsim")
 """What relaxes with a potential: ASE one structure after the other, torch-sim many at a time."""
+NOT_COMPARED = frozenset({"device", "batch_size", "offline", "seed"})
+"""Settings that do not belong to those of an identity: the first three change no answer and are
+recorded with where a run comes from, and the seed has a field of its own."""
+ALWAYS_RECORDED = frozenset({"fmax", "max_steps"})
+"""Settings that an identity holds also where they have their default."""
 BATCH = 64
 """Structures per call of the batched engine; how many are evaluated at once it sees itself."""
 
@@ -137,22 +142,20 @@ def honoured_settings(spec: ModelSpec, settings: RelaxSettings) -> dict[str, Any
     """The settings of a relaxation that belong to the identity of a run, by name.
 
     They are the ones that the model honours and that change an answer. `timeout` is among them
-    for every model, because the harness obeys it. Runs that were stored before `keep_symmetry`,
-    `max_stress` and `engine` existed must compare equal, so that these three are left out where
-    they have their default.
+    for every model, because the harness obeys it. An option that older runs did not record is left
+    out where it has its default, so that they compare equal; so is the first engine.
 
     Args:
         spec: The model.
         settings: Everything that was asked for.
     """
-    identity: dict[str, Any] = {
-        name: getattr(settings, name) for name in ("fmax", "max_steps") if name in spec.honours
-    }
-    identity["timeout"] = settings.timeout
-    for name in ("max_stress", "keep_symmetry"):
-        value = getattr(settings, name)
-        if name in spec.honours and value != getattr(RelaxSettings(), name):
-            identity[name] = value
+    identity: dict[str, Any] = {"timeout": settings.timeout}
+    for field in fields(RelaxSettings):
+        value = getattr(settings, field.name)
+        if field.name not in spec.honours or field.name in NOT_COMPARED:
+            continue
+        if field.name in ALWAYS_RECORDED or value != field.default:
+            identity[field.name] = value
     if spec.engine:
         identity["engine"] = spec.engine
     return identity
