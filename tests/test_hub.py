@@ -533,6 +533,6 @@ def test_training_streams(hub, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_command_with_the_t5(files, tmp_path):
     with serving(files) as server:
-        done = run(server, tmp_path, "--models", "identity,t5")
+        done = run(server, tmp_path, "--models", "t5", "--limit", "12")
     assert done.returncode == 0, done.stderr
-    assert len(read_run(tmp_path / "runs" / "t5").records) == 50
+    assert len(read_run(tmp_path / "runs" / "t5").records) == 12

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -112,6 +113,7 @@ def start(prototype: str, kind: Distortion, compound: str) -> Geometry:
     return Geometry(lattice.round(8), frac_coords.round(8), numbers)
 
 
+@cache
 def ideal(prototype: str, compound: str) -> Geometry:
-    """A compound in the undistorted prototype."""
+    """A compound in the undistorted prototype; every call returns the same arrays."""
     return PROTOTYPES[prototype].crystal(compound.split("-"))

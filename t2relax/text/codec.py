@@ -21,7 +21,6 @@ import numpy as np
 from ase import Atoms
 from ase.cell import Cell
 from ase.data import chemical_symbols
-from ase.io.cif import parse_cif
 from ase.io.cif import write_cif as ase_write_cif
 from numpy.typing import NDArray
 
@@ -201,22 +200,6 @@ def _distances(lattice: NDArray[np.float64], fracs: NDArray[np.float64]) -> NDAr
     same = np.arange(len(fracs))
     distances[same, same, len(images) // 2] = np.inf  # a site and itself
     return distances
-
-
-def read_cif(text: str) -> Crystal:
-    """What a CIF in P 1 lists, sites in file order, through ASE's reader without symmetry.
-
-    Raises:
-        CodecError: the text is no CIF with one structure.
-    """
-    try:
-        (block,) = parse_cif(io.StringIO(text))
-        atoms = block.get_unsymmetrized_structure()
-        parameters = np.asarray(block.get_cellpar(), dtype=np.float64)
-        fracs = np.array([block[f"_atom_site_fract_{x}"] for x in "xyz"], dtype=np.float64).T
-    except (ValueError, KeyError, TypeError, RuntimeError, AssertionError, IndexError) as error:
-        raise CodecError(f"not a CIF with one structure: {error}") from error
-    return Crystal(parameters, fracs, atoms.numbers.astype(np.int16))
 
 
 def delta_between(initial: Geometry, final: Geometry) -> Delta:
