@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--max-steps", type=whole_number(1), default=500, metavar="N", help="default: 500")
     add("--keep-symmetry", action="store_true", help=_SYMMETRY)
-    add("--timeout", type=positive, default=600.0, metavar="S", help="per structure; default: 600")
+    add("--timeout", type=positive, default=600.0, metavar="S", help=_TIMEOUT)
     add("--offline", action="store_true", help="use nothing from the network")
     add("--trust", action="store_true", help="load the user's own pickled checkpoints")
     add("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs/")
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 _DATA = "default: embedded; several are read as one set"
 _ENGINE = "of potentials: one structure after the other, or many at a time; default: ase"
+_TIMEOUT = "for one structure; a batch has little more, and halves are tried; default: 600"
 _SYMMETRY = "potentials keep the space group of what they start from"
 _LAST_FRAME = "trajectories without their last frame; default: if-relaxed, those that are near it"
 

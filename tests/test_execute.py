@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.core import RelaxSettings, Status, UserError
 from benchmarks.engine import process
-from benchmarks.engine.execute import Budget, run_model
+from benchmarks.engine.execute import Budget, Driver, RunLimits, run_model
 from benchmarks.models.registry import ModelSpec
 from tests import toys
 
@@ -122,6 +122,53 @@ def test_the_first_structure_may_be_the_culprit(cls, tmp_path):
     records, outcome = run(toy(cls, bad=1), [1, 2], tmp_path, timeout=1)
     assert statuses(records) == {1: ERROR if cls == "Raises" else RESOURCE, 2: OK}
     assert outcome.warmup_seconds is None
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Sizes and time limits of the calls of a worker, but for those that warm it up."""
+    calls = []
+    ask = process.Worker.ask
+
+    def remember(self, batch, limit):
+        calls.append((len(batch), round(limit, 3)))
+        return ask(self, batch, limit)
+
+    monkeypatch.setattr(process.Worker, "ask", remember)
+    return calls
+
+
+def test_a_hang_in_a_batch_is_found_by_halves_within_a_few_time_limits(asked, tmp_path):
+    sizes = range(2, 18)
+    records, _ = run(toy("Hangs", bad=9, batch_size=16), sizes, tmp_path, timeout=1)
+    assert statuses(records) == {size: RESOURCE if size == 9 else OK for size in sizes}
+    assert records[9].detail == "no answer within 1 s"
+    assert records[9].batch_size == 1
+    # It is the eighth of 16, so that five calls came to nothing: of 16, 8, 4, 2 and 1 structures.
+    assert [n for n, _ in asked if n > 1] == [16, 8, 4, 4, 2, 2, 8]
+    assert max(limit for _, limit in asked) < 1.5
+
+
+def test_a_slow_batch_keeps_its_answers_and_the_next_has_the_time_it_needs(asked, tmp_path):
+    sizes = range(1, 9)
+    records, _ = run(toy("Sleeps", seconds=0.5, batch_size=4), sizes, tmp_path, timeout=1.5)
+    assert statuses(records) == dict.fromkeys(sizes, OK)
+    assert [records[size].batch_size for size in sizes] == [2, 2, 2, 2, 4, 4, 4, 4]
+    assert [call for call in asked if call[0] == 4] == [(4, 1.5), (4, 6.0)]
+
+
+@pytest.mark.parametrize(
+    ("largest", "seconds_per_structure", "limits"),
+    [
+        (0, 0.0, [600, 600, 600]),
+        (64, 1.0, [600, 606, 792]),
+        (2, 1000.0, [600, 1200, 38400]),  # never more than each would have alone
+    ],
+)
+def test_the_time_limit_of_a_batch(largest, seconds_per_structure, limits):
+    driver = Driver(toy("ReturnsInput"), RelaxSettings(), RunLimits(), log=None, first_batch=0)
+    driver.largest_answered, driver.seconds_per_structure = largest, seconds_per_structure
+    assert [driver.time_limit(n) for n in (1, 2, 64)] == limits
 
 
 def test_out_of_memory_halves_the_batch(tmp_path):

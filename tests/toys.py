@@ -77,6 +77,18 @@ class Stretches:
         return Relaxed(status=Status.OK, structure=stretched, energy=self.factor, **self.counts)
 
 
+class Sleeps(ReturnsInput):
+    """Takes `seconds` for each structure."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def relax(self, structures):
+        time.sleep(self.seconds * len(structures))
+        return super().relax(structures)
+
+
 class SlowToLoad(ReturnsInput):
     def __init__(self, seconds):
         super().__init__()

@@ -83,7 +83,7 @@ class RelaxSettings:
     batch_size: int | None = None
     """Structures per call of `relax`; None: the number that the model's spec gives."""
     timeout: float = 600.0
-    """Time limit for one structure [s]."""
+    """Time limit for one structure [s]. `benchmarks.engine.execute` says what a batch has."""
 
 
 class Geometry(NamedTuple):

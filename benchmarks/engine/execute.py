@@ -1,8 +1,15 @@
 """Runs one relaxer over many structures, in a worker process that may fail without ending the run.
 
-Whatever happens to a batch is narrowed down to the structure that caused it: a batch that raises,
-hangs or kills its worker is retried one structure at a time, one that does not fit into memory in
-halves. What is left over is that structure's outcome; every other structure keeps its answer.
+Whatever happens to a batch is narrowed down to the structure that caused it: a batch that raises or
+kills its worker is retried one structure at a time; one that takes too long or does not fit into
+memory is retried in halves. What is left over is that structure's outcome; every other structure
+keeps its answer.
+
+Time limits: a structure alone has `timeout` seconds. A batch of n has `timeout` plus `SLACK` times
+what the largest batch that was answered so far took per structure, times n, and never more than n
+times `timeout`. A hang in a batch of 64 is thus found after about seven times `timeout` (the batch,
+then a half of it six times), and not after 64 times. A healthy batch that takes longer than its
+limit loses no answers: its halves are tried, and what they take sets the limit of the next batch.
 """
 
 from __future__ import annotations
@@ -23,6 +30,8 @@ ERROR_FLOOR = 5
 """So many errors never end a run by themselves; see `RunLimits.error_budget`."""
 START_ATTEMPTS = 3
 """Deaths in a row, while loading, after which the model counts as one that cannot be started."""
+SLACK = 3.0
+"""So many times longer than the batches before may a batch take, on top of the time limit."""
 WINDOW = 8
 """Batches that are read ahead and sorted by size, so that a batch holds alike structures."""
 
@@ -161,6 +170,9 @@ class Driver:
         self.worker: Worker | None = None
         self.first: Geometry | None = None
         self.warm_up = True
+        self.largest_answered = 0
+        self.seconds_per_structure = 0.0
+        """As the largest batch that was answered took, the last of equal ones."""
         self.load_seconds: float | None = None
         self.warmup_seconds: float | None = None
         self.peak_memory_mb: float | None = None
@@ -184,14 +196,25 @@ class Driver:
         """Records of every task of the batch, in as few calls as its failures allow."""
         reply = self._ask(batch)
         if isinstance(reply, BatchAnswer):
+            if len(batch) >= self.largest_answered:
+                self.largest_answered = len(batch)
+                self.seconds_per_structure = reply.seconds / len(batch)
             yield self._records(batch, reply.answers, reply.seconds)
         elif len(batch) == 1:
             failed = EncodedOutcome(Relaxed(status=reply.status, detail=reply.detail))
             yield self._records(batch, [failed], reply.seconds)
         else:
-            size = (len(batch) + 1) // 2 if reply.out_of_memory else 1
+            size = (len(batch) + 1) // 2 if reply.out_of_memory or reply.late else 1
             for start in range(0, len(batch), size):
                 yield from self.solve(batch[start : start + size])
+
+    def time_limit(self, n_structures: int) -> float:
+        """The time that a batch has [s]; see the head of this module."""
+        timeout = self.settings.timeout
+        if n_structures == 1:
+            return timeout
+        expected = self.seconds_per_structure * n_structures
+        return min(timeout * n_structures, timeout + SLACK * expected)
 
     def _records(
         self, batch: list[Task], answers: list[EncodedOutcome], seconds: float
@@ -224,7 +247,7 @@ class Driver:
         return self._exchange(self.worker, [task.geometry for task in batch])
 
     def _exchange(self, worker: Worker, batch: list[Geometry]) -> BatchAnswer | Failure:
-        reply = worker.ask(batch, self.settings.timeout * len(batch))
+        reply = worker.ask(batch, self.time_limit(len(batch)))
         if isinstance(reply, BatchAnswer):
             self._remember_peak(reply.peak_memory_mb)
         elif reply.lost:

@@ -95,7 +95,8 @@ class Worker:
                 if self.process.poll() is not None and not self.connection.poll(0):
                     break
             else:
-                return _lost(Status.RESOURCE, f"no answer within {limit:g} s", limit)
+                late = _lost(Status.RESOURCE, f"no answer within {limit:g} s", limit)
+                return replace(late, late=True)
         except (EOFError, OSError):
             pass  # the socket closed before a whole answer came
         return _obituary(self._exit_status(), time.monotonic() - begin)

@@ -78,6 +78,8 @@ class Failure:
     detail: str
     seconds: float = 0.0
     out_of_memory: bool = False
+    late: bool = False
+    """No answer came within the time limit."""
     lost: bool = False
     """The worker is dead, late, or not to be trusted (a CUDA error stays for its lifetime)."""
     user_error: bool = False
