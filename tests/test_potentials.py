@@ -83,14 +83,18 @@ def test_matgl_keeps_the_contract(architecture, tmp_path):
 @pytest.mark.slow
 def test_a_mace_of_ones_own_keeps_the_contract(tmp_path):
     pytest.importorskip("mace")
-    outcomes = check_relaxer(mace.Mace(str(tiny.mace(tmp_path / "m.model")), max_steps=5))
+    outcomes = check_relaxer(
+        mace.Mace(str(tiny.mace(tmp_path / "m.model")), settings=RelaxSettings(max_steps=5))
+    )
     assert {outcome.status for outcome in outcomes} <= SCORED
 
 
 @pytest.mark.slow
 def test_a_chgnet_of_ones_own_keeps_the_contract(tmp_path):
     pytest.importorskip("chgnet")
-    check_relaxer(chgnet.CHGNet(str(tiny.chgnet(tmp_path / "c.pt")), max_steps=5))
+    check_relaxer(
+        chgnet.CHGNet(str(tiny.chgnet(tmp_path / "c.pt")), settings=RelaxSettings(max_steps=5))
+    )
 
 
 @pytest.mark.slow
@@ -189,8 +193,8 @@ def test_files_of_mace_are_those_that_mace_torch_knows(monkeypatch, home):
     pytest.importorskip("mace")
     from mace.calculators import foundations_models as theirs
 
-    for name, file in mace.PUBLISHED.values():
-        assert theirs.mace_mp_urls[name] == f"{mace.DOWNLOADS}/{file}"
+    for known in mace.PUBLISHED.values():
+        assert theirs.mace_mp_urls[known.package_name] == f"{mace.DOWNLOADS}/{known.file}"
 
 
 # --- an energy that is known
@@ -201,9 +205,9 @@ def test_files_of_mace_are_those_that_mace_torch_knows(monkeypatch, home):
 def test_every_chgnet_gives_the_energy_it_gave(model):
     pytest.importorskip("chgnet")
     known = chgnet.PUBLISHED[model]
-    potential = chgnet.calculator(chgnet.weights(model), version=known.version)
-    loading.check_reference_energy(potential, known.reference, model)
-    other = loading.R2SCAN if known.version != "r2scan" else loading.PBE
+    potential = chgnet.calculator(chgnet.weights(model), version=known.package_name)
+    loading.check_reference_energy(potential, loading.reference_energy(known), model)
+    other = loading.R2SCAN if known.package_name != "r2scan" else loading.PBE
     one_line(lambda: loading.check_reference_energy(potential, other, model), model, "eV/atom")
 
 
@@ -310,7 +314,9 @@ def test_a_pickle_runs_nothing(tmp_path, evil, monkeypatch):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_matgl_without_parameters_for_an_element_does_not_guess(architecture, tmp_path):
     pytest.importorskip("matgl")
-    relaxer = matgl.MatGL(str(tiny.matgl(tmp_path / "model", architecture)), max_steps=2)
+    relaxer = matgl.MatGL(
+        str(tiny.matgl(tmp_path / "model", architecture)), settings=RelaxSettings(max_steps=2)
+    )
     iron = Structure(Lattice.cubic(2.8), ["Fe"], [[0, 0, 0]])
     lonely = Structure(Lattice.cubic(15), ["Na"], [[0, 0, 0]])
     unknown, alone = relaxer.relax([iron, lonely])

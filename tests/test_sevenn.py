@@ -43,7 +43,7 @@ class Constant(Calculator):
 def package(tmp_path, monkeypatch):
     """A package `sevenn` in place of the real one, with a file for its weights."""
     folder = tmp_path / "sevenn"
-    file = folder / sevenn.PUBLISHED["sevennet-0"][0]
+    file = folder / sevenn.PUBLISHED["sevennet-0"].file
     file.parent.mkdir(parents=True)
     file.write_bytes(b"PK\x05\x06" + bytes(18))  # the smallest zip archive
     (folder / "__init__.py").write_text("")

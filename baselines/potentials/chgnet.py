@@ -7,50 +7,25 @@ running code from the file (`weights_only`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials.loading import (
-    Reference,
     bundled,
     check_reference_energy,
     intact,
     loading,
-    measured,
+    reference_energy,
 )
 from benchmarks.core import RelaxSettings
+from benchmarks.core.published_weights import published_by
 
 ELEMENTS = frozenset(range(1, 95)) - set(range(84, 89))
 """The 89 elements of MPtrj: H to Pu without Po, At, Rn, Fr, Ra."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """One set of weights in the wheel."""
-
-    file: str
-    """Under `chgnet/pretrained`."""
-    version: str
-    """CHGNet's own name for it."""
-    reference: Reference
-    elements: frozenset[int] = ELEMENTS
-
-
-PUBLISHED: Mapping[str, Published] = {
-    "chgnet": Published("0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar", "0.3.0", measured(-3.6664)),
-    "chgnet-0.2.0": Published(
-        "0.2.0/chgnet_0.2.0_e30f77s348m32.pth.tar", "0.2.0", measured(-3.6866)
-    ),
-    "chgnet-r2scan": Published(
-        "r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
-        "r2scan",
-        measured(-6.8687),
-        ELEMENTS - {70},  # no atomic energy of Yb was fitted
-    ),
-}
+PUBLISHED = published_by("chgnet")
 
 
 class CHGNet(AseRelaxer):
@@ -72,11 +47,11 @@ class CHGNet(AseRelaxer):
     ) -> None:
         known = PUBLISHED.get(model)
         potential = calculator(
-            weights(model), settings.device, version=known.version if known else None
+            weights(model), settings.device, version=known.package_name if known else None
         )
         if known:
-            check_reference_energy(potential, known.reference, model)
-        elements = known.elements if known else ELEMENTS
+            check_reference_energy(potential, reference_energy(known), model)
+        elements = ELEMENTS - (known.unfitted_elements if known else frozenset())
         super().__init__(
             potential,
             elements=elements,
@@ -92,7 +67,7 @@ def weights(model: str = "chgnet") -> Path:
     """
     if model not in PUBLISHED:
         return intact(Path(model))
-    file = f"pretrained/{PUBLISHED[model].file}"
+    file = PUBLISHED[model].file
     return intact(bundled("chgnet", file, "pip install 'chgnet>=0.4.2'"))
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import UserError
+from benchmarks.core.published_weights import PublishedWeights
 
 NACL = 5.64
 """Lattice constant of the rocksalt NaCl whose energy is checked [Å]."""
@@ -60,6 +61,13 @@ potentials. Measured with the one r2SCAN potential that was at hand; as wide as 
 def measured(energy: float, tolerance: float = 1e-3) -> Reference:
     """What these very weights gave when the code was written [eV/atom]."""
     return Reference(energy - tolerance, energy + tolerance, f"measured: {energy}")
+
+
+def reference_energy(weights: PublishedWeights) -> Reference:
+    """The energy that published weights must give rocksalt NaCl."""
+    if weights.nacl_energy is not None:
+        return measured(weights.nacl_energy)
+    return R2SCAN if weights.functional == "r2SCAN" else PBE
 
 
 def check_reference_energy(potential: Any, reference: Reference, name: str) -> None:

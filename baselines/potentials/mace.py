@@ -12,24 +12,22 @@ import contextlib
 import os
 import sys
 import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from baselines.engines.ase_engine import AseRelaxer
-from baselines.potentials.loading import PBE, check_reference_energy, intact, loading, quiet
+from baselines.potentials.loading import (
+    check_reference_energy,
+    intact,
+    loading,
+    quiet,
+    reference_energy,
+)
 from benchmarks.core import RelaxSettings, UserError
+from benchmarks.core.published_weights import published_by
 
 OURS = Path(__file__).parents[1] / "mace_embedded.model"
-PUBLISHED: Mapping[str, tuple[str, str]] = {
-    "mace-mp-0-small": ("small", "mace_mp_0/2023-12-10-mace-128-L0_energy_epoch-249.model"),
-    "mace-mp-0": ("medium", "mace_mp_0/2023-12-03-mace-128-L1_epoch-199.model"),
-    "mace-mp-0-large": ("large", "mace_mp_0/MACE_MPtrj_2022.9.model"),
-    "mace-mpa-0": ("medium-mpa-0", "mace_mpa_0/mace-mpa-0-medium.model"),
-    "mace-omat-0": ("medium-omat-0", "mace_omat_0/mace-omat-0-medium.model"),
-}
-"""The published models: mace-torch's names for them, and the release and file. Written down, so
-that looking for a file does not import torch."""
+PUBLISHED = published_by("mace")
 DOWNLOADS = "https://github.com/ACEsuit/mace-mp/releases/download"
 RELEASES = "github.com/ACEsuit/mace-foundations/releases"
 PROBE_TIMEOUT = 10
@@ -56,7 +54,7 @@ class Mace(AseRelaxer):
     ) -> None:
         potential = calculator(weights(model, offline=settings.offline), settings.device)
         if model in PUBLISHED:
-            check_reference_energy(potential, PBE, model)
+            check_reference_energy(potential, reference_energy(PUBLISHED[model]), model)
         # one it was not trained on has random parameters in our model, and raises in others
         elements = frozenset(int(z) for z in potential.z_table.zs)
         super().__init__(
@@ -102,7 +100,7 @@ def weights(model: str = "mace", *, offline: bool = False) -> Path:
 
 
 def _published(model: str, *, offline: bool) -> Path:
-    name, file = PUBLISHED[model]
+    name, file = PUBLISHED[model].package_name, PUBLISHED[model].file
     path = _cached(file)
     if path.is_file():
         return path

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials.loading import (
-    PBE,
-    R2SCAN,
-    Reference,
     check_reference_energy,
     intact,
     loading,
+    reference_energy,
 )
 from benchmarks.core import RelaxSettings, UserError
+from benchmarks.core.published_weights import published_by
 
 FILES = ("model.pt", "state.pt", "model.json")
 """What a saved model of matgl consists of."""
@@ -31,21 +28,7 @@ OWNER = "materialyze"
 """matgl's organisation on the Hub."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A model of `OWNER` on the Hub."""
-
-    repo: str
-    reference: Reference
-
-
-PUBLISHED: Mapping[str, Published] = {
-    "m3gnet-matpes-pbe": Published("M3GNet-PES-MatPES-PBE-2025.2", PBE),
-    "tensornet-matpes-pbe": Published("TensorNet-PES-MatPES-PBE-2025.2", PBE),
-    "m3gnet-matpes-r2scan": Published("M3GNet-PES-MatPES-r2SCAN-2025.2", R2SCAN),
-    "tensornet-matpes-r2scan": Published("TensorNet-PES-MatPES-r2SCAN-2025.2", R2SCAN),
-}
-"""Those for matgl 4; the ones of 2025.1 were trained with messages that went the other way."""
+PUBLISHED = published_by("matgl")
 
 
 class MatGL(AseRelaxer):
@@ -70,7 +53,7 @@ class MatGL(AseRelaxer):
 
         potential = calculator(weights(model, offline=settings.offline), settings.device)
         if model in PUBLISHED:
-            check_reference_energy(potential, PUBLISHED[model].reference, model)
+            check_reference_energy(potential, reference_energy(PUBLISHED[model]), model)
         elements = frozenset(Element(symbol).Z for symbol in potential.element_types)
         super().__init__(
             potential,
@@ -175,7 +158,7 @@ def weights(model: str, *, offline: bool = False) -> Path:
 def _published(model: str, *, offline: bool) -> Path:
     from huggingface_hub import constants, try_to_load_from_cache
 
-    repo, cache = f"{OWNER}/{PUBLISHED[model].repo}", _cache()
+    repo, cache = f"{OWNER}/{PUBLISHED[model].file}", _cache()
     found = [try_to_load_from_cache(repo, name, cache_dir=cache) for name in FILES]
     if all(isinstance(path, str) for path in found):
         return Path(str(found[0])).parent

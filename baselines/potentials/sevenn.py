@@ -7,29 +7,21 @@ the wheel that it comes in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials.loading import (
-    Reference,
     bundled,
     check_reference_energy,
     intact,
     loading,
-    measured,
+    reference_energy,
 )
 from benchmarks.core import RelaxSettings
+from benchmarks.core.published_weights import published_by
 
-PUBLISHED: Mapping[str, tuple[str, Reference]] = {
-    "sevennet-0": (
-        "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
-        measured(-3.3827),
-    )
-}
-"""File in the package (sevenn calls it `7net-0`), and the energy of NaCl, which is PBE's without
-Materials Project's correction."""
+PUBLISHED = published_by("sevenn")
 
 
 class SevenNet(AseRelaxer):
@@ -50,7 +42,7 @@ class SevenNet(AseRelaxer):
         settings: RelaxSettings = RelaxSettings(),
     ) -> None:
         potential = calculator(weights(model), settings.device)
-        check_reference_energy(potential, PUBLISHED[model][1], model)
+        check_reference_energy(potential, reference_energy(PUBLISHED[model]), model)
         elements = frozenset(int(z) for z in potential.type_map)
         super().__init__(
             potential,
@@ -65,7 +57,7 @@ def weights(model: str = "sevennet-0") -> Path:
     Raises:
         UserError: If the package or the file is missing, or the file breaks off.
     """
-    return intact(bundled("sevenn", PUBLISHED[model][0], "make env-sevenn"))
+    return intact(bundled("sevenn", PUBLISHED[model].file, "make env-sevenn"))
 
 
 def calculator(path: Path, device: str = "cpu") -> Any:

@@ -14,8 +14,9 @@ class TrainingSet:
 
     sources: frozenset[str]
     """Prefixes of the material ids of the databases that it was drawn from."""
-    models: tuple[str, ...] = ()
-    """Labels of published models that were trained on it."""
+    other_models: tuple[str, ...] = ()
+    """Labels of models that were trained on it and that the registry does not have; those that it
+    has say so themselves (`benchmarks.core.published_weights`)."""
     split_by_our_rule: bool = False
     """Whether it was made by the rule of `data.splits.manifest`, so that it holds only chemical
     systems that the rule puts into the training part."""
@@ -27,32 +28,12 @@ class TrainingSet:
 _MP: Final = frozenset({"mp", "mvc"})
 _AGM: Final = frozenset({"agm"})
 TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
-    "MPtrj (Materials Project)": TrainingSet(
-        _MP,
-        (
-            "CHGNet 0.3.0",
-            "CHGNet 0.2.0",
-            "CHGNet r2SCAN",
-            "MACE-MP-0",
-            "MACE-MP-0 small",
-            "MACE-MP-0 large",
-            "SevenNet-0",
-            "MACE-MPA-0",
-        ),
-    ),
-    "MP-r2SCAN (Materials Project)": TrainingSet(_MP, ("CHGNet r2SCAN",)),
-    "sAlex (Alexandria)": TrainingSet(_AGM, ("MACE-MPA-0",)),
-    "OMat24": TrainingSet(_AGM, ("MACE-OMAT-0",)),
+    "MPtrj (Materials Project)": TrainingSet(_MP),
+    "MP-r2SCAN (Materials Project)": TrainingSet(_MP),
+    "sAlex (Alexandria)": TrainingSet(_AGM),
+    "OMat24": TrainingSet(_AGM),
     "MPF.2021.2.8 (Materials Project)": TrainingSet(_MP, ("M3GNet",)),
-    "MatPES (Materials Project)": TrainingSet(
-        _MP,
-        (
-            "M3GNet MatPES-PBE",
-            "TensorNet MatPES-PBE",
-            "M3GNet MatPES-r2SCAN",
-            "TensorNet MatPES-r2SCAN",
-        ),
-    ),
+    "MatPES (Materials Project)": TrainingSet(_MP),
     "Materials Project bond lengths": TrainingSet(_MP, lookup_table=True),
     "substitution/train": TrainingSet(_MP | _AGM | {"oqmd", "wbm"}, split_by_our_rule=True),
     "embedded/train": TrainingSet(frozenset({"gpaw"}), split_by_our_rule=True),

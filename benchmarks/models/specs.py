@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.core.published_weights import MIXED, published_by
 from benchmarks.core.training_data import Track, track
 
 Family = Literal["llm", "gnn", "trivial", "hybrid"]
@@ -18,13 +19,11 @@ Family = Literal["llm", "gnn", "trivial", "hybrid"]
 PAIRS = "substitution/train"
 FRAMES = "embedded/train"
 _BOTH = (PAIRS, FRAMES)
-_MPTRJ = "MPtrj (Materials Project)"
 
 RELAXATION = ("fmax", "max_stress", "max_steps", "keep_symmetry")
 """The settings that every relaxation with a potential obeys."""
-
-MIXED = "PBE(+U)"
-"""PBE, with a Hubbard U for some transition metals in oxides and fluorides (Materials Project)."""
+DOWNLOADED = (*RELAXATION, "device", "offline")
+"""And those of a potential whose package downloads weights."""
 
 _ROOT = Path(__file__).parents[2]
 
@@ -128,39 +127,21 @@ def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> 
     )
 
 
-def _chgnet(name: str, label: str, *training_data: str, **fields: Any) -> ModelSpec:
-    return _potential(
-        "chgnet",
-        "CHGNet",
-        name,
-        label,
-        training_data=training_data,
-        licence="BSD-3-Clause (modified)",
-        **fields,
-    )
-
-
-def _mace(name: str, label: str, *training_data: str, **fields: Any) -> ModelSpec:
-    about: dict[str, Any] = {
-        "training_data": training_data,
-        "licence": "MIT",
-        "honours": (*RELAXATION, "device", "offline"),
-    } | fields
-    return _potential("mace", "Mace", name, label, **about)
-
-
-def _matpes(architecture: str, functional: str) -> ModelSpec:
-    name = f"{architecture}-matpes-{functional}".lower()
-    return _potential(
-        "matgl",
-        "MatGL",
-        name,
-        f"{architecture} MatPES-{functional}",
-        honours=(*RELAXATION, "device", "offline"),
-        functional=functional,
-        training_data=("MatPES (Materials Project)",),
-        licence="BSD-3-Clause",
-    )
+def _published(package: str, cls: str, **fields: Any) -> list[ModelSpec]:
+    """The specs of all published weights of a package."""
+    return [
+        _potential(
+            package,
+            cls,
+            entry.name,
+            entry.label,
+            licence=entry.licence,
+            functional=entry.functional,
+            training_data=entry.training_data,
+            **fields,
+        )
+        for entry in published_by(package).values()
+    ]
 
 
 _SPECS = (
@@ -196,45 +177,31 @@ _SPECS = (
         licence="MIT",
         batch_size=32,
     ),
-    _chgnet("chgnet", "CHGNet 0.3.0", _MPTRJ),
-    _chgnet("chgnet-0.2.0", "CHGNet 0.2.0", _MPTRJ),
-    _chgnet(
-        "chgnet-r2scan",
-        "CHGNet r2SCAN",
-        _MPTRJ,
-        "MP-r2SCAN (Materials Project)",
-        functional="r2SCAN",
+    *_published("chgnet", "CHGNet"),
+    _potential(
+        "mace",
+        "Mace",
+        "mace",
+        "MACE, equal data",
+        honours=DOWNLOADED,
+        functional="PBE",
+        training_data=(FRAMES,),
+        licence="MIT",
     ),
-    _mace("mace", "MACE, equal data", FRAMES, functional="PBE"),
     _potential(
         "matgl",
         "MatGL",
         "tensornet",
         "TensorNet, equal data",
         kwargs={"model": str(_ROOT / "baselines" / "tensornet_embedded")},
+        honours=DOWNLOADED,
         functional="PBE",
         training_data=(FRAMES,),
         licence="MIT",
     ),
-    _mace("mace-mp-0", "MACE-MP-0", _MPTRJ),
-    _mace("mace-mp-0-small", "MACE-MP-0 small", _MPTRJ),
-    _mace("mace-mp-0-large", "MACE-MP-0 large", _MPTRJ),
-    _mace("mace-mpa-0", "MACE-MPA-0", _MPTRJ, "sAlex (Alexandria)"),
-    _mace("mace-omat-0", "MACE-OMAT-0", "OMat24", licence="ASL (non-commercial)"),
-    _potential(
-        "sevenn",
-        "SevenNet",
-        "sevennet-0",
-        "SevenNet-0",
-        training_data=(_MPTRJ,),
-        licence="MIT",
-        environment="sevenn",
-        batched=None,
-    ),
-    _matpes("M3GNet", "PBE"),
-    _matpes("TensorNet", "PBE"),
-    _matpes("M3GNet", "r2SCAN"),
-    _matpes("TensorNet", "r2SCAN"),
+    *_published("mace", "Mace", honours=DOWNLOADED),
+    *_published("sevenn", "SevenNet", environment="sevenn", batched=None),
+    *_published("matgl", "MatGL", honours=DOWNLOADED),
 )
 
 MODELS: Mapping[str, ModelSpec] = {spec.name: spec for spec in _SPECS}

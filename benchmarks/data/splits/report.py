@@ -8,6 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from benchmarks.core.markdown import markdown_table
+from benchmarks.core.published_weights import models_trained_on
 from benchmarks.core.training_data import TRAINING_SETS
 from benchmarks.data.exposure import Seen
 from benchmarks.data.splits.assignment import SIZE_CLASSES, size_class
@@ -133,8 +134,10 @@ def _by_size(value: str) -> tuple[int, str]:
 
 def _seen(table: pd.DataFrame, parts: Sequence[str]) -> str:
     rows = []
-    for name, known in TRAINING_SETS.items():
+    for name in TRAINING_SETS:
         if name in table:
             possibly = table["split"][table[name] == Seen.POSSIBLY].value_counts()
-            rows.append((name, ", ".join(known.models), *(possibly.get(p, 0) for p in parts)))
+            rows.append(
+                (name, ", ".join(models_trained_on(name)), *(possibly.get(p, 0) for p in parts))
+            )
     return markdown_table(("training set", "models", *parts), rows)

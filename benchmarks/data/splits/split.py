@@ -26,6 +26,7 @@ import pandas as pd
 
 from benchmarks.core import UserError
 from benchmarks.core.files import atomic_write
+from benchmarks.core.published_weights import models_trained_on
 from benchmarks.core.training_data import TRAINING_SETS
 from benchmarks.data.dataset import Dataset, ids_sha256, load
 from benchmarks.data.exposure import seen
@@ -69,8 +70,8 @@ def split(dataset: Dataset, by: str, sizes: Mapping[str, int], seed: int) -> pd.
                 "--test-size or --val-size"
             )
     pairs = list(zip(table["source"], table["composition"], strict=True))
-    for name, known in TRAINING_SETS.items():
-        if known.models:
+    for name in TRAINING_SETS:
+        if models_trained_on(name):
             table[name] = [str(seen([name], *pair)) for pair in pairs]
     return table
 

@@ -1,0 +1,172 @@
+"""The published weights of known potentials, one entry each.
+
+An entry is all that the registry, the loader of the potential's package, and the reports on
+training sets know of a set of weights. To add weights of a package that is listed here, add an
+entry; nothing else has to change. This module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from benchmarks.core.training_data import TRAINING_SETS
+
+MIXED: Final = "PBE(+U)"
+"""PBE, with a Hubbard U for some transition metals in oxides and fluorides (Materials Project)."""
+_MPTRJ: Final = "MPtrj (Materials Project)"
+_MATPES: Final = ("MatPES (Materials Project)",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedWeights:
+    """One set of published weights: what a row says of it, and where its package keeps it."""
+
+    name: str
+    """The name of the model in the registry."""
+    package: Literal["chgnet", "mace", "matgl", "sevenn"]
+    label: str
+    licence: str
+    training_data: tuple[str, ...]
+    """Names in `TRAINING_SETS`."""
+    functional: str = MIXED
+    file: str
+    """The file in the installed package (chgnet, sevenn), the release and file (mace), or the
+    repository on the Hub (matgl)."""
+    package_name: str = ""
+    """The name by which the package itself knows the weights, where it needs one."""
+    nacl_energy: float | None = None
+    """The energy that these weights gave rocksalt NaCl when the code was written [eV/atom]. Where
+    it is None, the energy is held to what the functional allows."""
+    unfitted_elements: frozenset[int] = frozenset()
+    """Atomic numbers of the package's elements to which these weights were not fitted."""
+
+
+def _chgnet(name: str, label: str, *training_data: str, **fields: object) -> PublishedWeights:
+    about = {"licence": "BSD-3-Clause (modified)", "training_data": training_data} | fields
+    return PublishedWeights(name=name, package="chgnet", label=label, **about)  # type: ignore[arg-type]
+
+
+def _mace(
+    name: str, label: str, package_name: str, file: str, *training_data: str, licence: str = "MIT"
+) -> PublishedWeights:
+    return PublishedWeights(
+        name=name,
+        package="mace",
+        label=label,
+        licence=licence,
+        training_data=training_data,
+        package_name=package_name,
+        file=file,
+    )
+
+
+def _matpes(architecture: str, functional: str) -> PublishedWeights:
+    """The weights for matgl 4. Those of 2025.1 had messages that went the other way."""
+    return PublishedWeights(
+        name=f"{architecture}-matpes-{functional}".lower(),
+        package="matgl",
+        label=f"{architecture} MatPES-{functional}",
+        licence="BSD-3-Clause",
+        training_data=_MATPES,
+        functional=functional,
+        file=f"{architecture}-PES-MatPES-{functional}-2025.2",
+    )
+
+
+_ENTRIES: Final = (
+    _chgnet(
+        "chgnet",
+        "CHGNet 0.3.0",
+        _MPTRJ,
+        file="pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
+        package_name="0.3.0",
+        nacl_energy=-3.6664,
+    ),
+    _chgnet(
+        "chgnet-0.2.0",
+        "CHGNet 0.2.0",
+        _MPTRJ,
+        file="pretrained/0.2.0/chgnet_0.2.0_e30f77s348m32.pth.tar",
+        package_name="0.2.0",
+        nacl_energy=-3.6866,
+    ),
+    _chgnet(
+        "chgnet-r2scan",
+        "CHGNet r2SCAN",
+        _MPTRJ,
+        "MP-r2SCAN (Materials Project)",
+        functional="r2SCAN",
+        file="pretrained/r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
+        package_name="r2scan",
+        nacl_energy=-6.8687,
+        unfitted_elements=frozenset({70}),  # no atomic energy of Yb was fitted
+    ),
+    _mace(
+        "mace-mp-0",
+        "MACE-MP-0",
+        "medium",
+        "mace_mp_0/2023-12-03-mace-128-L1_epoch-199.model",
+        _MPTRJ,
+    ),
+    _mace(
+        "mace-mp-0-small",
+        "MACE-MP-0 small",
+        "small",
+        "mace_mp_0/2023-12-10-mace-128-L0_energy_epoch-249.model",
+        _MPTRJ,
+    ),
+    _mace(
+        "mace-mp-0-large",
+        "MACE-MP-0 large",
+        "large",
+        "mace_mp_0/MACE_MPtrj_2022.9.model",
+        _MPTRJ,
+    ),
+    _mace(
+        "mace-mpa-0",
+        "MACE-MPA-0",
+        "medium-mpa-0",
+        "mace_mpa_0/mace-mpa-0-medium.model",
+        _MPTRJ,
+        "sAlex (Alexandria)",
+    ),
+    _mace(
+        "mace-omat-0",
+        "MACE-OMAT-0",
+        "medium-omat-0",
+        "mace_omat_0/mace-omat-0-medium.model",
+        "OMat24",
+        licence="ASL (non-commercial)",
+    ),
+    PublishedWeights(
+        name="sevennet-0",
+        package="sevenn",
+        label="SevenNet-0",
+        licence="MIT",
+        training_data=(_MPTRJ,),
+        file="pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
+        package_name="7net-0",
+        nacl_energy=-3.3827,  # that of PBE, without Materials Project's correction
+    ),
+    _matpes("M3GNet", "PBE"),
+    _matpes("TensorNet", "PBE"),
+    _matpes("M3GNet", "r2SCAN"),
+    _matpes("TensorNet", "r2SCAN"),
+)
+
+PUBLISHED_WEIGHTS: Final[Mapping[str, PublishedWeights]] = {entry.name: entry for entry in _ENTRIES}
+"""Every entry, by the name of the model."""
+
+
+def published_by(package: str) -> dict[str, PublishedWeights]:
+    """The weights that a package loads, by the name of the model."""
+    return {name: entry for name, entry in PUBLISHED_WEIGHTS.items() if entry.package == package}
+
+
+def models_trained_on(training_set: str) -> tuple[str, ...]:
+    """The labels of published models that were trained on a set, also of some not listed here."""
+    entries = PUBLISHED_WEIGHTS.values()
+    listed = (entry.label for entry in entries if training_set in entry.training_data)
+    return (*listed, *TRAINING_SETS[training_set].other_models)
