@@ -28,7 +28,10 @@ def class_of(package, engine):
     if engine == "torchsim":
         pytest.importorskip("torch_sim")
     module = f"baselines.potentials.{package}" + ("_batched" if engine == "torchsim" else "")
-    return getattr(importlib.import_module(module), POTENTIALS[package])
+    return getattr(
+        importlib.import_module(module),
+        ("Batched" if engine == "torchsim" else "") + POTENTIALS[package],
+    )
 
 
 @pytest.fixture(scope="module", params=[(p, e) for p in POTENTIALS for e in ENGINES], ids="-".join)

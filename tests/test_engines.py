@@ -171,17 +171,19 @@ def test_memory_bounds_what_is_evaluated_at_once():
 @pytest.fixture(scope="module")
 def batched_mace():
     pytest.importorskip("mace")
-    from baselines.potentials.mace_batched import Mace
 
-    return Mace
+    from baselines.potentials.mace_batched import BatchedMace
+
+    return BatchedMace
 
 
 @pytest.fixture(scope="module")
 def batched_chgnet():
     pytest.importorskip("chgnet")
-    from baselines.potentials.chgnet_batched import CHGNet
 
-    return CHGNet
+    from baselines.potentials.chgnet_batched import BatchedCHGNet
+
+    return BatchedCHGNet
 
 
 @pytest.mark.slow
@@ -209,10 +211,11 @@ def test_chgnet_keeps_the_contract(batched_chgnet):
 @pytest.mark.parametrize("architecture", ["TensorNet", "M3GNet"])
 def test_matgl_keeps_the_contract(tmp_path, architecture):
     pytest.importorskip("matgl")
-    from baselines.potentials.matgl_batched import MatGL
 
     folder = str(tiny.matgl(tmp_path / "tiny", architecture))
-    outcomes = check_relaxer(MatGL(folder))
+    from baselines.potentials.matgl_batched import BatchedMatGL
+
+    outcomes = check_relaxer(BatchedMatGL(folder))
     energies = [outcome.energy for outcome in matgl.MatGL(folder).relax(sample_structures())]
     assert [outcome.energy for outcome in outcomes] == pytest.approx(energies, rel=1e-6)
 
@@ -308,7 +311,7 @@ def test_engine_changes_potentials_and_parts_of_hybrids_and_nothing_else():
     assert on_engine(MODELS["identity"], "torchsim") is MODELS["identity"]
     assert on_engine(MODELS["chgnet"], "ase") is MODELS["chgnet"]
     spec = on_engine(MODELS["chgnet"], "torchsim")
-    assert spec.target == "baselines.potentials.chgnet_batched:CHGNet"
+    assert spec.target == "baselines.potentials.chgnet_batched:BatchedCHGNet"
     assert spec.batch_size > 1
     assert "torch_sim" in spec.requires
     hybrid = on_engine(resolve("identity+mace"), "torchsim")

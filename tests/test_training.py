@@ -235,9 +235,10 @@ def test_tensornet_keeps_the_contract():
 def test_tensornet_keeps_the_contract_on_the_batched_engine():
     pytest.importorskip("matgl")
     pytest.importorskip("torch_sim")
-    from baselines.potentials.matgl_batched import MatGL
+
+    from baselines.potentials.matgl_batched import BatchedMatGL
 
     check_relaxer(
-        MatGL(str(train_tensornet.RECIPE.out), settings=RelaxSettings(max_steps=20)),
+        BatchedMatGL(str(train_tensornet.RECIPE.out), settings=RelaxSettings(max_steps=20)),
         sample_structures()[:4],
     )

@@ -1,7 +1,8 @@
-"""Relax with any ASE calculator: cell and positions together, convergence measured, not believed.
+"""The ASE engine: relaxes cell and positions with any ASE calculator, one structure at a time.
 
-`AseRelaxer(factory)` is all that a potential needs; `AseRelaxer("package.module:factory")` takes
-the user's own from the command line (`LABEL=ase:package.module:factory`).
+Convergence is measured at the returned structure; the flag of the optimiser is not used.
+`AseRelaxer(factory)` is all that a potential needs, and `AseRelaxer("package.module:factory")` is
+the user's own potential from the command line (`LABEL=ase:package.module:factory`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
 
 
 class _AsePath:
-    """Atoms under the Fréchet cell filter, moved by an optimiser of ASE."""
+    """A `GeometryOptimizer` of ASE: atoms in the Fréchet cell filter, moved by an optimiser."""
 
     def __init__(self, atoms: Atoms, optimizer: type[Any]) -> None:
         self.atoms, self.potential = atoms, atoms.calc
@@ -46,7 +47,7 @@ class _AsePath:
         )
 
     def step(self, answer: PotentialResult) -> None:
-        # the optimiser asks the atoms, and is to hear the answer that the protocol left of it
+        # The optimiser asks the atoms for forces and stress, and must get the projected ones.
         self.atoms.calc = SinglePointCalculator(self.atoms, **answer._asdict())
         self.optimizer.step()
 
@@ -62,7 +63,7 @@ class AseRelaxer:
         calculator: An ASE calculator, a function without arguments that builds one, or the name
             of such a function, `package.module:factory`.
         elements: Atomic numbers the potential knows; None for all. Others are `unsupported`.
-        settings: Limits of the relaxation, and whether the space group of the start is kept.
+        settings: Limits of the relaxation, and whether the initial space group is kept.
         optimizer: A class of `ase.optimize` that evaluates the potential once per step.
 
     Raises:
@@ -111,7 +112,7 @@ class AseRelaxer:
 
 
 def _imported(name: str) -> Callable[[], Calculator]:
-    """The function named `package.module:factory`."""
+    """Import the function that is named `package.module:factory`."""
     module, _, attribute = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module), attribute)

@@ -1,10 +1,10 @@
-"""Relax many structures at once with a torch-sim model: the second engine of `protocol`.
+"""The batched engine: relaxes many structures at once with a torch-sim model.
 
-Every structure goes down its own path (`baselines.engines.frechet`), and in each round those under
-way are evaluated together, as many at a time as fit into memory by torch-sim's own measure, atoms
-times density (its estimate of the limit is for GPUs and refuses the CPU). torch-sim's optimisers
-are not used: for cells it has FIRE, which takes about five times as many evaluations, goes through
-the cell filter system by system, and reports what ran out of steps as converged.
+Every structure has its own optimiser (`baselines.engines.frechet`). In each round all structures
+that have not ended are evaluated together, as many at a time as fit into memory by torch-sim's own
+measure, atoms times density. The optimisers of torch-sim 0.3 are not used: its FIRE with a cell
+filter needed about five times as many evaluations, and it reported structures that had run out of
+steps as converged.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from baselines.engines.protocol import PotentialResult, relaxation_loop, unsuppo
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 
 CPU_MEMORY = 10_000.0
-"""Of one evaluation on a CPU: sum over its structures of atoms times atoms per nm^3 (torch-sim's
-`n_atoms_x_density`). About 200 atoms: in larger evaluations CHGNet takes longer per atom."""
+"""Memory limit of one evaluation on a CPU: the sum over its structures of atoms times atoms per
+nm^3 (torch-sim's `n_atoms_x_density`). It allows about 200 atoms; in larger evaluations CHGNet
+takes longer per atom."""
 GPU_MEMORY = 2_500.0
-"""And on a GPU, per GB of its memory: about 50 atoms. For each CHGNet takes 2.8 MB (measured by
-tests/perf on an H100), so that a ninth of the memory is used; the large published potentials want
-several times as much."""
+"""The same limit on a GPU, per GB of its memory: about 50 atoms. CHGNet takes 2.8 MB for each
+(measured by tests/perf on an H100), so that a ninth of the memory is used; the large published
+potentials need several times as much."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Descent:
-    """A structure under way."""
+class _Relaxation:
+    """One structure that is being relaxed."""
 
     index: int
     start: Geometry
@@ -41,7 +42,7 @@ class _Descent:
     steps: Generator[None, PotentialResult, Relaxed]
 
     @classmethod
-    def begin(cls, index: int, structure: Structure, settings: RelaxSettings) -> _Descent:
+    def begin(cls, index: int, structure: Structure, settings: RelaxSettings) -> _Relaxation:
         start = Geometry.of(structure)
         path = FrechetLBFGS(start)
         steps = relaxation_loop(path, start, settings)
@@ -49,7 +50,7 @@ class _Descent:
         return cls(index, start, path, steps)
 
     def memory(self, scales_with: str) -> float:
-        """As `torch_sim.autobatching.calculate_memory_scaler`, of the geometry as it is now."""
+        """Return torch-sim's memory measure (`calculate_memory_scaler`) of the present geometry."""
         n_sites = len(self.start.numbers)
         if scales_with == "n_atoms":
             return float(n_sites)
@@ -60,12 +61,12 @@ class BatchedRelaxer:
     """Relaxes with L-BFGS and the Fréchet cell filter; statuses are those of `AseRelaxer`.
 
     Args:
-        model: Gives energy, forces and stress.
+        model: A torch-sim model that gives energy, forces and stress.
         elements: Atomic numbers the potential knows; None for all. Others are `unsupported`.
-        settings: Limits of the relaxation, and whether the space group of the start is kept.
-        memory: Of one evaluation, in the unit of the model's `memory_scales_with`; a structure that
-            is larger by itself is evaluated alone. None: by the device, see `CPU_MEMORY` and
-            `GPU_MEMORY`.
+        settings: Limits of the relaxation, and whether the initial space group is kept.
+        memory: Memory limit of one evaluation, in the unit of the model's `memory_scales_with`; a
+            structure that alone exceeds it is evaluated alone. None: `CPU_MEMORY` or `GPU_MEMORY`,
+            by the device of the model.
     """
 
     def __init__(
@@ -79,10 +80,13 @@ class BatchedRelaxer:
         self.model = model
         self.elements = None if elements is None else frozenset(elements)
         self.settings = settings
-        self.memory = memory or _memory(model.device)
+        if memory is None and model.device.type != "cpu":
+            _free, total = torch.cuda.mem_get_info(model.device)
+            memory = GPU_MEMORY * total / 2**30
+        self.memory = memory or CPU_MEMORY
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
-        """Relax all; see `benchmarks.core.Relaxer`."""
+        """Relax all structures; see `benchmarks.core.Relaxer`."""
         reasons = [unsupported(structure, self.elements) for structure in structures]
         outcomes = {
             index: Relaxed(status=Status.UNSUPPORTED, detail=reason)
@@ -90,7 +94,7 @@ class BatchedRelaxer:
             if reason is not None
         }
         running = [
-            _Descent.begin(index, structure, self.settings)
+            _Relaxation.begin(index, structure, self.settings)
             for index, structure in enumerate(structures)
             if index not in outcomes
         ]
@@ -100,9 +104,9 @@ class BatchedRelaxer:
             running = [descent for descent in running if descent.index not in outcomes]
         return [outcomes[index] for index in range(len(structures))]
 
-    def _batches(self, running: Sequence[_Descent]) -> Iterator[list[_Descent]]:
-        """Those under way, in order, as many at a time as fit into memory as they are now."""
-        batch: list[_Descent] = []
+    def _batches(self, running: Sequence[_Relaxation]) -> Iterator[list[_Relaxation]]:
+        """Yield the running relaxations in order, as many at a time as fit into memory."""
+        batch: list[_Relaxation] = []
         used = 0.0
         for descent in running:
             more = descent.memory(self.model.memory_scales_with)
@@ -114,8 +118,8 @@ class BatchedRelaxer:
         if batch:
             yield batch
 
-    def _advance(self, batch: Sequence[_Descent]) -> dict[int, Relaxed]:
-        """One evaluation and a step of each; the outcomes of those that it ended."""
+    def _advance(self, batch: Sequence[_Relaxation]) -> dict[int, Relaxed]:
+        """Evaluate a batch and step each structure; return the outcomes of those that ended."""
         ended = {}
         for descent, answer in zip(batch, _answers(self.model, batch), strict=True):
             try:
@@ -125,27 +129,19 @@ class BatchedRelaxer:
         return ended
 
 
-def _memory(device: torch.device) -> float:
-    """Of one evaluation there."""
-    if device.type == "cpu":
-        return CPU_MEMORY
-    _free, total = torch.cuda.mem_get_info(device)
-    return GPU_MEMORY * total / 2**30
-
-
-def _answers(model: ModelInterface, batch: Sequence[_Descent]) -> list[PotentialResult]:
-    """What the model says about each of the batch, in double precision."""
+def _answers(model: ModelInterface, batch: Sequence[_Relaxation]) -> list[PotentialResult]:
+    """Evaluate the model on a batch: one result per structure, in double precision."""
     sizes = [len(descent.start.numbers) for descent in batch]
-    said = {name: value.double().cpu() for name, value in model(_state(model, batch)).items()}
-    forces = said["forces"].split(sizes)
+    results = {name: value.double().cpu() for name, value in model(_state(model, batch)).items()}
+    forces = results["forces"].split(sizes)
     return [
         PotentialResult(float(energy), force.numpy(), stress.numpy())
-        for energy, force, stress in zip(said["energy"], forces, said["stress"], strict=True)
+        for energy, force, stress in zip(results["energy"], forces, results["stress"], strict=True)
     ]
 
 
-def _state(model: ModelInterface, batch: Sequence[_Descent]) -> SimState:
-    """All structures of the batch, one after the other; cells as columns, as torch-sim has them."""
+def _state(model: ModelInterface, batch: Sequence[_Relaxation]) -> SimState:
+    """Return the batch as a torch-sim state, whose cells are column vectors."""
     sizes = [len(descent.start.numbers) for descent in batch]
     numbers = np.concatenate([descent.start.numbers for descent in batch])
     positions = np.concatenate([descent.path.positions for descent in batch])

@@ -1,9 +1,8 @@
-"""One relaxation protocol, whatever evaluates the potential: when a descent ends, and as what.
+"""The relaxation protocol that both engines share: when a relaxation ends, and with which status.
 
 `relaxation_loop` is a coroutine: it asks for energy, forces and stress where its path stands, and
-returns the outcome. An engine (`baselines.engines.ase_engine`: one structure at a time;
-`baselines.engines.batch_engine`: many in one evaluation) only answers: none has statuses of its
-own.
+returns the outcome. An engine only evaluates the potential (`ase_engine` for one structure at a
+time, `batch_engine` for many in one evaluation) and decides on no status.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ Floats = NDArray[np.float64]
 
 
 class PotentialResult(NamedTuple):
-    """What the potential says about one geometry."""
+    """Energy, forces and stress of one geometry."""
 
     energy: float
     """[eV]"""
     forces: Floats
     """(n_sites, 3) [eV/Å]."""
     stress: Floats
-    """[eV/Å^3], ASE's sign; (3, 3), or the six components of Voigt."""
+    """(3, 3) or six Voigt components [eV/Å^3], with the sign of ASE."""
 
     @property
     def max_force(self) -> float:
@@ -44,16 +43,16 @@ class PotentialResult(NamedTuple):
 
     @property
     def finite(self) -> bool:
-        """Whether nothing in it is NaN or infinite."""
+        """True if no number in it is NaN or infinite."""
         return bool(np.isfinite([self.energy, self.max_force, self.max_stress]).all())
 
     def projected(self, kept: KeptSymmetry) -> PotentialResult:
-        """What of it breaks no symmetry."""
+        """Return the part that is invariant under the symmetry operations."""
         return PotentialResult(self.energy, kept.forces(self.forces), kept.stress(self.stress))
 
 
 class GeometryOptimizer(Protocol):
-    """A geometry and the optimiser that moves it."""
+    """A geometry with the optimiser that moves it."""
 
     @property
     def cell(self) -> Floats:
@@ -66,14 +65,16 @@ class GeometryOptimizer(Protocol):
         ...
 
     def step(self, answer: PotentialResult) -> None:
-        """Move by what the potential says about where it stands, in the symmetry that is kept."""
+        """Move by one step, given the result of the potential at the present geometry."""
         ...
 
 
 def unsupported(structure: Structure, elements: Collection[int] | None) -> str | None:
-    """Why a structure cannot be relaxed by a potential that knows `elements` (None: all), or None.
+    """Return why a potential cannot relax a structure, or None; asked before any evaluation.
 
-    Asked before any evaluation.
+    Args:
+        structure: The initial structure.
+        elements: Atomic numbers that the potential knows; None for all.
     """
     if not structure.is_ordered:
         return "partially occupied sites"
@@ -87,20 +88,21 @@ def unsupported(structure: Structure, elements: Collection[int] | None) -> str |
 def relaxation_loop(
     path: GeometryOptimizer, start: Geometry, settings: RelaxSettings
 ) -> Generator[None, PotentialResult, Relaxed]:
-    """Step until converged, out of steps, or exploded.
+    """Relax until the structure has converged, has used all steps, or has exploded.
 
-    `ok` means that at the structure that is returned every force and every component of the stress
-    is within the settings. An optimiser's own criterion, or its flag, is never asked. Where the
-    symmetry is kept, forces and stress are what is left of them in it, to the optimiser, the
-    limits and the record alike: the rest never vanishes.
+    `ok` means that at the returned structure every force and every component of the stress is
+    within the settings. The criterion and the flag of the optimiser are not used. If the symmetry
+    is kept, the optimiser, the limits and the record all see the invariant part of forces and
+    stress, because the rest never vanishes.
 
     Args:
-        path: At `start`; moved by this function alone.
-        start: The input.
-        settings: When to end, and whether the space group of the start is kept.
+        path: The geometry with its optimiser, at `start`; only this function moves it.
+        start: The initial geometry.
+        settings: The limits, and whether the initial space group is kept.
 
     Yields:
-        None, when the potential has to be evaluated where `path` stands; is sent the `Answer`.
+        None, whenever the potential has to be evaluated at the geometry of `path`; the caller sends
+        the `PotentialResult`.
 
     Returns:
         The outcome.
@@ -131,7 +133,7 @@ def relaxation_loop(
 
 
 def _geometry(path: GeometryOptimizer, start: Geometry, n_steps: int) -> Geometry:
-    """Where the atoms are, fractional coordinates continued from the start; unmoved, exactly it."""
+    """Return the present geometry, coordinates not wrapped; exactly `start` if nothing moved."""
     if n_steps == 0:
         return start
     frac_coords = np.linalg.solve(path.cell.T, path.positions.T).T.astype(np.float64)

@@ -11,15 +11,15 @@ from baselines.potentials import mace
 from benchmarks.core import RelaxSettings, UserError
 
 
-class Mace(BatchedRelaxer):
-    """As `baselines.potentials.mace.Mace`, many structures at a time.
+class BatchedMace(BatchedRelaxer):
+    """`Mace` on the batched engine, which relaxes many structures at a time.
 
     Args:
-        model: As there.
+        model: The same as for `Mace`.
         settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
-        UserError: As there, or the model has several heads.
+        UserError: As for `Mace`, or the model has several heads.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Mace(BatchedRelaxer):
         heads = one.calculator.available_heads
         if len(heads) > 1:  # torch-sim asks the first, ASE's calculator the one called default
             raise UserError(f"{model} has the heads {', '.join(heads)}: use --engine ase")
-        potential = MaceBatch(one.calculator.models[0], device=torch.device(settings.device))
+        potential = TorchSimMace(one.calculator.models[0], device=torch.device(settings.device))
         super().__init__(
             potential,
             elements=one.elements,
@@ -40,15 +40,15 @@ class Mace(BatchedRelaxer):
         )
 
 
-class MaceBatch(MaceModel):
-    """torch-sim's, told of every batch which atoms belong together.
+class TorchSimMace(MaceModel):
+    """torch-sim's `MaceModel`, which is told for every batch which atoms belong together.
 
-    It goes by atomic numbers alone: of two cells of aluminium with 1 and 3 atoms, and two with 2
-    and 2, it takes the second for the first.
+    The original notices a new batch by its atomic numbers only: it mistakes two cells of aluminium
+    with 2 and 2 atoms for two with 1 and 3.
     """
 
     def forward(self, state: SimState) -> dict[str, torch.Tensor]:
         """Energy [eV], forces [eV/Å] and stress [eV/Å^3] of each system."""
         self.setup_from_system_idx(state.atomic_numbers, state.system_idx)
-        said: dict[str, torch.Tensor] = super().forward(state)
-        return said
+        results: dict[str, torch.Tensor] = super().forward(state)
+        return results

@@ -1,4 +1,4 @@
-"""matgl's potentials on the batched engine: one graph of many structures."""
+"""The potentials of matgl on the batched engine: one graph of many structures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from baselines.potentials import matgl
 from benchmarks.core import GPA, RelaxSettings
 
 
-class MatGL(BatchedRelaxer):
-    """As `baselines.potentials.matgl.MatGL`, many structures at a time.
+class BatchedMatGL(BatchedRelaxer):
+    """`MatGL` on the batched engine, which relaxes many structures at a time.
 
     Args:
-        model: As there.
+        model: The same as for `MatGL`.
         settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
-        UserError: As there.
+        UserError: As for `MatGL`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class MatGL(BatchedRelaxer):
         settings: RelaxSettings = RelaxSettings(),
     ) -> None:
         one = matgl.MatGL(model, settings=settings)  # which checks the weights
-        potential = MatGLBatch(one.calculator.potential, torch.device(settings.device))
+        potential = TorchSimMatGL(one.calculator.potential, torch.device(settings.device))
         super().__init__(
             potential,
             elements=one.elements,
@@ -43,14 +43,14 @@ class MatGL(BatchedRelaxer):
         )
 
 
-class MatGLBatch(ModelInterface):
-    """A `matgl.apps.pes.Potential` as torch-sim calls a model, in double precision.
+class TorchSimMatGL(ModelInterface):
+    """A `matgl.apps.pes.Potential` with the interface of a torch-sim model, in double precision.
 
-    Single precision rounds by batch; see `baselines.potentials.chgnet_batched`.
+    `TorchSimCHGNet` says why single precision is not enough.
 
     Args:
-        potential: With forces and stresses.
-        device: Where to compute.
+        potential: A potential that computes forces and stresses.
+        device: The device of the computation.
     """
 
     def __init__(self, potential: Any, device: torch.device) -> None:
@@ -67,7 +67,7 @@ class MatGLBatch(ModelInterface):
         n = state.n_systems
         graphs, cells, attributes = zip(*map(self.convert.get_graph, _atoms(state)), strict=True)
         cell = torch.cat([cell.reshape(1, 3, 3) for cell in cells])
-        # of the structure as a whole: zeros
+        # the state attributes of matgl's models are zeros here
         attribute = torch.as_tensor(np.stack(attributes), dtype=self.dtype)
         batch = Batch.from_data_list(list(graphs))
         energy, forces, stress, *_ = self.potential(batch, cell, attribute)

@@ -108,7 +108,7 @@ def _t5(
 
 def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> ModelSpec:
     """A potential of `baselines.PACKAGE`, whose constructor and `weights` take its name."""
-    batched = f"baselines.potentials.{package}_batched:{cls}"
+    batched = f"baselines.potentials.{package}_batched:Batched{cls}"
     about: dict[str, Any] = {
         "kwargs": {"model": name},
         "honours": (*RELAXATION, "device"),

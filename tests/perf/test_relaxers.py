@@ -128,10 +128,10 @@ def test_chgnet_against_its_own_relaxer(benchmark, starts):
     pytest.importorskip("chgnet")
     pytest.importorskip("torch_sim")
     from baselines.potentials import chgnet
-    from baselines.potentials.chgnet_batched import CHGNet
+    from baselines.potentials.chgnet_batched import BatchedCHGNet
 
     ours, theirs = (
-        CHGNet(settings=RelaxSettings(device=DEVICE)),
+        BatchedCHGNet(settings=RelaxSettings(device=DEVICE)),
         chgnet.CHGNet(settings=RelaxSettings(device=DEVICE)),
     )
     ours.relax(starts[:2])
@@ -163,9 +163,9 @@ def test_chgnet_against_matcalc(benchmark, starts, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # its import waits for the network otherwise
     matcalc = pytest.importorskip("matcalc", reason="not installed: make perf installs it")
     from baselines.potentials import chgnet
-    from baselines.potentials.chgnet_batched import CHGNet
+    from baselines.potentials.chgnet_batched import BatchedCHGNet
 
-    ours = CHGNet(settings=RelaxSettings(device=DEVICE))
+    ours = BatchedCHGNet(settings=RelaxSettings(device=DEVICE))
     calculator = chgnet.CHGNet(settings=RelaxSettings(device=DEVICE)).calculator
     theirs = matcalc.RelaxCalc(calculator, optimizer="FIRE", fmax=FMAX)
     ours.relax(starts[:2])
@@ -190,12 +190,13 @@ def test_mace_batches_against_the_ase_loop(benchmark, size):
     pytest.importorskip("mace")
     pytest.importorskip("torch_sim")
     from baselines.potentials import mace
-    from baselines.potentials.mace_batched import Mace
 
     split = [sample.initial for sample in load("embedded", split="train")]
     starts = (split * 2)[:64]
+    from baselines.potentials.mace_batched import BatchedMace
+
     ours, one_by_one = (
-        Mace(settings=RelaxSettings(device=DEVICE)),
+        BatchedMace(settings=RelaxSettings(device=DEVICE)),
         mace.Mace(settings=RelaxSettings(device=DEVICE)),
     )
     ours.relax(starts[:1])
