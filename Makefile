@@ -54,10 +54,11 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+PAGES := --readme README.md --readme docs/results.md
 leaderboard: env
 	$(BIN)/python -m leaderboard leaderboard/runs/* --out leaderboard/boards \
-		--readme README.md $(CHECK)
+		$(PAGES) $(CHECK)
 	for subset in $(notdir $(wildcard leaderboard/subsets/*)); do \
 		$(BIN)/python -m leaderboard leaderboard/subsets/$$subset \
-			--out leaderboard/boards/$$subset --readme README.md $(CHECK) || exit; \
+			--out leaderboard/boards/$$subset $(PAGES) $(CHECK) || exit; \
 	done

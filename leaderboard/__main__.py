@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, help="model folders, or folders of them")
     add_data_arguments(parser)
-    add("--readme", type=Path, metavar="FILE", help=_README)
+    add("--readme", action="append", default=[], type=Path, metavar="FILE", help=_README)
     add("--check", action="store_true", help="write nothing; exit 1 naming files that would change")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
@@ -62,7 +62,7 @@ _DATA = "data that the runs were made on; the embedded set is found without; may
 _LIMIT = "as the runs were made; of hf:// data no more is read"
 _LIKE_RUNS = "as the runs were made"
 _MISSING_FINAL_FRAME = [str(policy) for policy in MissingFinalFrame]
-_README = "also write the tables between the <!-- leaderboard:NAME --> markers of this file"
+_README = "also write the tables between its <!-- leaderboard:NAME --> markers; may be repeated"
 _UNSEEN = "with --strip: leave out the compositions of this training data; may be repeated"
 _STRIP = "instead copy the runs as scores without structures, to commit where the data are not ours"
 
@@ -77,13 +77,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.functional or options.unseen_in:
         raise UserError("--functional and --unseen-in choose what --strip DIR writes: give it")
     if options.check:
-        different = outdated_files(options.runs, options.out, datasets, readme=options.readme)
+        different = outdated_files(options.runs, options.out, datasets, pages=options.readme)
         for path in different:
             print(f"{path} differs from what the runs give")
         return 1 if different else 0
     from leaderboard.views.markdown import table
 
-    published = publish(options.runs, options.out, datasets, readme=options.readme)
+    published = publish(options.runs, options.out, datasets, pages=options.readme)
     for board in published.boards:
         print(table(board))
     print("wrote " + ", ".join(map(str, published.files)))

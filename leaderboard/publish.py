@@ -28,7 +28,7 @@ def publish(
     out: Path,
     datasets: Sequence[Dataset] = (),
     *,
-    readme: Path | None = None,
+    pages: Sequence[Path] = (),
 ) -> PublishedBoards:
     """Score runs and write their leaderboards.
 
@@ -41,17 +41,17 @@ def publish(
             hybrids.md and .json where there are hybrids beside their last part.
         datasets: Data that the runs may be of; the embedded set is found without. Where a run's
             data are not at hand its stored scores are read.
-        readme: File whose sections up to `<!-- /leaderboard -->` are replaced: after
+        pages: Files whose sections up to `<!-- /leaderboard -->` are replaced: after
             `<!-- leaderboard:NAME -->`, NAME being a board's `name`, by the board, after
             `<!-- table:TITLE -->`, TITLE being its heading, by the board without its notes.
 
     Raises:
-        UserError: A run is damaged, cannot be scored, or the README has no section for any board.
+        UserError: A run is damaged, cannot be scored, or the pages have no section for any board.
     """
     from leaderboard.views.figures import error_against_time
 
     boards = make_boards(run_folders, datasets)
-    texts = documents(boards, out, readme)
+    texts = documents(boards, out, pages)
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -68,10 +68,10 @@ def outdated_files(
     out: Path,
     datasets: Sequence[Dataset] = (),
     *,
-    readme: Path | None = None,
+    pages: Sequence[Path] = (),
 ) -> list[Path]:
     """The Markdown, JSON and CSV files that `publish` would change; nothing is written."""
-    texts = documents(make_boards(run_folders, datasets, store=False), out, readme)
+    texts = documents(make_boards(run_folders, datasets, store=False), out, pages)
     return [
         path
         for path, text in texts.items()
@@ -130,8 +130,8 @@ def _key(run: StoredRun) -> tuple[str, str, str]:
     return identity["dataset"], identity["revision"], identity.get("split") or ""
 
 
-def documents(boards: Sequence[Board], out: Path, readme: Path | None) -> dict[Path, str]:
-    """Text of every file of the boards, and of the README, by path."""
+def documents(boards: Sequence[Board], out: Path, pages: Sequence[Path]) -> dict[Path, str]:
+    """The text of every file of the boards, and of the pages that show them, by path."""
     from leaderboard.board import hybrids
     from leaderboard.views.markdown import markdown, title, to_csv, to_json, tracks
 
@@ -147,9 +147,7 @@ def documents(boards: Sequence[Board], out: Path, readme: Path | None) -> dict[P
             heading = title(board)
             texts[folder / "hybrids.md"] = hybrids.markdown(board.hybrids, heading)
             texts[folder / "hybrids.json"] = hybrids.to_json(board.hybrids, heading)
-    if readme is not None:
-        texts[readme] = _with_sections(readme, boards)
-    return texts
+    return texts | _with_sections(pages, boards)
 
 
 def _folders(boards: Sequence[Board], out: Path) -> list[Path]:
@@ -166,28 +164,36 @@ def _folders(boards: Sequence[Board], out: Path) -> list[Path]:
     return [out / name for name in names]
 
 
-def _with_sections(readme: Path, boards: Sequence[Board]) -> str:
+def _with_sections(pages: Sequence[Path], boards: Sequence[Board]) -> dict[Path, str]:
+    """The texts of the pages with the tables of the boards between their markers."""
     from leaderboard.views.markdown import markdown, title
 
-    if not readme.exists():
-        raise UserError(f"{readme}: no such file")
-    text = readme.read_text(encoding="utf-8")
     sections = {}
     for board in boards:
         sections[f"<!-- leaderboard:{board.name} -->"] = markdown(board, heading="### ")
         sections[f"<!-- table:{title(board)} -->"] = markdown(board, heading="#### ", noted=False)
-    if not any(marker in text for marker in sections):
-        raise UserError(f"{readme} has none of the markers {', '.join(sections)}")
-    for marker, section in sections.items():
-        if marker not in text:
-            continue
-        before, rest = text.split(marker, 1)
-        if CLOSING not in rest:
-            raise UserError(f"{readme}: no {CLOSING} after {marker}")
-        after = rest.split(CLOSING, 1)[1]
-        text = f"{before}{marker}\n{section}{CLOSING}{after}"
-    return text
+    texts: dict[Path, str] = {}
+    shown = False
+    for page in pages:
+        if not page.exists():
+            raise UserError(f"{page}: no such file")
+        text = page.read_text(encoding="utf-8")
+        for marker, section in sections.items():
+            if marker not in text:
+                continue
+            shown = True
+            before, rest = text.split(marker, 1)
+            if CLOSING not in rest:
+                raise UserError(f"{page}: no {CLOSING} after {marker}")
+            after = rest.split(CLOSING, 1)[1]
+            text = f"{before}{marker}\n{section}{CLOSING}{after}"
+        texts[page] = text
+    if pages and not shown:
+        raise UserError(
+            f"{', '.join(map(str, pages))} has none of the markers {', '.join(sections)}"
+        )
+    return texts
 
 
 CLOSING = "<!-- /leaderboard -->"
-"""Ends a board's section of a README."""
+"""Ends the section of a board on a page."""

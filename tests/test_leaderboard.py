@@ -647,11 +647,11 @@ def test_check_names_what_differs_and_writes_nothing(tmp_path, toy, runs, capsys
     readme = tmp_path / "README.md"
     readme.write_text("Before\n<!-- leaderboard:toy/test -->\nold\n<!-- /leaderboard -->\nAfter\n")
     out = tmp_path / "out"
-    publish([runs], out, [toy], readme=readme)
+    publish([runs], out, [toy], pages=[readme])
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("Before\n<!-- leaderboard:toy/test -->\n### toy")
     assert text.endswith("\n<!-- /leaderboard -->\nAfter\n")
-    assert outdated_files([runs], out, [toy], readme=readme) == []
+    assert outdated_files([runs], out, [toy], pages=[readme]) == []
     arguments = [str(runs), "--out", str(out), "--readme", str(readme), "--check"]
     assert main(arguments) == 0
     readme.write_text(text.replace("oracle", "t5"), encoding="utf-8")
@@ -666,7 +666,7 @@ def test_a_readme_takes_a_table_without_its_notes(tmp_path, toy, runs):
     readme = tmp_path / "README.md"
     marker = "<!-- table:toy, split test, 8 samples -->"
     readme.write_text(f"Before\n{marker}\n<!-- /leaderboard -->\nAfter\n")
-    publish([runs], tmp_path / "out", [toy], readme=readme)
+    publish([runs], tmp_path / "out", [toy], pages=[readme])
     text = readme.read_text(encoding="utf-8")
     assert text.startswith(f"Before\n{marker}\n#### toy, split test, 8 samples\n\n| Rank |")
     assert "| oracle |" in text

@@ -1,6 +1,8 @@
-"""The README is held to the repository: its leaderboard, its tree, its commands."""
+"""README, docs and CONTRIBUTING are held to the repository: tables, tree, links, commands."""
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,10 @@ from benchmarks.models.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CARDS = [*ROOT.glob("t2relax/*/README.md"), *ROOT.glob("benchmarks/data/*/README.md")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "baselines" / "README.md"]
+PAGES += sorted(ROOT.glob("docs/*.md"))
+TABLES = [ROOT / "README.md", ROOT / "docs" / "results.md"]
 OURS = {"embedded-v1", "embedded-v2"}
 RUNS = sorted(path for path in (ROOT / "leaderboard" / "runs").iterdir() if path.is_dir())
 
@@ -19,9 +25,9 @@ def test_the_committed_leaderboard_is_what_the_stored_runs_give():
     from leaderboard.publish import outdated_files
 
     boards = ROOT / "leaderboard" / "boards"
-    different = outdated_files(RUNS, boards, readme=ROOT / "README.md")
+    different = outdated_files(RUNS, boards, pages=TABLES)
     for subset in SUBSETS:
-        different += outdated_files([subset], boards / subset.name, readme=ROOT / "README.md")
+        different += outdated_files([subset], boards / subset.name, pages=TABLES)
     assert different == [], "run `make leaderboard`"
 
 
@@ -39,24 +45,66 @@ def test_structures_that_are_not_ours_are_not_committed():
     assert parts == []
 
 
-def test_the_tree_lists_every_top_level_folder():
+def test_the_readme_is_short_and_its_tree_lists_every_top_level_folder():
+    assert README.count("\n") < 160
     listed = set(re.findall(r"^(\w+)/ ", README.split("## Where things are")[1], re.MULTILINE))
-    folders = {path.parent.name for path in ROOT.glob("*/*.py")}
+    folders = {path.parent.name for path in [*ROOT.glob("*/*.py"), *ROOT.glob("*/*.md")]}
     assert listed == {name for name in folders if not name.startswith(".")}
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\((?!http|#)([^)]+)\)", README))
-def test_links_lead_somewhere(target):
-    path, _, heading = target.partition("#")
-    assert (ROOT / path).exists()
-    if heading:
-        headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
-        assert heading in {title.lower().replace(" ", "-") for title in headings}
+def test_every_page_of_the_docs_is_linked_from_the_readme():
+    pages = {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")}
+    assert pages == set(re.findall(r"\]\((docs/[^)#]+)\)", README))
 
 
-def test_the_make_targets_of_the_readme_exist():
+@pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http|#)([^)]+)\)", page.read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        assert (page.parent / path).exists(), target
+        if heading:
+            text = (page.parent / path).read_text(encoding="utf-8")
+            headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+            assert heading in {title.lower().replace(" ", "-") for title in headings}, target
+
+
+def test_the_make_targets_of_the_pages_exist():
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE))
-    assert targets >= {"bench", "test", "env"}
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    targets = set(re.findall(r"(?:^|`)make ([\w-]+)", text, re.MULTILINE))
+    assert targets >= {"bench", "test", "env", "lint", "leaderboard", "full", "perf", "scale"}
     for target in targets:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+PACKAGES = "benchmarks|t2relax|baselines|leaderboard|studies"
+WITH_SUBCOMMANDS = {"benchmarks.data", "baselines.train"}
+
+
+def commands():
+    """The flags of each `python -m MODULE [SUBCOMMAND]` of the pages, in blocks and in a line."""
+    found = {}
+    for page in [*PAGES, *CARDS]:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        lines = re.findall(
+            r"python -m ((?:benchmarks|t2relax|baselines|leaderboard|studies)[^`\n#]*)", text
+        )
+        for line in lines:
+            module, *words = shlex.split(line)
+            given = words[:1] if module in WITH_SUBCOMMANDS else []
+            flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+            found.setdefault((module, *given), set()).update(flags)
+    return found
+
+
+@pytest.mark.parametrize(("command", "flags"), sorted(commands().items()), ids=str)
+def test_the_commands_of_the_pages_have_the_flags_that_they_are_given(command, flags, capsys):
+    module, *subcommand = command
+    try:
+        main = importlib.import_module(module).main
+    except AttributeError:
+        main = importlib.import_module(f"{module}.__main__").main
+    with pytest.raises(SystemExit) as ended:
+        main([*subcommand, "--help"])
+    assert ended.value.code == 0
+    assert flags <= set(re.findall(r"--[\w-]+", capsys.readouterr().out))
