@@ -1,7 +1,7 @@
-"""The relaxer of `baselines.delta.network`: one pass of a graph network, no forces, no steps.
+"""The relaxer `gnn-delta`: one pass of the graph network, without forces or steps.
 
-It sees what the T5 sees, the start, and learned from the same pairs: the equal-data counterpart of
-text. `python -m baselines.train gnn-delta` trains it.
+Like the T5 it sees the initial structure only, and it learned from the same pairs: it is the
+equal-data counterpart of the language model. `python -m baselines.train gnn-delta` trains it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 from benchmarks.core.geometry import Floats, strained
 
 LARGEST = 10.0
-"""Components of a logarithmic strain from which on it counts as not finite."""
+"""A logarithmic strain with a component of this size or more counts as not finite."""
 PACKAGED = Path(__file__).parents[1] / "gnn_delta.safetensors"
 
 
@@ -43,7 +43,7 @@ class GraphDelta:
         self.device = settings.device
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
-        """Predict each; see `benchmarks.core.Relaxer`."""
+        """Predict the relaxation of each; see `benchmarks.core.Relaxer`."""
         reasons = [unsupported(structure, self.elements) for structure in structures]
         starts = [
             Geometry.of(structure)
@@ -70,7 +70,7 @@ def _outcome(start: Geometry, end: Geometry | None) -> Relaxed:
 def predict(
     network: DeltaNetwork, starts: Sequence[Geometry], device: str = "cpu"
 ) -> list[Geometry | None]:
-    """The end of each start; None where it is not finite."""
+    """Predict the relaxed geometry of each; None if the prediction is not finite."""
     if not starts:
         return []
     cutoff = network.shape.cutoff

@@ -1,4 +1,4 @@
-"""CHGNet, from the weights in its wheel (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)), or yours.
+"""CHGNet with the weights in its wheel (Deng et al., Nat. Mach. Intell. 5, 1031 (2023)), or yours.
 
 0.3.0 is the published default, 0.2.0 that of the paper, and r2scan was fine-tuned on MP-r2SCAN
 (Huang et al., npj Comput. Mater. (2025), as its card in the wheel says). All are read without
@@ -29,7 +29,7 @@ PUBLISHED = published_by("chgnet")
 
 
 class CHGNet(AseRelaxer):
-    """CHGNet through ASE, in float32; of 0.2.0 and 0.3.0 the energies are MP's corrected ones.
+    """CHGNet through ASE, in float32; 0.2.0 and 0.3.0 give energies with MP's corrections.
 
     Args:
         model: A name in `PUBLISHED`, or the path of a checkpoint of CHGNet's trainer.
@@ -60,7 +60,7 @@ class CHGNet(AseRelaxer):
 
 
 def weights(model: str = "chgnet") -> Path:
-    """The file of the weights, without importing torch; nothing is ever downloaded.
+    """Return the file of the weights, without importing torch; nothing is ever downloaded.
 
     Raises:
         UserError: If the package or the file is missing, or the file breaks off.
@@ -72,7 +72,7 @@ def weights(model: str = "chgnet") -> Path:
 
 
 def calculator(path: Path, device: str = "cpu", *, version: str | None = None) -> Any:
-    """A CHGNet calculator: energy eV, forces eV/Å, stress eV/Å^3 (its GPa converted by itself).
+    """Build a CHGNet calculator: energy eV, forces eV/Å, stress eV/Å^3 (it converts from GPa).
 
     Args:
         path: The checkpoint.

@@ -1,4 +1,4 @@
-"""What every published potential goes through: an intact file, one line of error, a known energy.
+"""Checks of every published potential: an intact file, one line of error, a known energy.
 
 Weights have loaded without a word in another version of their library and then given wrong numbers
 (matgl's older than version 3, in 4.x: NaCl at -1.30 instead of -3.37 eV/atom), so a named model has
@@ -36,17 +36,17 @@ UNREADABLE = (
     ValueError,
     pickle.UnpicklingError,
 )
-"""What libraries raise over a file that is not what they take it for."""
+"""Exceptions that libraries raise for a file of another kind than they expect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The energy that rocksalt must have [eV/atom]: at least `low`, at most `high`."""
+    """Bounds of the energy of rocksalt NaCl [eV/atom]: at least `low`, at most `high`."""
 
     low: float
     high: float
     source: str
-    """Where the bounds come from."""
+    """The source of the bounds."""
 
 
 PBE = Reference(-3.9, -3.1, "PBE: -3.37, with Materials Project's correction of Cl -3.67")
@@ -55,23 +55,23 @@ Project's correction is -0.614 eV per Cl. A window, because what the weights the
 measured here."""
 R2SCAN = Reference(-7.6, -6.1, "r2SCAN: -6.87 with CHGNet's r2SCAN weights")
 """The total energy of a meta-GGA has another zero, that of the reference atoms of the PBE
-potentials. Measured with the one r2SCAN potential that was at hand; as wide as that is little."""
+potentials. The value was measured with CHGNet's r2SCAN weights only, so that the window is wide."""
 
 
 def measured(energy: float, tolerance: float = 1e-3) -> Reference:
-    """What these very weights gave when the code was written [eV/atom]."""
+    """Return narrow bounds around the energy that these weights gave when measured [eV/atom]."""
     return Reference(energy - tolerance, energy + tolerance, f"measured: {energy}")
 
 
 def reference_energy(weights: PublishedWeights) -> Reference:
-    """The energy that published weights must give rocksalt NaCl."""
+    """Return the energy that published weights must give for rocksalt NaCl."""
     if weights.nacl_energy is not None:
         return measured(weights.nacl_energy)
     return R2SCAN if weights.functional == "r2SCAN" else PBE
 
 
 def check_reference_energy(potential: Any, reference: Reference, name: str) -> None:
-    """Make sure that a model gives rocksalt NaCl (a = 5.64 Å) an energy that it can have.
+    """Check that a model gives rocksalt NaCl (a = 5.64 Å) a possible energy.
 
     Args:
         potential: An ASE calculator.
@@ -97,7 +97,7 @@ def check_reference_energy(potential: Any, reference: Reference, name: str) -> N
 
 
 def intact(path: Path) -> Path:
-    """The path, if a whole checkpoint is there; without importing torch, which writes zip archives.
+    """Return the path if it is a whole checkpoint (a zip archive), without importing torch.
 
     Raises:
         UserError: There is no such file, or it is something else, or its end is missing.
@@ -112,7 +112,7 @@ def intact(path: Path) -> Path:
 
 
 def bundled(package: str, file: str, remedy: str) -> Path:
-    """A file that an installed package brings, found without importing it.
+    """Find a file that an installed package brings, without importing the package.
 
     Raises:
         UserError: The package or the file is not there; the line ends in `remedy`.
@@ -134,7 +134,7 @@ def loading(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Turn whatever a library raises over wrong weights into one line that begins with `what`.
+    """Turn an exception of a library over wrong weights into one line that begins with `what`.
 
     Raises:
         UserError: It raised.
@@ -155,7 +155,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Import or load without the notes that libraries print or warn of."""
+    """Silence the messages and warnings of libraries while they import or load."""
     with (
         warnings.catch_warnings(),
         Path(os.devnull).open("w") as null,

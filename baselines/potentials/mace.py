@@ -1,6 +1,6 @@
 """MACE through mace-torch: this project's small model, and the published ones (arXiv:2401.00096).
 
-`mace` is the checkpoint beside this file, trained from scratch on the embedded training split by
+`mace` is the checkpoint in `baselines`, trained from scratch on the embedded training split by
 `python -m baselines.train mace`. The published weights come by mace-torch's own download into its
 own cache (`$XDG_CACHE_HOME/mace` or `~/.cache/mace`). A checkpoint is a pickle, and loading one
 can run any code: load only files that you trust.
@@ -55,7 +55,7 @@ class Mace(AseRelaxer):
         potential = calculator(weights(model, offline=settings.offline), settings.device)
         if model in PUBLISHED:
             check_reference_energy(potential, reference_energy(PUBLISHED[model]), model)
-        # one it was not trained on has random parameters in our model, and raises in others
+        # an element without training has random parameters in our model; other models raise for it
         elements = frozenset(int(z) for z in potential.z_table.zs)
         super().__init__(
             potential,
@@ -65,7 +65,7 @@ class Mace(AseRelaxer):
 
 
 def calculator(path: Path, device: str = "cpu") -> Any:
-    """An ASE calculator of the checkpoint: energy eV, forces eV/Å, stress eV/Å^3.
+    """Build an ASE calculator from the checkpoint: energy eV, forces eV/Å, stress eV/Å^3.
 
     Raises:
         UserError: The file holds no MACE.
@@ -79,7 +79,7 @@ def calculator(path: Path, device: str = "cpu") -> Any:
 
 
 def weights(model: str = "mace", *, offline: bool = False) -> Path:
-    """The checkpoint's file, downloaded if it is a published one that is not in the cache yet.
+    """Return the checkpoint's file; a published one that is not in the cache is downloaded.
 
     Args:
         model: As for `Mace`.
@@ -116,13 +116,13 @@ def _published(model: str, *, offline: bool) -> Path:
 
 
 def _cached(file: str) -> Path:
-    """Where mace-torch keeps it: under the letters, digits and underscores of its name."""
+    """Return the path in mace-torch's cache: the letters, digits and underscores of the name."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mace"
     return cache / "".join(c for c in Path(file).name if c.isalnum() or c == "_")
 
 
 def _download(name: str, url: str) -> str | None:
-    """Fetch into mace-torch's cache; the reason why not, or None."""
+    """Fetch a file into mace-torch's cache; return the reason of a failure, or None."""
     try:
         # answers at once whether there is a network at all
         probe = urllib.request.Request(url, method="HEAD")  # noqa: S310  # https

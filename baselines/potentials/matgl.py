@@ -1,4 +1,4 @@
-"""M3GNet and TensorNet of matgl: the published ones (MatPES, arXiv:2503.04070), or your own.
+"""M3GNet and TensorNet of matgl: the published models (MatPES, arXiv:2503.04070), or your own.
 
 The published weights live on the Hugging Face Hub and come into matgl's own cache
 (`~/.cache/matgl`). matgl reads its files without running code from them (`weights_only`), but
@@ -23,7 +23,7 @@ from benchmarks.core import RelaxSettings, UserError
 from benchmarks.core.published_weights import published_by
 
 FILES = ("model.pt", "state.pt", "model.json")
-"""What a saved model of matgl consists of."""
+"""The files of a saved model of matgl."""
 OWNER = "materialyze"
 """matgl's organisation on the Hub."""
 
@@ -63,7 +63,7 @@ class MatGL(AseRelaxer):
 
 
 def calculator(folder: Path, device: str = "cpu") -> Any:
-    """An ASE calculator of a saved `Potential`: energy eV, forces eV/Å, stress eV/Å^3.
+    """Build an ASE calculator from a saved `Potential`: energy eV, forces eV/Å, stress eV/Å^3.
 
     Raises:
         UserError: The files hold none, one of an older matgl, or name classes of other packages.
@@ -120,7 +120,7 @@ def mend_repulsion(potential: Any) -> None:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Stop before matgl imports what the file names, unless it is matgl's own.
+    """Refuse a file that names classes of another package, before matgl imports them.
 
     Raises:
         ValueError: It is another package's.
@@ -136,7 +136,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def weights(model: str, *, offline: bool = False) -> Path:
-    """The folder of the model's files, without importing torch.
+    """Return the folder of the model's files, without importing torch.
 
     Args:
         model: As for `MatGL`.
@@ -177,7 +177,7 @@ def _published(model: str, *, offline: bool) -> Path:
 
 
 def _download(repo: str, cache: Path) -> Path | str:
-    """Fetch into matgl's cache: the folder, or the reason why not."""
+    """Fetch a model into matgl's cache; return the folder, or the reason of a failure."""
     from httpx2 import HTTPError
     from huggingface_hub import hf_hub_download
 
@@ -190,5 +190,5 @@ def _download(repo: str, cache: Path) -> Path | str:
 
 
 def _cache() -> Path:
-    """Where matgl keeps what it downloads; it knows no variable that says otherwise."""
+    """Return matgl's cache folder, which no environment variable changes."""
     return Path.home() / ".cache" / "matgl"

@@ -1,4 +1,4 @@
-"""SevenNet-0, from the weights in its wheel (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)).
+"""SevenNet-0 with the weights in its wheel (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)).
 
 sevenn needs another e3nn than mace-torch pins, so it has an environment of its own: `make
 env-sevenn`. The checkpoint is a pickle that sevenn itself loads in full, as trusted as the code of
@@ -52,7 +52,7 @@ class SevenNet(AseRelaxer):
 
 
 def weights(model: str = "sevennet-0") -> Path:
-    """The file of the weights, without importing sevenn or torch.
+    """Return the file of the weights, without importing sevenn or torch.
 
     Raises:
         UserError: If the package or the file is missing, or the file breaks off.
@@ -61,7 +61,7 @@ def weights(model: str = "sevennet-0") -> Path:
 
 
 def calculator(path: Path, device: str = "cpu") -> Any:
-    """An ASE calculator of the checkpoint: energy eV, forces eV/Å, stress eV/Å^3.
+    """Build an ASE calculator from the checkpoint: energy eV, forces eV/Å, stress eV/Å^3.
 
     Raises:
         UserError: The file holds no SevenNet.
