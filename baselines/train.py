@@ -1,4 +1,4 @@
-"""Fit the baselines that are fitted, and write down on what.
+"""Train the baselines, and record the data, the command and the versions.
 
     PAIRS=../shared/data/substitution/train.parquet
     python -m baselines.train mean-delta --data $PAIRS --data embedded
@@ -8,13 +8,14 @@
     OMP_NUM_THREADS=1 python -m baselines.train tensornet
     python -m baselines.train mace --smoke          # seconds, and nothing is kept
 
-Of data with splits (`embedded` is such) the training split is read, others whole. Each writes its
-file (tensornet: its folder) and a JSON card beside it. Progress goes to stderr; an interrupted run
-leaves the old files as they were, and one of `gnn-delta` goes on where it stopped.
+Of a source that has splits (as `embedded` has) the training split is read; other sources are read
+whole. Each command writes its model (tensornet: a folder) and a JSON card beside it. Progress goes
+to stderr. An interrupted command leaves the old files as they were; `gnn-delta` goes on where it
+stopped, if data and settings are the same.
 
-`mace` and `tensornet` share relaxations with the model `t5-equal`, not labels: that one is given
-structures (every frame with the last), a potential also energy, forces and stress of every frame.
-`gnn-delta` sees what `t5` sees.
+`mace` and `tensornet` share relaxations with the model `t5-equal`, but not labels: `t5-equal` is
+given structures (every frame with the last one), a potential also the energy, forces and stress of
+every frame. `gnn-delta` is trained on the same pairs as `t5`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from tqdm import tqdm
@@ -37,36 +39,38 @@ from baselines.potentials.matgl import FILES
 from baselines.training.model_card import (
     described,
     training_sets,
-    validation_sets,
     versions,
     write_card,
 )
-from baselines.training.train_potential import POTENTIALS, train_potential
-from benchmarks.core import Geometry, UserError
-from benchmarks.core.cli import check_device, check_installed, whole_number
+from baselines.training.potential_training import (
+    POTENTIALS,
+    PotentialTrainingConfig,
+    recipe_of,
+    smoke,
+)
+from baselines.training.potential_training import train as train_potential
+from benchmarks.core import UserError
+from benchmarks.core.cli import check_device, check_installed, run_command, whole_number
 from benchmarks.data import Dataset
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 log = logging.getLogger("baselines.train")  # also when run with -m
 
 
-def pairs(datasets: Sequence[Dataset]) -> Iterator[tuple[Any, Any]]:
-    """Initial and final structures of all, with a progress bar."""
-    for data in datasets:
-        for sample in tqdm(data, desc=data.name, unit="pair", total=len(data)):
-            yield sample.initial, sample.final
+def train_mean_delta(data: Sequence[str], out: Path, limit: int | None = None) -> None:
+    """Fit `mean-delta`: the mean of ln(V_f / V_i) / 3 over all pairs. The card is the model.
 
-
-def geometries(datasets: Sequence[Dataset]) -> Iterator[tuple[Geometry, Geometry]]:
-    """Initial and final geometries of all."""
-    return (data.geometries(i) for data in datasets for i in range(len(data)))
-
-
-def train_mean_delta(args: argparse.Namespace) -> None:
-    """Mean of ln(V_f / V_i) / 3 over all pairs; the card is the model."""
-    datasets = training_sets(args.data, args.limit)
-    strains = [np.log(final.volume / initial.volume) / 3 for initial, final in pairs(datasets)]
+    Args:
+        data: Sources of the pairs; of a source that has splits the training split is used.
+        out: The card.
+        limit: Largest number of relaxations of each source.
+    """
+    datasets = training_sets(data, limit)
+    strains = [np.log(final.volume / initial.volume) / 3 for initial, final in _pairs(datasets)]
     write_card(
-        args.out or trivial.MEAN_DELTA,
+        out,
         model="mean-delta",
         log_strain=float(np.mean(strains)),
         n=len(strains),
@@ -74,19 +78,23 @@ def train_mean_delta(args: argparse.Namespace) -> None:
     )
 
 
-def train_gbr(args: argparse.Namespace) -> None:
-    """Fit `baselines.gbr.boosting` on all pairs."""
-    from dataclasses import asdict
+def train_gbr(data: Sequence[str], out: Path, limit: int | None = None, seed: int = 0) -> None:
+    """Fit `gbr`, the gradient boosting of `baselines.gbr.boosting`, on all pairs.
 
+    Args:
+        data: Sources of the pairs; of a source that has splits the training split is used.
+        out: The model; its card is beside it.
+        limit: Largest number of relaxations of each source.
+        seed: Seed of the trees.
+    """
     from baselines.gbr import boosting as gbr
 
     started = time.perf_counter()
-    datasets = training_sets(args.data, args.limit)
+    datasets = training_sets(data, limit)
     settings = gbr.BoostingSettings()
-    examples = list(pairs(datasets))
+    examples = list(_pairs(datasets))
     log.info("fitting on %d pairs", len(examples))
-    model = gbr.fit(examples, settings, seed=args.seed)
-    out = args.out or trivial.GBR
+    model = gbr.fit(examples, settings, seed=seed)
     gbr.save(model, out)
     write_card(
         out.with_suffix(".json"),
@@ -94,46 +102,53 @@ def train_gbr(args: argparse.Namespace) -> None:
         n=len(examples),
         training_data=described(datasets),
         settings=asdict(settings),
-        seed=args.seed,
+        seed=seed,
         seconds=round(time.perf_counter() - started),
         packages=versions("scikit-learn", "skops"),
     )
 
 
-def train_gnn_delta(args: argparse.Namespace) -> None:
-    """Train the graph network of `baselines.delta.network` on all pairs."""
-    from dataclasses import replace
+def _pairs(datasets: Sequence[Dataset]) -> Iterator[tuple[Structure, Structure]]:
+    """Initial and final structures of all data sets, with a progress bar."""
+    for data in datasets:
+        for sample in tqdm(data, desc=data.name, unit="pair", total=len(data)):
+            yield sample.initial, sample.final
 
-    from baselines.delta import graph_delta as delta
-    from baselines.delta import train_delta
 
-    started = time.perf_counter()
-    out = args.out or delta.PACKAGED
-    settings = train_delta.Settings()
-    if args.epochs:
-        settings = replace(settings, epochs=args.epochs)
-    datasets, held_out = training_sets(args.data, args.limit), validation_sets(args.val)
-    results = train_delta.train(
-        geometries(datasets),
-        geometries(held_out),
-        out,
-        settings=settings,
-        seed=args.seed,
-        device=args.device,
-    )
-    write_card(
-        out.with_suffix(".json"),
-        model="gnn-delta",
-        trained="from scratch",
-        command=shlex.join(["python", "-m", "baselines.train", *args.command]),
-        training_data=described(datasets),
-        validation_data=described(held_out),
-        seed=args.seed,
-        device=args.device,
-        seconds=round(time.perf_counter() - started),
-        **results,
-        packages=versions("matgl", "torch", "lightning"),
-    )
+def _train(args: argparse.Namespace, command: str) -> None:
+    """Train the model that the command line names, with its configuration."""
+    if args.model == "mean-delta":
+        train_mean_delta(args.data, args.out or trivial.MEAN_DELTA, args.limit)
+    elif args.model == "gbr":
+        train_gbr(args.data, args.out or trivial.GBR, args.limit, args.seed)
+    elif args.model == "gnn-delta":
+        from baselines.delta import graph_delta, train_delta
+
+        config = train_delta.DeltaTrainingConfig(
+            data=tuple(args.data),
+            val=tuple(args.val),
+            out=args.out or graph_delta.PACKAGED,
+            limit=args.limit,
+            seed=args.seed,
+            device=args.device,
+        )
+        config = replace(config, epochs=args.epochs or config.epochs)
+        train_delta.train(config, command)
+    else:
+        recipe = recipe_of(args.model)
+        potential = PotentialTrainingConfig(
+            model=args.model,
+            data=tuple(args.data or ["embedded"]),
+            out=args.out or recipe.out,
+            limit=args.limit,
+            seed=args.seed,
+            epochs=args.epochs or (1 if args.smoke else recipe.epochs),
+            device=args.device,
+        )
+        if args.smoke:
+            print(smoke(potential, keep=args.out is not None))
+        else:
+            train_potential(potential, command)
 
 
 _LIMIT = "relaxations of each --data, at most; of hf:// data no more is read"
@@ -145,16 +160,17 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m baselines.train", description=(__doc__ or "").split("\n", 1)[0]
     )
     commands = top.add_subparsers(dest="model", required=True)
-    for name, function in (("mean-delta", train_mean_delta), ("gbr", train_gbr)):
-        command = commands.add_parser(name, help=(function.__doc__ or "").splitlines()[0])
+    for name, about in (
+        ("mean-delta", "fit the mean logarithmic strain of all pairs"),
+        ("gbr", "fit gradient boosting on all pairs"),
+    ):
+        command = commands.add_parser(name, help=about)
         command.add_argument(
             "--data", action="append", required=True, help="embedded, PATH or hf://…"
         )
-        command.set_defaults(function=function)
     command = commands.add_parser("gnn-delta", help="train the graph network on pairs")
     command.add_argument("--data", action="append", required=True, help="embedded, PATH or hf://…")
     command.add_argument("--val", action="append", default=[], help="errors after each epoch")
-    command.set_defaults(function=train_gnn_delta)
     for name in POTENTIALS:
         command = commands.add_parser(name, help=f"train this project's own potential {name}")
         command.add_argument(
@@ -163,7 +179,6 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--smoke", action="store_true", help="in seconds through all steps; keeps only --out"
         )
-        command.set_defaults(function=train_potential)
     for name in ("gnn-delta", *POTENTIALS):
         command = commands.choices[name]
         command.add_argument(
@@ -178,7 +193,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _log_to_stderr() -> None:
-    """Our own lines only: mace-torch installs a handler of its own for everything at the root."""
+    """Show our own lines only: mace-torch installs a handler for everything at the root logger."""
     ours = logging.getLogger("baselines")
     if not ours.handlers:
         ours.addHandler(logging.StreamHandler())
@@ -187,11 +202,11 @@ def _log_to_stderr() -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What would be found out after a training.
+    """Refuse before the training what would only be found out after it.
 
     Raises:
-        UserError: Something is not installed, there is no such device, or the model cannot go
-            where it should.
+        UserError: A library is not installed, there is no such device, or the model cannot be
+            written where it should go.
     """
     if args.model in _NEEDS:
         check_installed(args.model, *_NEEDS[args.model])
@@ -205,7 +220,7 @@ _NEEDS: Final[Mapping[str, tuple[Sequence[str], str]]] = {
     "tensornet": (("torch", "matgl", "lightning"), "matgl"),
     "mace": (("torch", "mace"), "mace"),
 }
-"""Modules, and the extra that brings them."""
+"""The modules that a training imports, and the extra that installs them."""
 
 
 def _check_out(model: str, out: Path) -> None:
@@ -222,21 +237,17 @@ def _check_out(model: str, out: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fit one baseline; 0, 2 for a mistake of the user's, 130 when interrupted."""
+    """Train one baseline; 0, 2 for a mistake of the user's, 130 when interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(argv)
-    args.command = argv
     _log_to_stderr()
-    try:
+
+    def command() -> int:
         _check(args)
-        args.function(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; no model was written", file=sys.stderr)
-        return 130
-    return 0
+        _train(args, shlex.join(["python", "-m", "baselines.train", *argv]))
+        return 0
+
+    return run_command(command, interrupted="interrupted; no model was written")
 
 
 if __name__ == "__main__":

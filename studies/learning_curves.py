@@ -1,13 +1,14 @@
-"""Is text or a graph the better student? Learning curves of both on the same pairs.
+"""Learning curves of the T5 and of a graph network that are trained on the same pairs.
 
     python -m studies.learning_curves --data TRAIN.parquet --val VAL.parquet --test TEST.parquet \
         --out DIR
 
-Trains the T5 and `gnn-delta` from scratch on a part, on more (which holds the part), and on all of
-the pairs, relaxes the test pairs with each, and writes `curves.md`, `.csv`, `.png`, `.svg`, and
-`curves.json`, in which each training says how it was made, and `curves-differences.md` (paired).
-What is there is not made again: the same command goes on with what is missing (a T5 that was
-interrupted begins anew, a graph network with the epoch).
+The study trains the T5 and `gnn-delta` from scratch on a part of the pairs, on more (which holds
+the part), and on all, and relaxes the test pairs with each model. It writes `curves.md`, `.csv`,
+`.png` and `.svg`, the cards of the trainings in `curves.json`, and paired differences in
+`curves-differences.md`. A model that is there already, of the same data and settings, is not
+trained again. After an interruption the same command goes on with the missing models: a T5 begins
+anew, a graph network goes on with the next epoch.
 """
 
 from __future__ import annotations
@@ -16,21 +17,32 @@ import argparse
 import json
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.core import UserError
-from benchmarks.core.cli import check_device, whole_number
+from baselines.delta.train_delta import DeltaTrainingConfig, read_geometries
+from baselines.delta.train_delta import train as train_graph
+from baselines.delta.train_delta import training_identity as graph_identity
+from baselines.training.model_card import training_sets
+from benchmarks.core.cli import check_device, run_command, whole_number
 from benchmarks.core.plotting import save_figure
+from benchmarks.core.training import require_same_training
 from benchmarks.models.registry import resolve
+from benchmarks.run import main as run_models
+from t2relax.data.training_pairs import read_training_data
+from t2relax.train import T5TrainingConfig
+from t2relax.train import train as train_text
+from t2relax.train import training_identity as text_identity
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Config = T5TrainingConfig | DeltaTrainingConfig
 
 STUDENTS: Final = {"t5": "text (T5)", "gnn-delta": "graph (gnn-delta)"}
 SHOWN: Final = {
@@ -45,51 +57,44 @@ _T5_CARD, _GRAPH_CARD = "t2relax.json", "model.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveTraining:
-    """One student on one share of the pairs."""
+    """The training of one student on one share of the pairs."""
 
     student: str
     share: int
-    """[%]"""
+    """Share of the pairs [%]."""
     n_pairs: int
-    """Of the largest data set; of smaller ones at most as many."""
+    """Number of pairs of the largest data set; of smaller ones at most as many are used."""
     folder: Path
 
     @property
     def label(self) -> str:
-        """Its name on the board."""
+        """The name of the model on the board."""
         return f"{self.student}-{self.share}"
 
     @property
     def model(self) -> str:
-        """As `benchmarks.run` takes it."""
+        """The model as `benchmarks.run` takes it."""
         path = self.folder if self.student == "t5" else self.folder / "model.safetensors"
         return f"{self.label}={self.student}:{path}"
 
     @property
     def card(self) -> Path:
-        """Written last: it is there when the training is done."""
+        """The card, which is written last: it is there when the training is done."""
         return self.folder / (_T5_CARD if self.student == "t5" else _GRAPH_CARD)
 
     def about(self) -> dict[str, Any]:
-        """What its card says of the training."""
+        """The record of the training in its card."""
         card: dict[str, Any] = json.loads(self.card.read_text(encoding="utf-8"))
         return card["training"] if self.student == "t5" else card
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when all is written, 2 for a mistake of the user's, 130 when interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(argv)
-    try:
-        _curves(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except subprocess.CalledProcessError as error:  # which said what was wrong
-        return int(error.returncode)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    command = shlex.join(["python", "-m", "studies.learning_curves", *argv])
+    goes_on = "interrupted: the same command goes on from here"
+    return run_command(lambda: _curves(args, command), interrupted=goes_on)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -128,7 +133,7 @@ def _students(text: str) -> tuple[str, ...]:
     return names
 
 
-def _curves(args: argparse.Namespace) -> None:
+def _curves(args: argparse.Namespace, command: str) -> int:
     check_device(args.device)
     n_all = max(map(_size, args.data))
     trainings = [
@@ -144,33 +149,44 @@ def _curves(args: argparse.Namespace) -> None:
     beside = {name: resolve(name).name for name in args.beside.split(",") if name}
     for source in (args.val, args.test):
         _size(source)
-    missing = [training for training in trainings if not _done(training, args)]
-    for training in missing:
-        _run(*_command(training, args))
-    models = ",".join([*beside, *(training.model for training in trainings)])
-    limit = ["--limit", str(args.limit)] if args.limit else []
+    configs = [configuration(training, args) for training in trainings]
+    # All that is there is compared before anything is trained.
+    missing = [c for t, c in zip(trainings, configs, strict=True) if not is_done(t, c)]
     runs = args.out / "runs"
-    where = ["--out", str(runs), "--device", args.device]
-    _run("benchmarks.run", "--models", models, "--data", args.test, *where, *limit)
+    models = ",".join([*beside, *(training.model for training in trainings)])
+    with redirect_stdout(sys.stderr):  # the trainers print their logs
+        for config in missing:
+            if isinstance(config, T5TrainingConfig):
+                train_text(config, command)
+            else:
+                train_graph(config, command)
+        argv = ["--models", models, "--data", args.test, "--out", str(runs)]
+        argv += ["--device", args.device, *(["--limit", str(args.limit)] if args.limit else [])]
+        if status := run_models(argv):
+            return status  # the run said what was wrong
     board = json.loads((runs / "leaderboard.json").read_text(encoding="utf-8"))
     shutil.copyfile(runs / "differences.md", args.out / "curves-differences.md")
     made = {training.label: training.about() for training in trainings}
     (args.out / "curves.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     write(list(rows(board, trainings, list(beside.values()))), args.out, board["dataset"])
+    return 0
 
 
-def _done(training: CurveTraining, args: argparse.Namespace) -> bool:
-    """Whether it is there.
+def is_done(training: CurveTraining, config: Config) -> bool:
+    """Whether the model of a training is there already.
 
     Raises:
-        UserError: Another one is.
+        UserError: A model is there, but of another training.
     """
     if not training.card.is_file():
         return False
-    asked = shlex.join(["python", "-m", *_command(training, args)])
-    made = str(training.about()["command"])
-    if made.rpartition(" --out ")[0] != asked.rpartition(" --out ")[0]:
-        raise UserError(f"{training.folder} was trained otherwise: use another --out ({made})")
+    if isinstance(config, T5TrainingConfig):
+        data, val = read_training_data(config.data, config.val, limit=config.limit)
+        identity = text_identity(config, data, val)
+    else:
+        pairs = read_geometries(training_sets(config.data, config.limit))
+        identity = graph_identity(config, pairs)
+    require_same_training(training.folder, training.about().get("identity"), identity)
     return True
 
 
@@ -181,42 +197,30 @@ def _size(source: str) -> int:
     return len(load(source, split="train" if split_names(source) else None))
 
 
-def _command(training: CurveTraining, args: argparse.Namespace) -> list[str]:
-    """The module and arguments that train it; goes on with one that was interrupted.
-
-    What comes after `--out` is where and by how many it is done.
-    """
-    data = [part for source in args.data for part in ("--data", source)]
-    if training.share < 100:
-        data += ["--limit", str(training.n_pairs)]
-    data += ["--val", args.val]
-    seed = ["--seed", str(args.seed)]
+def configuration(training: CurveTraining, args: argparse.Namespace) -> Config:
+    """The configuration of a training; an interrupted graph network goes on where it stopped."""
+    limit = training.n_pairs if training.share < 100 else None
     if training.student == "t5":
-        size = ["--steps", str(args.steps), "--batch-size", str(args.batch_size)]
-        # nothing is selected on the way, as for the graph
-        size += ["--eval-steps", str(args.steps)]
-        out = ["--out", str(training.folder), "--workers", str(args.workers)]
-        return ["t2relax.train", *data, *size, *seed, *out]
-    size = ["--epochs", str(args.epochs)]
-    out = ["--out", str(training.folder / "model.safetensors"), "--device", args.device]
-    return ["baselines.train", "gnn-delta", *data, *size, *seed, *out]
-
-
-def _run(module: str, *arguments: str) -> None:
-    """A command of ours in a process of its own, whose messages are seen.
-
-    Raises:
-        CalledProcessError: It failed.
-    """
-    command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, stdout=sys.stderr) as process:  # noqa: S603 - our own
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # it is interrupted too, and writes what it has
-            raise
-    if status:
-        raise subprocess.CalledProcessError(status, command)
+        return T5TrainingConfig(
+            data=tuple(args.data),
+            val=(args.val,),
+            out=training.folder,
+            limit=limit,
+            steps=args.steps,
+            batch_size=args.batch_size,
+            eval_steps=args.steps,  # nothing is selected on the way, as for the graph
+            workers=args.workers,
+            seed=args.seed,
+        )
+    return DeltaTrainingConfig(
+        data=tuple(args.data),
+        val=(args.val,),
+        out=training.folder / "model.safetensors",
+        limit=limit,
+        epochs=args.epochs,
+        seed=args.seed,
+        device=args.device,
+    )
 
 
 def rows(

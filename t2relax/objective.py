@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
-from t2relax.data.pairs import IGNORE
+from t2relax.data.token_dataset import IGNORE
 from t2relax.text.codec import DELTA_TAGS
 from t2relax.text.tokens import (
     COARSE,

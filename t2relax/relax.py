@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from t2relax.relaxer import Mode
+    from t2relax.lm.t5 import Mode
 
     parser = argparse.ArgumentParser(
         prog="python -m t2relax.relax",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +13,13 @@ from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 from benchmarks.core.symmetry import space_group
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained, decode_free
+from t2relax.lm.t5 import SAMPLES, Mode
 from t2relax.text.codec import CodecError, Crystal, Delta, apply_delta, read_delta, write_cif
 from t2relax.text.symmetrize import project
 from t2relax.text.tokens import EOS_ID, Tokenizer, template
 
-Mode = Literal["constrained", "free", "symmetric", "best8"]
-SAMPLES = 8
-"""Texts that `best8` draws for each structure."""
 BATCH = 64
-"""Structures that go through the model together, where the settings do not say."""
+"""Number of structures that go through the model together if the settings do not say it."""
 MAX_ATTENTION = 8_000_000
 """Largest sum of the squared, padded input lengths of a batch: attention's memory grows with it.
 

@@ -1,8 +1,9 @@
-"""What a freely written text is worth: rewards, what they weigh in training, and measures.
+"""The reward of a freely written text, its weight in training, and measures of decodes.
 
-The text part is ROUGE-L (Lin, 2004) and sentence BLEU (Papineni et al., 2002) between the tokens
-written and those of the target; the physical part is minus the error of the structure that the text
-stands for, by the functions of `benchmarks.metrics`. `python -m t2relax.train_seq` trains on it.
+The text part of the reward is ROUGE-L (Lin, 2004) and sentence BLEU (Papineni et al., 2002) between
+the tokens written and those of the target. The physical part is minus the error of the structure
+that the text describes, with the functions of `benchmarks.core.geometry`. `python -m
+t2relax.train_seq` trains on this reward.
 """
 
 from __future__ import annotations
@@ -15,18 +16,17 @@ from numpy.typing import NDArray
 from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
 from sacrebleu.metrics.bleu import BLEU
 
-from benchmarks.core import Geometry, Status
+from benchmarks.core import Status
 from benchmarks.core.geometry import cell_parameters, displacements
 from benchmarks.metrics import score
-from t2relax.data.pairs import Pair
-from t2relax.text.codec import CodecError, apply_delta, geometry_of, read_delta
+from t2relax.data.training_pairs import Pair
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 
 Floats = NDArray[np.float64]
 
 FAILURE: Final = -1.0
-"""Physical reward [-Å] of a text that does not parse or lists other atoms than the input; also the
-least that any text gets, so that failing never pays."""
+"""Physical reward [-Å] of a text that does not parse or lists other atoms than the input. No text
+gets less, so that a failure never pays."""
 SHARPNESS: Final = 0.005
 """Exponent of the probabilities in the minimum risk (alpha of Shen et al., ACL 2016)."""
 
@@ -91,11 +91,10 @@ class Reward:
         return float(rouge), self._bleu.sentence_score(text, [reference]).score / 100
 
     def _physical(self, ids: Sequence[int], pair: Pair) -> float:
-        initial = geometry_of(pair.initial)
-        prediction = structure_of(ids, pair, self.tokenizer)
-        if prediction is None or not np.array_equal(prediction.numbers, initial.numbers):
+        prediction = pair.read(self.tokenizer.decode(list(ids)))
+        if prediction is None or not np.array_equal(prediction.numbers, pair.initial.numbers):
             return self.failure
-        reference = apply_delta(initial, pair.delta, initial.numbers)
+        reference = pair.reference()
         off = cell_parameters(prediction.lattice) - cell_parameters(reference.lattice)
         moved = (displacements(reference, prediction) ** 2).sum(axis=1)
         return max(self.failure, -float(np.sqrt((off[:3] ** 2).mean()) + np.sqrt(moved.mean())))
@@ -108,17 +107,8 @@ def strip_special_tokens(ids: Sequence[int]) -> tuple[int, ...]:
     return tuple(i for i in row[:stop] if i != PAD_ID)
 
 
-def structure_of(ids: Sequence[int], pair: Pair, tokenizer: Tokenizer) -> Geometry | None:
-    """The relaxed structure that a text stands for, whatever its atoms; None if there is none."""
-    try:
-        delta, numbers = read_delta(tokenizer.decode(list(ids)), pair.initial)
-        return apply_delta(geometry_of(pair.initial), delta, numbers)
-    except CodecError:
-        return None
-
-
 class Measure(NamedTuple):
-    """How a column of `judge` becomes one number over structures."""
+    """The rule by which a column of `score_decode` becomes one number over structures."""
 
     title: str
     column: str
@@ -136,7 +126,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "bleu": Measure("BLEU", "bleu"),
     "physical": Measure("physical reward (Å)", "physical"),
 }
-"""The first two and the last three are over all structures, the errors over the valid ones."""
+"""The errors are means over the valid structures, all other measures over all structures."""
 
 
 def score_decode(
@@ -147,10 +137,8 @@ def score_decode(
     `lattice_square` is the mean squared error of a, b, c [Å^2]; errors are nan where the decode
     fails the validity ladder.
     """
-    initial = geometry_of(pair.initial)
-    reference = apply_delta(initial, pair.delta, initial.numbers)
-    prediction = structure_of(ids, pair, reward.tokenizer)
-    row = score(initial, reference, prediction, Status.OK)
+    prediction = pair.read(reward.tokenizer.decode(list(ids)))
+    row = score(pair.start(), pair.reference(), prediction, Status.OK)
     row["lattice_square"] = float(np.mean([row[f"{x}_square"] for x in "abc"]))
     (parts,) = reward([ids], target, pair)
     return row | parts._asdict()

@@ -2,10 +2,11 @@
 
     python -m t2relax.train --data embedded --data TRAIN.parquet --val VAL.parquet --out DIR
 
-The objective of `t2relax.objective`, Hugging Face's trainer (so `accelerate launch` gives several
-GPUs). Validation decodes freely running text under the grammar and scores it with
-`benchmarks.metrics`; the checkpoint with the best score is kept. Interrupt it and run the same
-command again: it resumes. The model lands in DIR, the trainer's state in DIR/state.
+The loss is that of `t2relax.objective`; Hugging Face's trainer runs the steps, so that `accelerate
+launch` trains on several GPUs. Validation decodes freely running text under the grammar and scores
+it with `benchmarks.metrics.score`, the function of the leaderboard; the checkpoint with the best
+score is kept. Interrupt the command and run it again: it goes on from DIR/state, if data and
+settings are the same. The model lands in DIR.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
+    T5Config,
     T5ForConditionalGeneration,
     Trainer,
     TrainerCallback,
@@ -36,31 +39,106 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import get_last_checkpoint
 
-from benchmarks.core import Geometry, UserError
-from benchmarks.core.geometry import cell_parameters, displacements, strain
-from benchmarks.metrics.columns import DISPLACEMENT_GRID, STRAIN_GRID
-from t2relax.data.pairs import (
-    NO_AUGMENTATION,
-    Augmentation,
-    Pair,
-    PairDataset,
-    collate,
-    encode_pair,
-    read_pairs,
-)
+from benchmarks.core import Status, UserError
+from benchmarks.core.cli import run_command
+from benchmarks.core.files import atomic_write
+from benchmarks.core.geometry import strain
+from benchmarks.core.training import parse_fields, plain, require_numbers, require_same_training
+from benchmarks.metrics import score
+from t2relax.data.augmentation import NO_AUGMENTATION, Augmentation
+from t2relax.data.token_dataset import PairDataset, collate
+from t2relax.data.training_pairs import Pair, PairData, encode_pair, read_training_data
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained
 from t2relax.lm.pretrained import average, from_pretrained
 from t2relax.muon import MuonAdamW
 from t2relax.objective import Objective
-from t2relax.text.codec import CodecError, apply_delta, geometry_of, read_delta
+from t2relax.text.codec import CODEC_VERSION
 from t2relax.text.tokens import Template, Tokenizer, template
 
 Decode = Callable[
     [T5ForConditionalGeneration, Sequence[Sequence[int]], Sequence[Template]],
     Sequence[NDArray[np.int64]],
 ]
-"""Of sources and grammars as `decode_constrained`: (1, length) ids for each."""
+"""A function like `decode_constrained`: sources and grammars -> (1, length) ids for each."""
+NOT_IDENTITY: Final = ("data", "val", "init", "out", "minutes", "workers")
+"""Fields of the configuration that the identity of a training does not hold as they are: sources
+and starts are in it by their hashes, and the others do not say what is trained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class T5TrainingConfig:
+    """The configuration of a token-level training.
+
+    Raises:
+        UserError: A number makes no sense, or a shape is given for a start that has one.
+    """
+
+    data: tuple[str, ...]
+    """Sources of the training pairs, see `t2relax.data.training_pairs.read_pairs`."""
+    val: tuple[str, ...]
+    """Sources of the validation pairs."""
+    out: Path
+    """Folder of the model; OUT/state holds what an interrupted training goes on from."""
+    init: tuple[str, ...] = ()
+    """Pretrained T5s to start from: folders, or names on the hub. The mean of their weights is the
+    start; without any the model starts from scratch."""
+    limit: int | None = None
+    """Largest number of relaxations of each source that is not an archive."""
+    every_frame: bool = False
+    """Whether each frame of a trajectory is a start, not only the first."""
+    even_sizes: float = 0.0
+    """Share of the draws, 0 to 1, that take every number of sites equally often, because large
+    crystals are rare."""
+    steps: int = 20_000
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    warmup: int = 200
+    """Steps over which the learning rate rises."""
+    eval_steps: int = 1000
+    """Steps between two validations."""
+    patience: int = 10
+    """Validations without improvement before the training ends."""
+    minutes: float = float("inf")
+    """Time after which the training ends."""
+    workers: int = 2
+    """Processes that write and tokenise text."""
+    seed: int = 0
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `T5Config` that differ from those of `t2relax.lm.t5.new_model`."""
+    loss: Objective = field(default_factory=Objective)
+
+    def __post_init__(self) -> None:
+        positive = ("limit", "steps", "batch_size", "learning_rate", "eval_steps", "patience")
+        require_numbers(
+            self, positive=positive, not_negative=("warmup", "minutes", "workers", "seed")
+        )
+        if self.init and self.shape:
+            raise UserError("--set shapes a new model; a model of --init has its shape")
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide what is trained, as plain JSON values; see `NOT_IDENTITY`."""
+        values: dict[str, Any] = plain(self)
+        return {name: value for name, value in values.items() if name not in NOT_IDENTITY}
+
+
+def training_identity(config: T5TrainingConfig, data: PairData, val: PairData) -> dict[str, Any]:
+    """Return what must be equal for a training to go on; see `require_same_training`.
+
+    Args:
+        config: The configuration.
+        data: The pairs to train on.
+        val: The pairs to validate on.
+    """
+    starts = [start_of(name) for name in config.init]
+    return {
+        "data": data.identity(),
+        "validation_data": val.identity(),
+        "from": [start if isinstance(start, str) else start["weights"] for start in starts],
+        **config.settings(),
+        "codec_version": CODEC_VERSION,
+        "vocabulary_sha256": Tokenizer().sha256,
+    }
 
 
 def validate(
@@ -70,10 +148,14 @@ def validate(
     decode: Decode = decode_constrained,
     batch_size: int = 256,
 ) -> dict[str, NDArray[np.float64]]:
-    """(n_pairs,) errors of freely running, constrained decodes, by the reported definitions.
+    """Score freely running, constrained decodes with the function of the leaderboard.
 
-    A decode that is no cell takes the errors of predicting no change, and 0 in `adwt` and
-    `strain_awt`. `score` is the mean of the latter two, as on the leaderboard.
+    A decode that fails the validity ladder of `benchmarks.metrics.score` earns 0 in `adwt`,
+    `strain_awt` and `score`, and takes the errors of predicting no change.
+
+    Returns:
+        (n_pairs,) of each measure: `score`, `adwt`, `strain_awt`, `strain`, `lattice_mae` [Å],
+        `volume_mape` [%] and `position_mae` [Å].
     """
     tokenizer = tokenizer or Tokenizer()
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].initial.numbers))
@@ -84,8 +166,7 @@ def validate(
         templates = [template(pairs[i].initial.numbers, tokenizer) for i in chosen]
         for i, ids in zip(chosen, decode(model, sources, templates), strict=True):
             rows[i] = _score(pairs[i], tokenizer.decode(ids[0].tolist()))
-    columns = {name: np.array([rows[i][name] for i in range(len(rows))]) for name in rows[0]}
-    return columns | {"score": (columns["adwt"] + columns["strain_awt"]) / 2}
+    return {name: np.array([rows[i][name] for i in range(len(rows))]) for name in rows[0]}
 
 
 def means(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
@@ -94,36 +175,39 @@ def means(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
 
 
 def _score(pair: Pair, text: str) -> dict[str, float]:
-    initial = geometry_of(pair.initial)
-    reference = apply_delta(initial, pair.delta, initial.numbers)
-    try:
-        return _errors(reference, apply_delta(initial, *read_delta(text, pair.initial)))
-    except CodecError:
-        return _errors(reference, initial) | {"adwt": 0.0, "strain_awt": 0.0}
+    initial, reference = pair.start(), pair.reference()
+    row = score(initial, reference, pair.read(text), Status.OK)
+    if row["scored"]:
+        values = [row[name] for name in _COLUMNS]
+    else:
+        lattice, volume, position = (
+            row[f"identity_{name}_error"] for name in ("lattice", "volume", "position")
+        )
+        stretch = strain(reference.lattice, initial.lattice)
+        values = [lattice, volume, stretch, position, 0.0, 0.0, 0.0]
+    return dict(zip(MEASURES, values, strict=True))
 
 
-def _errors(reference: Geometry, prediction: Geometry) -> dict[str, float]:
-    off = cell_parameters(prediction.lattice) - cell_parameters(reference.lattice)
-    moved = float(np.linalg.norm(displacements(reference, prediction), axis=1).mean())
-    stretch = strain(reference.lattice, prediction.lattice)
-    volume = np.linalg.det(prediction.lattice) / np.linalg.det(reference.lattice)
-    return {
-        "lattice_mae": float(np.abs(off[:3]).mean()),
-        "volume_mape": float(abs(volume - 1) * 100),
-        "strain": stretch,
-        "position_mae": moved,
-        "adwt": float((moved < DISPLACEMENT_GRID).mean()),
-        "strain_awt": float((stretch < STRAIN_GRID).mean()),
-    }
+MEASURES: Final = (
+    *("lattice_mae", "volume_mape", "strain", "position_mae"),
+    *("adwt", "strain_awt", "score"),
+)
+"""The measures that `validate` returns."""
+_COLUMNS: Final = (
+    *("lattice_error", "volume_error", "strain", "position_error"),
+    *("adwt", "strain_awt", "score"),
+)
+"""The columns of `benchmarks.metrics.score` that they are."""
 
 
 class EvenSampler(Sampler[int]):
     """Draws with replacement, in batches of similar length.
 
     Args:
-        batch_size: pairs in a batch.
-        n_sites: of each pair.
-        share: of the draws that take every number of sites as often; the others take every pair.
+        batch_size: Pairs in a batch.
+        n_sites: Number of sites of each pair.
+        share: Share of the draws that take every number of sites equally often; the other draws
+            take every pair equally often.
     """
 
     def __init__(self, batch_size: int, n_sites: Sequence[int], share: float) -> None:
@@ -142,22 +226,22 @@ class EvenSampler(Sampler[int]):
 
 
 class RelaxationTrainer(Trainer):
-    """Validates by decoding instead of by the loss."""
+    """A trainer that validates by decoding instead of by the loss."""
 
     even_sizes = 0.0
-    """See `EvenSampler`."""
+    """The share of `EvenSampler`."""
     control: TrainerControl
     optimizer: torch.optim.Optimizer | None
 
     def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
-        """See `MuonAdamW`."""
+        """Return the optimizer of `t2relax.muon`."""
         if self.optimizer is None:
             named = self.model.named_parameters()
             self.optimizer = MuonAdamW(named, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: PairDataset) -> Sampler[int]:
-        """Batches of similar length; the number of sites tells the length."""
+        """Draw batches of similar length; the number of sites tells the length."""
         lengths = [len(pair.initial.numbers) for pair in train_dataset.pairs]
         if self.even_sizes:
             return EvenSampler(self.args.train_batch_size, lengths, self.even_sizes)
@@ -179,7 +263,7 @@ class RelaxationTrainer(Trainer):
 
 
 class StopAfter(TrainerCallback):
-    """Ends the training after a stated time, validated where it is at all."""
+    """Ends the training after a stated time, with a validation if there is any."""
 
     def __init__(self, minutes: float) -> None:
         self.deadline = time.monotonic() + 60 * minutes
@@ -193,12 +277,158 @@ class StopAfter(TrainerCallback):
             control.should_evaluate = control.should_save = args.do_eval
 
 
-INIT_HELP = (
+def training_arguments(config: T5TrainingConfig, select: bool = True) -> TrainingArguments:
+    """Translate the configuration to Hugging Face's.
+
+    Args:
+        config: The configuration.
+        select: Whether to validate and save on the way, and to end with the best weights instead
+            of the last.
+    """
+    when = "steps" if select else "no"
+    return TrainingArguments(
+        output_dir=str(config.out / "state"),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=config.warmup,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        bf16=torch.cuda.is_available(),
+        tf32=torch.cuda.is_available() or None,
+        eval_strategy=when,
+        eval_steps=config.eval_steps,
+        save_strategy=when,
+        save_steps=config.eval_steps,
+        save_total_limit=2,
+        load_best_model_at_end=select,
+        metric_for_best_model="eval_score",
+        greater_is_better=True,
+        logging_steps=100,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_num_workers=config.workers,
+        dataloader_persistent_workers=config.workers > 0,
+        remove_unused_columns=False,
+        report_to=[],
+        seed=config.seed,
+    )
+
+
+def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any]:
+    """Train, keep the best checkpoint, and write it with its training record.
+
+    Args:
+        config: The configuration.
+        command: The command line, for the record; None if there is none.
+
+    Returns:
+        The training record.
+
+    Raises:
+        UserError: The data cannot be read, or OUT/state is of another training.
+    """
+    set_seed(config.seed)
+    data, val = read_training_data(config.data, config.val, config.every_frame, config.limit)
+    identity = training_identity(config, data, val)
+    state = config.out / "state"
+    checkpoint = get_last_checkpoint(state) if state.is_dir() else None
+    stored = state / "identity.json"
+    if checkpoint:
+        there = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else None
+        require_same_training(state, there, identity)
+    with atomic_write(stored) as partial:
+        partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer()
+    if config.init:
+        model = average([from_pretrained(name, tokenizer) for name in config.init])
+    else:
+        model = t5.new_model(tokenizer, config.seed, **config.shape)
+    model.set_objective(config.loss)
+    model.config.use_cache = False
+    weights = config.loss.weights
+    trainer = RelaxationTrainer(
+        model=model,
+        args=training_arguments(config),
+        data_collator=collate,
+        train_dataset=PairDataset(data.pairs, Augmentation(), weights, config.seed),
+        eval_dataset=PairDataset(val.pairs, NO_AUGMENTATION, weights),
+        callbacks=[StopAfter(config.minutes), EarlyStoppingCallback(config.patience)],
+    )
+    trainer.even_sizes = config.even_sizes
+    began = time.monotonic()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    model.config.use_cache = True
+    record = {
+        "from": [start_of(name) for name in config.init] or "scratch",
+        "data": data.origin,
+        "validation_data": val.origin,
+        "n_pairs": len(data.pairs),
+        "n_validation_pairs": len(val.pairs),
+        "max_sites": max(len(pair.initial.numbers) for pair in data.pairs),
+        "n_parameters": model.num_parameters(),
+        "command": command,
+        "config": plain(config),
+        "identity": identity,
+        "seed": config.seed,
+        "steps": trainer.state.global_step,
+        "epochs": round(trainer.state.epoch or 0.0, 2),
+        "best_step": trainer.state.best_global_step,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "validation": means(validate(trainer.model.eval(), val.pairs)),
+    }
+    (config.out / "history.json").write_text(json.dumps(trainer.state.log_history) + "\n")
+    t5.save(trainer.model, tokenizer, config.out, record)
+    return record
+
+
+def start_of(init: str) -> str | dict[str, Any]:
+    """What a training began with: a name on the hub, or the record of one of our checkpoints."""
+    return t5.origin(Path(init)) if (Path(init) / t5.CODEC_FILE).is_file() else init
+
+
+def parse(argv: Sequence[str] | None) -> T5TrainingConfig:
+    """Read the command line.
+
+    Raises:
+        UserError: A number makes no sense, or a field that is set does not exist.
+    """
+    parser = argparse.ArgumentParser(prog="python -m t2relax.train", description=__doc__)
+    add = parser.add_argument
+    add("--data", action="append", required=True, help="training data; may be repeated")
+    add("--val", action="append", required=True, help="validation data; may be repeated")
+    add("--out", type=Path, required=True)
+    add("--init", action="append", default=[], metavar="T5", help=_INIT_HELP)
+    add("--limit", type=int, help="relaxations of each --data that is not an archive, at most")
+    add("--every-frame", action="store_true", help="start from each frame of a trajectory")
+    add("--even-sizes", type=_share, default=0.0, metavar="SHARE", help=_EVEN_HELP)
+    add("--steps", type=int, default=20_000)
+    add("--batch-size", type=int, default=64)
+    add("--learning-rate", type=float, default=3e-3)
+    add("--warmup", type=int, default=200, help="steps")
+    add("--eval-steps", type=int, default=1000, help="steps between two validations")
+    add("--patience", type=int, default=10, help="evaluations without improvement before the end")
+    add("--minutes", type=float, default=float("inf"), help="stop after this long")
+    add("--workers", type=int, default=2, help="processes that write and tokenise text")
+    add("--seed", type=int, default=0)
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="field of T5Config")
+    add("--loss", action="append", default=[], metavar="FIELD=VALUE", help="field of Objective")
+    given = vars(parser.parse_args(argv))
+    shape = parse_fields(given.pop("set"), "--set", T5Config().to_dict())
+    loss = Objective(**parse_fields(given.pop("loss"), "--loss", asdict(Objective())))
+    for name in ("data", "val", "init"):
+        given[name] = tuple(given[name])
+    return T5TrainingConfig(**given, shape=shape, loss=loss)
+
+
+_INIT_HELP: Final = (
     "pretrained T5: a folder, or a name on the hub; several of one shape: the mean of their "
     "weights (default: from scratch)"
 )
-EVEN_HELP = (
-    "of the draws, 0 to 1, that take every number of sites as often: large crystals are rare"
+_EVEN_HELP: Final = (
+    "share of the draws, 0 to 1, that take every number of sites equally often: large crystals are "
+    "rare"
 )
 
 
@@ -208,158 +438,17 @@ def _share(text: str) -> float:
     return float(text)
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m t2relax.train", description=__doc__)
-    add = parser.add_argument
-    add("--data", action="append", required=True, help="training data; may be repeated")
-    add("--val", action="append", required=True, help="validation data; may be repeated")
-    add("--out", type=Path, required=True)
-    add("--init", action="append", default=[], metavar="T5", help=INIT_HELP)
-    add("--limit", type=int, help="relaxations of each --data that is not an archive, at most")
-    add("--every-frame", action="store_true", help="start from each frame of a trajectory")
-    add("--even-sizes", type=_share, default=0.0, metavar="SHARE", help=EVEN_HELP)
-    add("--steps", type=int, default=20_000)
-    add("--batch-size", type=int, default=64)
-    add("--learning-rate", type=float, default=3e-3)
-    add("--warmup", type=int, default=200, help="steps")
-    add("--eval-steps", type=int, default=1000)
-    add("--patience", type=int, default=10, help="evaluations without improvement before the end")
-    add("--minutes", type=float, default=float("inf"), help="stop after this long")
-    add("--workers", type=int, default=2, help="processes that write and tokenise text")
-    add("--seed", type=int, default=0)
-    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="field of T5Config")
-    add("--loss", action="append", default=[], metavar="FIELD=VALUE", help="field of Objective")
-    return parser.parse_args(argv)
-
-
-def training_arguments(args: argparse.Namespace, select: bool = True) -> TrainingArguments:
-    """Hugging Face's arguments for ours.
-
-    Args:
-        args: the parsed command line.
-        select: validate and save on the way, and end with the best weights, not the last.
-    """
-    when = "steps" if select else "no"
-    return TrainingArguments(
-        output_dir=str(args.out / "state"),
-        max_steps=args.steps,
-        per_device_train_batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=args.warmup,
-        weight_decay=0.01,
-        max_grad_norm=1.0,
-        bf16=torch.cuda.is_available(),
-        tf32=torch.cuda.is_available() or None,
-        eval_strategy=when,
-        eval_steps=args.eval_steps,
-        save_strategy=when,
-        save_steps=args.eval_steps,
-        save_total_limit=2,
-        load_best_model_at_end=select,
-        metric_for_best_model="eval_score",
-        greater_is_better=True,
-        logging_steps=100,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        dataloader_num_workers=args.workers,
-        dataloader_persistent_workers=args.workers > 0,
-        remove_unused_columns=False,
-        report_to=[],
-        seed=args.seed,
-    )
-
-
-def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
-    """Train, keep the best checkpoint, write it with its training record; return the record.
-
-    Args:
-        args: the parsed command line.
-        command: the command line as given, for the record.
-    """
-    set_seed(args.seed)
-    pairs, origin = read_pairs(args.data, "train", args.every_frame, args.limit)
-    val_pairs, val_origin = read_pairs(args.val, "val")
-    if not pairs or not val_pairs:
-        raise UserError("no pairs to train or to validate on")
-    tokenizer = Tokenizer()
-    objective = Objective(**fields_of(args.loss, "--loss"))
-    if args.init and args.set:
-        raise UserError("--set shapes a new model; that of --init has its shape")
-    if args.init:
-        model = average([from_pretrained(name, tokenizer) for name in args.init])
-    else:
-        model = t5.new_model(tokenizer, args.seed, **fields_of(args.set, "--set"))
-    model.set_objective(objective)
-    model.config.use_cache = False
-    trainer = RelaxationTrainer(
-        model=model,
-        args=training_arguments(args),
-        data_collator=collate,
-        train_dataset=PairDataset(pairs, Augmentation(), objective.weights, args.seed),
-        eval_dataset=PairDataset(val_pairs, NO_AUGMENTATION, objective.weights),
-        callbacks=[StopAfter(args.minutes), EarlyStoppingCallback(args.patience)],
-    )
-    trainer.even_sizes = args.even_sizes
-    began = time.monotonic()
-    state = args.out / "state"
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(state) if state.is_dir() else None)
-    model.config.use_cache = True
-    record = {
-        "from": [start_of(name) for name in args.init] or "scratch",
-        "data": origin,
-        "validation_data": val_origin,
-        "n_pairs": len(pairs),
-        "n_validation_pairs": len(val_pairs),
-        "max_sites": max(len(pair.initial.numbers) for pair in pairs),
-        "n_parameters": model.num_parameters(),
-        "command": shlex.join(["python", "-m", "t2relax.train", *command]),
-        "seed": args.seed,
-        "steps": trainer.state.global_step,
-        "epochs": round(trainer.state.epoch or 0.0, 2),
-        "best_step": trainer.state.best_global_step,
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "validation": means(validate(trainer.model.eval(), val_pairs)),
-    }
-    (args.out / "history.json").write_text(json.dumps(trainer.state.log_history) + "\n")
-    t5.save(trainer.model, tokenizer, args.out, record)
-    return record
-
-
-def start_of(init: str) -> str | dict[str, Any]:
-    """What a training began with, for the record: one of our checkpoints with its own record."""
-    return t5.origin(Path(init)) if (Path(init) / t5.CODEC_FILE).is_file() else init
-
-
-def fields_of(settings: Sequence[str], flag: str) -> dict[str, Any]:
-    """Values by field of `FIELD=VALUE`, each given after `flag`."""
-    fields = {}
-    for text in settings:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise UserError(f"{flag} wants FIELD=VALUE, not {text!r}")
-        try:
-            fields[name] = json.loads(value)
-        except json.JSONDecodeError:
-            fields[name] = value
-    return fields
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when a model was written, 2 for a mistake of the user's, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = parse(argv)
-    try:
-        record = train(args, argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command resumes from the last checkpoint", file=sys.stderr)
-        return 130
-    print(json.dumps(record["validation"]))
-    return 0
+
+    def command() -> int:
+        record = train(parse(argv), shlex.join(["python", "-m", "t2relax.train", *argv]))
+        print(json.dumps(record["validation"]))
+        return 0
+
+    resumes = "interrupted: the same command resumes from the last checkpoint"
+    return run_command(command, interrupted=resumes)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Sequence-level fine-tuning: the model is paid for whole texts that it wrote freely.
+"""Sequence-level fine-tuning: the model is rewarded for whole texts that it wrote freely.
 
     python -m t2relax.train_seq --data TRAIN.parquet --val VAL.parquet --out DIR
 
 Each step samples a group of texts for each input, without any grammar, and raises or lowers the
-probability of each by what it earned (`t2relax.reward`); the plain token loss beside it keeps the
-model near the data. Validation decodes freely and greedily; the checkpoint with the best mean
-reward there, the start included, is kept. Interrupt it and run the same command again: it resumes
-from DIR/state.pt.
+probability of each text by its reward (`t2relax.reward`); the plain token loss beside it keeps the
+model near the data. Validation decodes freely and greedily. The checkpoint with the best mean
+reward there is kept; the start counts as a checkpoint. Interrupt the command and run it again: it
+goes on from DIR/state.pt, if data and settings are the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,27 +26,68 @@ import torch
 from tqdm import tqdm
 from transformers import T5ForConditionalGeneration
 
-from benchmarks.core import UserError
-from t2relax.data.pairs import Pair, read_pairs
+from benchmarks.core.cli import run_command
+from benchmarks.core.training import plain, require_numbers, require_same_training
+from t2relax.data.training_pairs import Pair, PairData, read_training_data
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_free
 from t2relax.lm.pretrained import average
-from t2relax.policy import Example, Policy, Settings, example, load_free, optimizer_of, updates
+from t2relax.policy import (
+    Policy,
+    PolicySettings,
+    TokenizedPair,
+    load_free,
+    optimizer_of,
+    tokenize_pair,
+    updates,
+)
 from t2relax.reward import ESTIMATORS, Floats, Parts, Reward, means, score_decode
+from t2relax.text.codec import CODEC_VERSION
 from t2relax.text.tokens import Tokenizer
 
-INIT_HELP: Final = "start: the packaged checkpoint by default, of several the mean of their weights"
 ROOM: Final = 32
-"""Tokens that a greedy decode may be longer than its target, as in `t2relax.relaxer`."""
+"""Number of tokens by which a greedy decode may exceed its target, as in `t2relax.relaxer`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceTrainingConfig:
+    """The configuration of a sequence-level fine-tuning.
+
+    Raises:
+        UserError: A number makes no sense.
+    """
+
+    data: tuple[str, ...]
+    """Sources of the training pairs, see `t2relax.data.training_pairs.read_pairs`."""
+    val: tuple[str, ...]
+    """Sources of the validation pairs."""
+    out: Path
+    """Folder of the model; OUT/state.pt holds what an interrupted training goes on from."""
+    init: tuple[Path, ...] = (t5.CHECKPOINT,)
+    """Checkpoints to start from; the mean of their weights is the start."""
+    limit: int | None = None
+    """Largest number of relaxations of each source that is not an archive."""
+    minutes: float = float("inf")
+    """Time after which the training ends."""
+    eval_steps: int = 50
+    """Steps between two validations."""
+    eval_size: int = 128
+    """Number of validation pairs that are decoded."""
+    policy: PolicySettings = field(default_factory=PolicySettings)
+
+    def __post_init__(self) -> None:
+        require_numbers(
+            self, positive=("limit", "eval_steps", "eval_size"), not_negative=("minutes",)
+        )
 
 
 def validate(
     model: T5ForConditionalGeneration,
-    examples: Sequence[Example],
+    examples: Sequence[TokenizedPair],
     reward: Reward,
     batch_size: int = 64,
 ) -> dict[str, Floats]:
-    """The columns of `t2relax.reward.judge` for free, greedy decodes, in the order given."""
+    """The columns of `t2relax.reward.score_decode` for free, greedy decodes, in the order given."""
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].source))
     rows: dict[int, dict[str, float]] = {}
     for first in range(0, len(order), batch_size):
@@ -58,181 +99,203 @@ def validate(
     return {name: np.array([rows[i][name] for i in range(len(rows))]) for name in rows[0]}
 
 
-def subset(pairs: Sequence[Pair], count: int) -> list[Example]:
-    """The same `count` pairs at every call, all if there are fewer."""
+def subset(pairs: Sequence[Pair], count: int) -> list[TokenizedPair]:
+    """The same `count` pairs at every call, all pairs if there are fewer."""
     chosen = np.random.default_rng(0).permutation(len(pairs))[:count]
-    return [example(pairs[i], Tokenizer()) for i in sorted(chosen)]
+    return [tokenize_pair(pairs[i], Tokenizer()) for i in sorted(chosen)]
 
 
-class Run:
+class SequenceTraining:
     """A fine-tuning with its validation, its best weights and its file of state.
 
     Args:
-        args: the command line.
-        settings: from it.
-        pairs: to train on.
-        examples: to validate on.
+        config: The configuration.
+        data: The pairs to train on.
+        val: The pairs of which `config.eval_size` are validated on.
+
+    Raises:
+        UserError: A start is no checkpoint, or the starts have different shapes.
     """
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        settings: Settings,
-        pairs: Sequence[Pair],
-        examples: Sequence[Example],
-    ) -> None:
-        self.args, self.settings, self.pairs, self.examples = args, settings, pairs, examples
-        inits = args.init or [t5.CHECKPOINT]
-        self.start = [t5.origin(folder) for folder in inits]
+    def __init__(self, config: SequenceTrainingConfig, data: PairData, val: PairData) -> None:
+        self.config, self.data, self.val = config, data, val
+        self.examples = subset(val.pairs, config.eval_size)
+        self.start = [t5.origin(folder) for folder in config.init]
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = average([load_free(folder, device) for folder in inits])
-        self.policy = Policy(self.model, settings, Reward(settings.failure))
+        self.model = average([load_free(folder, device) for folder in config.init])
+        self.policy = Policy(self.model, config.policy, Reward(config.policy.failure))
         self.optimizer = optimizer_of(self.policy)
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"reward": -np.inf}
         self.history: list[dict[str, float | None]] = []
 
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for the training to go on; see `require_same_training`."""
+        return {
+            "data": self.data.identity(),
+            "validation_data": self.val.identity(),
+            "from": [start["weights"] for start in self.start],
+            "limit": self.config.limit,
+            "eval_steps": self.config.eval_steps,
+            "eval_size": self.config.eval_size,
+            **asdict(self.config.policy),
+            "codec_version": CODEC_VERSION,
+        }
+
     def go(self) -> None:
-        """From the last state, or the start, to the end."""
+        """Train from the last state, or from the start, to the end.
+
+        Raises:
+            UserError: The state is of another training.
+        """
         self._resume()
         if not self.history:
             self._validate()
         began = time.monotonic() - self.seconds
-        steps = updates(self.policy, self.optimizer, self.pairs, self.step)
-        with tqdm(total=self.settings.steps, initial=self.step, unit="step") as bar:
+        steps = updates(self.policy, self.optimizer, self.data.pairs, self.step)
+        with tqdm(total=self.config.policy.steps, initial=self.step, unit="step") as bar:
             for log in () if self._over() else steps:
                 self.step, self.seconds = self.step + 1, time.monotonic() - began
                 self.history.append({"step": self.step, **log})
                 bar.update()
                 bar.set_postfix(log)
                 over = self._over()
-                if over or self.step % self.args.eval_steps == 0:
+                if over or self.step % self.config.eval_steps == 0:
                     self._validate()
                 if over:
                     break
 
     def _over(self) -> bool:
-        over: bool = self.step >= self.settings.steps or self.seconds >= 60 * self.args.minutes
-        return over
+        return self.step >= self.config.policy.steps or self.seconds >= 60 * self.config.minutes
 
     def _validate(self) -> None:
+        """Validate, keep the weights if they are the best so far, and save the state."""
         rows = validate(self.model, self.examples, self.policy.reward)
         parts = np.stack([rows[name] for name in Parts._fields], axis=1)
         # Without rewards in the loss, the default ones choose the checkpoint.
-        value = (self.settings if self.settings.samples else Settings()).value
+        settings = self.config.policy
+        value = (settings if settings.samples else PolicySettings()).value
         found = means(rows) | {"reward": float(np.mean([value(Parts(*p)) for p in parts]))}
         tqdm.write(f"step {self.step}: {json.dumps(found)}", file=sys.stderr)
         self.history.append({"step": self.step, **{f"val_{k}": v for k, v in found.items()}})
         if found["reward"] > self.best["reward"]:
             weights = {name: w.clone() for name, w in self.model.state_dict().items()}
             self.best = {"step": self.step, **found, "weights": weights}
-        self._save()
-
-    def _identity(self) -> dict[str, Any]:
-        return asdict(self.settings) | {"start": [start["weights"] for start in self.start]}
-
-    def _save(self) -> None:
-        """Where the run stands, replaced in one go."""
         state = {
-            "identity": self._identity(),
+            "identity": self.identity(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **{name: getattr(self, name) for name in ("step", "seconds", "best", "history")},
         }
-        self.args.out.mkdir(parents=True, exist_ok=True)
-        torch.save(state, self.args.out / "state.new")
-        (self.args.out / "state.new").replace(self.args.out / "state.pt")
+        self.config.out.mkdir(parents=True, exist_ok=True)
+        torch.save(state, self.config.out / "state.new")
+        (self.config.out / "state.new").replace(self.config.out / "state.pt")
 
     def _resume(self) -> None:
-        path = self.args.out / "state.pt"
+        path = self.config.out / "state.pt"
         if not path.is_file():
             return
         state = torch.load(path, map_location=self.model.device, weights_only=True)
-        if state["identity"] != self._identity():
-            raise UserError(f"{path} is of a run with other settings: give another --out")
+        require_same_training(path, state.get("identity"), self.identity())
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("step", "seconds", "best", "history"):
             setattr(self, name, state[name])
 
-    def finish(self, card: dict[str, Any]) -> dict[str, Any]:
-        """Write the best checkpoint and the history; returns the checkpoint's record."""
+    def finish(self, command: str | None) -> dict[str, Any]:
+        """Write the best checkpoint and the history; return the checkpoint's record."""
         self.model.load_state_dict(self.best.pop("weights"))
-        record = card | {
+        record = {
+            "data": self.data.origin,
+            "validation_data": self.val.origin,
+            "command": command,
+            "config": plain(self.config),
+            "identity": self.identity(),
             "from": self.start,
             "max_sites": max(start["training"]["max_sites"] for start in self.start),
-            "n_pairs": len(self.pairs),
+            "n_pairs": len(self.data.pairs),
             "n_validation_pairs": len(self.examples),
             "n_parameters": self.model.num_parameters(),
-            "settings": asdict(self.settings),
+            "settings": asdict(self.config.policy),
             "steps": self.step,
             "best_step": self.best.pop("step"),
             "minutes": round(self.seconds / 60, 1),
             "validation": self.best,
         }
-        t5.save(self.model, Tokenizer(), self.args.out, record)
-        (self.args.out / "history.json").write_text(json.dumps(self.history) + "\n")
+        t5.save(self.model, Tokenizer(), self.config.out, record)
+        (self.config.out / "history.json").write_text(json.dumps(self.history) + "\n")
         return record
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+def train(config: SequenceTrainingConfig, command: str | None = None) -> dict[str, Any]:
+    """Fine-tune, keep the best checkpoint, and write it with its training record.
+
+    Args:
+        config: The configuration.
+        command: The command line, for the record; None if there is none.
+
+    Returns:
+        The training record.
+
+    Raises:
+        UserError: The data or a start cannot be read, or OUT/state.pt is of another training.
+    """
+    data, val = read_training_data(config.data, config.val, limit=config.limit)
+    training = SequenceTraining(config, data, val)
+    training.go()
+    return training.finish(command)
+
+
+def parse(argv: Sequence[str] | None) -> SequenceTrainingConfig:
+    """Read the command line.
+
+    Raises:
+        UserError: A number makes no sense.
+    """
     parser = argparse.ArgumentParser(prog="python -m t2relax.train_seq", description=__doc__)
-    add = parser.add_argument
+    add, default = parser.add_argument, PolicySettings()
     add("--data", action="append", required=True, help="training data; may be repeated")
     add("--val", action="append", required=True, help="validation data; may be repeated")
     add("--out", type=Path, required=True)
     add("--limit", type=int, help="relaxations of each --data that is not an archive, at most")
-    add("--init", action="append", type=Path, default=[], metavar="DIR", help=INIT_HELP)
-    add("--steps", type=int, default=Settings().steps)
+    add("--init", action="append", type=Path, default=[], metavar="DIR", help=_INIT_HELP)
+    add("--steps", type=int, default=default.steps)
     add("--minutes", type=float, default=float("inf"), help="stop after this long")
-    add("--eval-steps", type=int, default=50)
+    add("--eval-steps", type=int, default=50, help="steps between two validations")
     add("--eval-size", type=int, default=128, help="validation pairs that are decoded")
-    add("--estimator", choices=sorted(ESTIMATORS), default=Settings().estimator)
-    add("--group", type=int, default=Settings().group, help="texts sampled for an input")
-    add("--batch-size", type=int, default=Settings().batch_size, help="inputs in a step")
-    add("--learning-rate", type=float, default=Settings().learning_rate)
+    add("--estimator", choices=sorted(ESTIMATORS), default=default.estimator)
+    add("--group", type=int, default=default.group, help="texts sampled for an input")
+    add("--batch-size", type=int, default=default.batch_size, help="inputs in a step")
+    add("--learning-rate", type=float, default=default.learning_rate)
     add("--seed", type=int, default=0)
     for part in ("rouge", "bleu", "physical", "token"):
-        default = getattr(Settings(), part)
-        add(f"--{part}", type=float, default=default, help=f"weight (default {default})")
-    add("--failure", type=float, default=Settings().failure, help="physical reward of no structure")
-    return parser.parse_args(argv)
+        weight = getattr(default, part)
+        add(f"--{part}", type=float, default=weight, help=f"weight (default {weight})")
+    add("--failure", type=float, default=default.failure, help="physical reward of no structure")
+    given = vars(parser.parse_args(argv))
+    policy = PolicySettings(**{each.name: given.pop(each.name) for each in fields(default)})
+    for name in ("data", "val", "init"):
+        given[name] = tuple(given[name])
+    given["init"] = given["init"] or (t5.CHECKPOINT,)
+    return SequenceTrainingConfig(**given, policy=policy)
 
 
-def train(args: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
-    """Fine-tune, keep the best checkpoint, write it with its record; return the record.
-
-    Args:
-        args: the parsed command line.
-        command: the command line as given, for the record.
-    """
-    settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
-    if settings.samples and settings.group < 2 and settings.estimator != "self-critical":
-        raise UserError(f"--estimator {settings.estimator} compares texts: --group 2 or more")
-    pairs, origin = read_pairs(args.data, "train", limit=args.limit)
-    val_pairs, val_origin = read_pairs(args.val, "val")
-    if not pairs or not val_pairs:
-        raise UserError("no pairs to train or to validate on")
-    run = Run(args, settings, pairs, subset(val_pairs, args.eval_size))
-    run.go()
-    command = shlex.join(["python", "-m", "t2relax.train_seq", *command])
-    return run.finish({"data": origin, "validation_data": val_origin, "command": command})
+_INIT_HELP: Final = (
+    "start: a checkpoint, or several, whose weights are averaged (default: the packaged one)"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when a model was written, 2 for a mistake of the user's, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    try:
-        record = train(parse(argv), argv)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the same command resumes from the last validation\n")
-        return 130
-    sys.stdout.write(json.dumps(record["validation"]) + "\n")
-    return 0
+
+    def command() -> int:
+        record = train(parse(argv), shlex.join(["python", "-m", "t2relax.train_seq", *argv]))
+        print(json.dumps(record["validation"]))
+        return 0
+
+    resumes = "interrupted: the same command resumes from the last validation"
+    return run_command(command, interrupted=resumes)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ from studies.comparison.digits import (
     decode_digits,
     digit_tokenizer,
 )
-from t2relax.data.pairs import NO_AUGMENTATION, Pair, PairDataset, collate, encode_pair, save_pairs
+from t2relax.data.augmentation import NO_AUGMENTATION
+from t2relax.data.token_dataset import PairDataset, collate
+from t2relax.data.training_pairs import Pair, encode_pair, save_pairs
 from t2relax.lm import t5
 from t2relax.objective import Objective
 from t2relax.text.codec import Crystal, Delta, read_delta, write_cif, write_delta

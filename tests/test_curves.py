@@ -4,10 +4,8 @@ import json
 
 import pytest
 
-from baselines.train import parser as graph_parser
 from studies import learning_curves as curves
 from studies.learning_curves import CurveTraining, main, rows, write
-from t2relax.train import parse as text_parse
 
 ARGUMENTS = ["--data", "embedded", "--data", "pairs.parquet", "--val", "v", "--test", "t"]
 
@@ -24,13 +22,12 @@ def training(folder, student="t5", share=50):
 
 def test_both_students_are_trained_on_the_same_pairs_from_scratch(tmp_path):
     args = arguments("--steps", "7", "--epochs", "3", "--seed", "5")
-    text = text_parse(curves._command(training(tmp_path), args)[1:])
-    graph = curves._command(training(tmp_path, "gnn-delta"), args)
-    graph = graph_parser().parse_args(graph[1:])
+    text = curves.configuration(training(tmp_path), args)
+    graph = curves.configuration(training(tmp_path, "gnn-delta"), args)
     for each in (text, graph):
-        assert each.data == ["embedded", "pairs.parquet"]
+        assert each.data == ("embedded", "pairs.parquet")
         assert (each.limit, each.seed) == (23, 5)
-    assert (text.steps, text.eval_steps, text.init) == (7, 7, [])
+    assert (text.steps, text.eval_steps, text.init) == (7, 7, ())
     assert graph.epochs == 3
 
 
@@ -90,15 +87,19 @@ def test_data_that_are_not_there_are_one_line(tmp_path, capsys):
 
 def test_a_training_of_other_settings_is_not_taken_for_this_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(curves, "_size", lambda _: 46)
-    monkeypatch.setattr(curves, "_run", lambda *_: pytest.fail("nothing is to run"))
-    folder = tmp_path / "t5-50"
-    folder.mkdir()
-    args = arguments("--shares", "50", "--steps", "7")
-    command = ["python", "-m", *curves._command(training(tmp_path), args)]
-    (folder / "t2relax.json").write_text(json.dumps({"training": {"command": " ".join(command)}}))
-    given = [*ARGUMENTS, "--out", str(tmp_path), "--students", "t5", "--shares", "50"]
+    monkeypatch.setattr(curves, "train_text", lambda *_: pytest.fail("nothing is to run"))
+    data = ["--data", "embedded", "--val", "embedded", "--test", "embedded"]
+    given = [*data, "--out", str(tmp_path), "--students", "t5", "--shares", "50"]
+    config = curves.configuration(
+        training(tmp_path), curves._parser().parse_args([*given, "--steps", "7"])
+    )
+    pairs = curves.read_training_data(config.data, config.val, limit=config.limit)
+    record = {"identity": curves.text_identity(config, *pairs)}
+    config.out.mkdir()
+    (config.out / "t2relax.json").write_text(json.dumps({"training": record}))
+    assert curves.is_done(training(tmp_path), config)
     assert main([*given, "--steps", "8"]) == 2
-    assert "trained otherwise" in capsys.readouterr().err
+    assert "steps is 7 there and 8 here" in capsys.readouterr().err
     assert main([*given, "--beside", "t6"]) == 2
     assert "did you mean t5" in capsys.readouterr().err
 
@@ -113,11 +114,12 @@ def test_a_second_run_trains_nothing_again(tmp_path, monkeypatch):
     assert "| 47 | graph (gnn-delta) | 1 |" in first
     made = json.loads((tmp_path / "curves.json").read_text())
     assert [made[f"gnn-delta-{share}"]["n"] for share in (20, 100)] == [9, 47]
-    assert "--limit 9" in made["gnn-delta-20"]["command"]
+    assert [made[f"gnn-delta-{share}"]["config"]["limit"] for share in (20, 100)] == [9, None]
     assert "| gnn-delta-20 |" in (tmp_path / "curves-differences.md").read_text()
     started = []
-    run = curves._run
-    monkeypatch.setattr(curves, "_run", lambda *x: (started.append(x[0]), run(*x)))
+    run = curves.run_models
+    monkeypatch.setattr(curves, "train_graph", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(curves, "run_models", lambda argv: (started.append(argv[0]), run(argv))[1])
     assert main([*command, "--out", str(tmp_path)]) == 0
-    assert started == ["benchmarks.run"]
+    assert started == ["--models"]
     assert (tmp_path / "curves.md").read_text() == first

@@ -1,6 +1,7 @@
 """The graph network that predicts relaxations in one pass: its symmetries, targets and training."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from baselines.delta import graph_delta as delta
 from baselines.delta import train_delta
 from baselines.delta.graph_delta import GraphDelta, predict
 from baselines.delta.network import MARGIN, DeltaNetwork, Shape, load, save
-from baselines.delta.train_delta import Examples, Settings, example
+from baselines.delta.train_delta import DeltaExamples, DeltaTrainingConfig, example
 from benchmarks.core import ANSWERED, Geometry, Status, UserError
 from benchmarks.core.geometry import displacements, strain, strained
 from benchmarks.testing import check_relaxer
@@ -106,8 +107,8 @@ def test_what_is_to_be_learned_leads_to_the_end_also_from_a_changed_start(epoch)
         start.frac_coords + rng.normal(0, 0.02, (5, 3)) + rng.integers(-1, 2, (5, 3)) + 0.4,
         start.numbers,
     )
-    always = Settings(along=epoch % 2, dilation=epoch // 2)
-    changed = Examples([example(start, end, 4.0)], always, seed=0)[0]
+    always = DeltaTrainingConfig(out=Path(), along=epoch % 2, dilation=epoch // 2)
+    changed = DeltaExamples([example(start, end, 4.0)], always)[0]
     found = Geometry(
         strained(changed.start.lattice, changed.strain),
         changed.start.frac_coords + changed.moved,
@@ -189,8 +190,8 @@ def weights(path):
 
 def test_training_learns_that_everything_grows(tmp_path):
     out = tmp_path / "n.safetensors"
-    settings = Settings(epochs=25, batch_size=8, dilation=0, along=0)
-    found = train_delta.train(growing(), growing(4), out, settings=settings, shape=SMALL)
+    config = DeltaTrainingConfig(out=out, epochs=25, batch_size=8, dilation=0, along=0, shape=SMALL)
+    found = train_delta.fit(growing(), growing(4), config)
     first, last = found["validation"][0], found["validation"][-1]
     assert first["strain"] == pytest.approx(np.sqrt(3) * np.log(1.1), rel=0.3)
     assert last["strain"] < 0.2 * first["strain"]
@@ -200,33 +201,32 @@ def test_training_learns_that_everything_grows(tmp_path):
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    settings = Settings(epochs=3, batch_size=8)
+    def config(name, seed=1):
+        return DeltaTrainingConfig(
+            out=tmp_path / name, epochs=3, batch_size=8, shape=SMALL, seed=seed
+        )
 
     def run(name):
-        out = tmp_path / name
-        train_delta.train(growing(), growing(4), out, settings=settings, shape=SMALL, seed=1)
-        return out
+        train_delta.fit(growing(), growing(4), config(name))
+        return tmp_path / name
 
     whole = run("whole.safetensors")
-    begin = train_delta.Training.on_train_epoch_start
+    begin = train_delta.DeltaTraining.on_train_epoch_start
 
     def interrupted(self):
         if self.current_epoch == 2:
             raise KeyboardInterrupt
         begin(self)
 
-    monkeypatch.setattr(train_delta.Training, "on_train_epoch_start", interrupted)
+    monkeypatch.setattr(train_delta.DeltaTraining, "on_train_epoch_start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run("parts.safetensors")
     assert not (tmp_path / "parts.safetensors").exists()
-    monkeypatch.setattr(train_delta.Training, "on_train_epoch_start", begin)
-    other = tmp_path / "parts.safetensors"
-    with pytest.raises(UserError, match="differs in data"):
-        train_delta.train(growing(stretch=1.2), (), other, settings=settings, shape=SMALL, seed=1)
-    with pytest.raises(UserError, match="differs in seed"):
-        train_delta.train(
-            growing(), (), tmp_path / "parts.safetensors", settings=settings, shape=SMALL, seed=2
-        )
+    monkeypatch.setattr(train_delta.DeltaTraining, "on_train_epoch_start", begin)
+    with pytest.raises(UserError, match=r'data is "sha256:.*" there and "sha256:.*" here'):
+        train_delta.fit(growing(stretch=1.2), (), config("parts.safetensors"))
+    with pytest.raises(UserError, match="seed is 1 there and 2 here"):
+        train_delta.fit(growing(), (), config("parts.safetensors", seed=2))
     parts = run("parts.safetensors")
     for name, values in weights(whole).items():
         assert np.array_equal(values, weights(parts)[name]), name

@@ -23,7 +23,7 @@ from benchmarks.data.splits.grouping import describe, joined
 from benchmarks.data.splits.prototypes import prototype, prototypes
 from benchmarks.run import main as run
 from benchmarks.store import read_run
-from t2relax.data.pairs import read_pairs
+from t2relax.data.training_pairs import read_pairs
 from tests.conftest import one_line
 
 FCC = [[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]

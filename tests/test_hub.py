@@ -25,7 +25,7 @@ from benchmarks.data.__main__ import main as data_main
 from benchmarks.run import main as run_main
 from benchmarks.store import read_run
 from t2relax import train
-from t2relax.data.pairs import read_pairs
+from t2relax.data.training_pairs import read_pairs
 from tests.conftest import LEMAT_SCHEMA, one_line
 from tests.hub_files import LONG, N_SITES, lemat_files
 from tests.hub_server import COMMIT, REPO, serving

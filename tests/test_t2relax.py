@@ -1,6 +1,7 @@
 """Codec, tokenizer, grammar, decoding, checkpoints and the T5 relaxer."""
 
 import json
+import shutil
 from copy import deepcopy
 from itertools import accumulate
 from pathlib import Path
@@ -19,18 +20,17 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 from transformers import T5ForConditionalGeneration
 
+from benchmarks import run
 from benchmarks.core import Geometry, RelaxSettings, Status, UserError
 from benchmarks.core.geometry import displacements, strain, symmetry
 from benchmarks.core.symmetry import space_group
-from benchmarks.models.registry import MODELS
+from benchmarks.models.registry import MODELS, decoding_identity, resolve
 from benchmarks.testing import check_relaxer, sample_structures
 from t2relax import train
-from t2relax.data.pairs import (
-    NO_AUGMENTATION,
-    Augmentation,
+from t2relax.data.augmentation import NO_AUGMENTATION, Augmentation
+from t2relax.data.token_dataset import PairDataset, collate
+from t2relax.data.training_pairs import (
     Pair,
-    PairDataset,
-    collate,
     encode_pair,
     load_pairs,
     pairs_of,
@@ -41,8 +41,9 @@ from t2relax.lm import decoding as generate
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained
 from t2relax.lm.pretrained import average, from_pretrained
+from t2relax.lm.t5 import Mode
 from t2relax.objective import Objective
-from t2relax.relaxer import Mode, T5Relaxer, source_ids
+from t2relax.relaxer import T5Relaxer, source_ids
 from t2relax.text.codec import (
     CELL_TAGS,
     CONTACT_CUTOFF,
@@ -760,6 +761,47 @@ def test_a_checkpoint_of_another_codec_is_refused(tiny_folder, tmp_path):
         t5.load(tmp_path)
 
 
+def test_all_that_decides_an_answer_beside_the_weights_has_a_name(tiny_folder, tmp_path):
+    rules = {name: decoding_identity(MODELS[name])[name] for name in MODELS if name[:2] == "t5"}
+    assert rules["t5"]["mode"] == "constrained"
+    assert rules["t5"]["deadband_quantile"] == 0.2
+    assert rules["t5"]["max_sites"] == 16
+    assert rules["t5"]["vocabulary_sha256"] == TOKENIZER.sha256
+    assert rules["t5-best8"]["samples"] == 8
+    assert len({json.dumps(rule) for rule in rules.values()}) == len(rules)
+    assert list(decoding_identity(resolve("t5+mace"))) == ["t5"]
+    assert decoding_identity(MODELS["mace"]) == {}
+    before = t5.decoding_identity(tiny_folder)
+    shutil.copytree(tiny_folder, tmp_path / "copy")
+    assert t5.decoding_identity(tmp_path / "copy") == before
+    for name, old, new in (
+        (t5.CODEC_FILE, '"max_sites": 8', '"max_sites": 9'),
+        ("config.json", '"d_ff": 64', '"d_ff": 65'),
+    ):
+        file = tmp_path / "copy" / name
+        text = file.read_text()
+        file.write_text(text.replace(old, new))
+        assert t5.decoding_identity(tmp_path / "copy") != before
+        file.write_text(text)
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_another_decoding_rule(
+    tiny_folder, tmp_path, monkeypatch, capsys
+):
+    """Two different answers stood under one identity: the hash of the weights."""
+    command = ["--models", f"mine=t5:{tiny_folder}", "--limit", "1", "--out", str(tmp_path)]
+    assert run.main(command) == 0
+    assert run.main(command) == 0
+    monkeypatch.setattr(t5, "DEADBAND_QUANTILE", 0.3)
+    capsys.readouterr()
+    assert run.main(command) == 2
+    said = capsys.readouterr().err
+    assert "decoding.mine.deadband_quantile" in said
+    assert "0.2" in said
+    assert "0.3" in said
+
+
 @pytest.mark.slow
 def test_training_writes_a_checkpoint_and_resumes(tmp_path, write_lemat, lemat_frame):
     frames = []
@@ -771,13 +813,14 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path, write_lemat, lemat_f
     data = str(write_lemat(tmp_path / "train.parquet", frames))
     command = ["--data", data, "--val", data, "--out", str(tmp_path / "out"), "--batch-size", "4"]
     command += ["--eval-steps", "2", "--workers", "0", "--set", "num_layers=1", "--set", "d_ff=32"]
-    assert train.main([*command, "--steps", "2"]) == 0
-    assert train.main([*command, "--steps", "4"]) == 0
+    command += ["--steps", "4"]
+    assert train.main([*command, "--minutes", "0"]) == 0  # it stops after its first step
+    assert train.main(command) == 0
     content = json.loads((tmp_path / "out" / "t2relax.json").read_text())["training"]
     assert content["steps"] == 4
     assert content["n_pairs"] == 6
     history = json.loads((tmp_path / "out" / "history.json").read_text())
-    assert [row["step"] for row in history if "eval_score" in row] == [2, 4]
+    assert [row["step"] for row in history if "eval_score" in row] == [1, 2, 4]
     (outcome,) = T5Relaxer(tmp_path / "out").relax([silver(4.2)])
     assert outcome.n_tokens == len(template(np.array([47]), TOKENIZER).ids)
 

@@ -12,17 +12,17 @@ from benchmarks.core import UserError
 from studies.ablation import ablation
 from studies.ablation.ablation_report import AblationOutcome, replicates, verdict
 from t2relax import train_seq
-from t2relax.data.pairs import Pair, encode_pair, save_pairs
+from t2relax.data.training_pairs import Pair, encode_pair, save_pairs
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_free
 from t2relax.policy import (
     EXTRA_TOKENS,
     Policy,
-    Settings,
+    PolicySettings,
     batches,
-    example,
     load_free,
     optimizer_of,
+    tokenize_pair,
     updates,
 )
 from t2relax.relaxer import T5Relaxer
@@ -207,12 +207,12 @@ def test_minimum_risk_is_the_gradient_of_the_expected_reward():
 
 def policy_of(start, **settings):
     settings = {"batch_size": 2, "group": 3, "steps": 2, **settings}
-    return Policy(load_free(start), Settings(**settings), Reward())
+    return Policy(load_free(start), PolicySettings(**settings), Reward())
 
 
 def test_samples_are_free_but_of_the_tokens_of_targets(start):
     policy = policy_of(start)
-    batch = [example(rocksalt(a), TOKENIZER) for a in (4.0, 5.0)]
+    batch = [tokenize_pair(rocksalt(a), TOKENIZER) for a in (4.0, 5.0)]
     groups = policy._sample(batch, torch.Generator().manual_seed(0))
     assert [len(group) for group in groups] == [3, 3]
     assert all(0 < i < TARGET_SIZE for group in groups for text in group for i in text)
@@ -221,7 +221,7 @@ def test_samples_are_free_but_of_the_tokens_of_targets(start):
 
 def test_samples_of_a_model_that_is_sure_are_its_greedy_texts(start):
     policy = policy_of(start)
-    batch = [example(rocksalt(a), TOKENIZER) for a in (4.0, 5.0)]
+    batch = [tokenize_pair(rocksalt(a), TOKENIZER) for a in (4.0, 5.0)]
     with torch.no_grad():
         policy.model.decoder.final_layer_norm.weight *= 100
     limit = len(batch[0].target) + EXTRA_TOKENS
@@ -232,7 +232,7 @@ def test_samples_of_a_model_that_is_sure_are_its_greedy_texts(start):
 
 def test_log_probabilities_of_texts_are_those_of_the_model(start):
     policy = policy_of(start)
-    batch = [example(rocksalt(a), TOKENIZER) for a in (4.0, 5.0)]
+    batch = [tokenize_pair(rocksalt(a), TOKENIZER) for a in (4.0, 5.0)]
     texts = [batch[0].target, batch[0].target[:7], batch[1].target[:3], batch[1].target]
     costs = policy._costs([e.source for e in batch], texts)
     for cost, text, source in zip(costs, texts, [0, 0, 1, 1], strict=True):
@@ -246,7 +246,7 @@ def test_log_probabilities_of_texts_are_those_of_the_model(start):
 @pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
 def test_a_step_makes_the_better_text_likelier(start, monkeypatch, estimator):
     policy = policy_of(start, estimator=estimator, token=0.0, group=2)
-    batch = [example(rocksalt(), TOKENIZER)]
+    batch = [tokenize_pair(rocksalt(), TOKENIZER)]
     good, bad = batch[0].target, batch[0].target[:9]
     monkeypatch.setattr(Policy, "_sample", lambda *_: [[good, bad]])
     before = policy._costs([batch[0].source], [good, bad]).detach()

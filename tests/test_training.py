@@ -12,7 +12,7 @@ from baselines import train
 from baselines.potentials import mace, matgl
 from baselines.training import labelled_frames as labelled
 from baselines.training import train_mace, train_tensornet
-from baselines.training.potential_training import Options
+from baselines.training.potential_training import PotentialTrainingConfig
 from benchmarks.core import RelaxSettings, Status
 from benchmarks.testing import check_relaxer, sample_structures
 
@@ -63,7 +63,10 @@ def test_potentials_are_trained_on_all_data_that_are_named(tmp_path, salt_frames
     card = json.loads(out.with_suffix(".json").read_text())
     assert [data["n"] for data in card["training_data"]] == [1, 2]
     assert card["n_frames"] == 3 + len(labelled.training_frames(["embedded"], 2))
-    assert f"--data {salt_frames} --data embedded --limit 2 --seed 0" in card["command"]
+    assert f"--data {salt_frames} --data embedded --limit 2 --epochs 1" in card["command"]
+    assert (card["seed"], card["identity"]["limit"], card["identity"]["epochs"]) == (0, 2, 1)
+    revisions = {data["name"]: data["revision"] for data in card["training_data"]}
+    assert card["identity"]["data"] == revisions
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -194,8 +197,10 @@ def test_the_same_seed_trains_the_same_weights(tmp_path, examples):
     states = []
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
         (tmp_path / name).mkdir()
-        options = Options(seed=seed, epochs=2)
-        trained = train_tensornet.fit(tmp_path / name, examples, options)
+        config = PotentialTrainingConfig(
+            model="tensornet", out=tmp_path / "out", seed=seed, epochs=2
+        )
+        trained = train_tensornet.fit(tmp_path / name, examples, config)
         states.append(torch.load(trained.path / "state.pt"))
     first, second, other = states
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -1,8 +1,4 @@
-"""Frames with energy, forces and stress, and the errors of a potential on them.
-
-A potential that is trained on a split shares relaxations with `t5-equal`, not labels: the T5 is
-given structures, a potential also how the energy changes around each of them.
-"""
+"""Frames with energy, forces and stress, and the errors of a potential on them."""
 
 from __future__ import annotations
 
@@ -17,35 +13,33 @@ from benchmarks.data.folders import split_names
 
 
 def training_frames(sources: Sequence[str], limit: int | None = None) -> list[Frame]:
-    """Those of the training splits, where there are splits, that have all three labels.
+    """The frames that have all three labels; of a source that has splits, of its training split.
 
     Args:
         sources: `embedded`, or paths of data sets.
-        limit: Frames of at most so many relaxations of each; of the Hub no more is read.
+        limit: Largest number of relaxations of each source; of the Hub no more is read.
 
     Raises:
-        UserError: There is none in one of them.
+        UserError: A source has no such frame.
     """
-    return [frame for source in sources for frame in _training_frames(source, limit)]
-
-
-def _training_frames(source: str, limit: int | None) -> list[Frame]:
-    split = "train" if split_names(source) else None
-    found = [frame for frame in frames_of(source, split, limit) if _complete(frame)]
-    if not found:
-        message = f"{source}: no frame has energy, forces and stress"
-        raise UserError(message)
-    return found
+    examples: list[Frame] = []
+    for source in sources:
+        split = "train" if split_names(source) else None
+        found = [frame for frame in frames_of(source, split, limit) if _complete(frame)]
+        if not found:
+            raise UserError(f"{source}: no frame has energy, forces and stress")
+        examples += found
+    return examples
 
 
 def validation_frames(sources: Sequence[str]) -> list[Frame]:
-    """Those of the validation splits; none where there is no such split."""
+    """The labelled frames of the validation splits; sources without such a split have none."""
     held_out = (frames(source, "val") for source in sources if "val" in split_names(source))
     return [frame for each in held_out for frame in each if _complete(frame)]
 
 
 def frames_of(source: str, split: str | None, limit: int | None) -> Iterator[Frame]:
-    """All frames; with a limit those of the relaxations that it chooses."""
+    """Yield all frames; with a limit those of the relaxations that the limit chooses."""
     if limit is None:
         yield from frames(source, split)
         return

@@ -1,99 +1,128 @@
-"""How a potential of the equal-data track is trained, whichever library does the training.
+"""Train a potential of the equal-data track, whichever library does the training.
 
-The frames are read, the library trains in a folder of its own, what it leaves is loaded and
-measured, and only then replaces what was there before.
+    python -m baselines.train mace --data embedded --out DIR/mine.model
+    python -m baselines.train tensornet --smoke
+
+The frames are read, the library trains in a folder of its own, and what it leaves is loaded and
+measured. Only then it replaces what was there before. An interrupted training begins anew: the
+libraries' trainers keep no state that a second run could go on from.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from baselines.training import labelled_frames as labelled
+from baselines.training.model_card import described, training_sets, versions, write_card
+from benchmarks.core import UserError
 from benchmarks.core.files import atomic_write
+from benchmarks.core.training import require_numbers
 from benchmarks.data import Frame
 
 log = logging.getLogger(__name__)
 
+POTENTIALS: Final[Mapping[str, str]] = {
+    "mace": "baselines.training.train_mace",
+    "tensornet": "baselines.training.train_tensornet",
+}
+"""The modules whose `RECIPE` trains a potential of the equal-data track, by the model's name."""
+SMOKE_RELAXATIONS: Final = 3
+"""Number of relaxations on which a trial trains if no limit is given."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a person may choose."""
+class PotentialTrainingConfig:
+    """The configuration of a potential's training.
 
+    Raises:
+        UserError: A number makes no sense.
+    """
+
+    model: str
+    """A name in `POTENTIALS`."""
+    data: tuple[str, ...] = ("embedded",)
+    """Sources of the frames; of a source that has splits the training split is used."""
+    out: Path
+    """The checkpoint; its card is beside it. What is there stays as it is until the end."""
+    limit: int | None = None
+    """Largest number of relaxations of each source."""
     seed: int = 0
-    """Of the initial weights and the order of the frames."""
+    """Seed of the initial weights and of the order of the frames."""
     epochs: int
-    """Passes over the frames."""
+    """Number of passes over the frames."""
     device: str = "cpu"
     """`cpu` or `cuda`."""
 
+    def __post_init__(self) -> None:
+        require_numbers(self, positive=("epochs", "limit"), not_negative=("seed",))
 
-class Trained(NamedTuple):
-    """What a library leaves."""
+
+class TrainedPotential(NamedTuple):
+    """The result of a library's trainer."""
 
     path: Path
     """The checkpoint: a file, or a folder."""
     about: dict[str, Any]
-    """What its card should say of the training: settings, …"""
+    """Entries of the card about the training: settings, …"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A potential that is trained here."""
+    """The parts of a training that differ from one potential to the other."""
 
     name: str
-    """The registry's."""
+    """The registry's name of the model."""
     out: Path
     """The committed checkpoint; its card is beside it."""
     epochs: int
-    """Of the committed checkpoint."""
-    fit: Callable[[Path, Sequence[Frame], Options], Trained]
-    """Train on frames that have all labels, in an empty folder."""
+    """Number of epochs of the committed checkpoint."""
+    fit: Callable[[Path, Sequence[Frame], PotentialTrainingConfig], TrainedPotential]
+    """Trains in an empty folder, on frames that have all labels."""
     calculator: Callable[[Path], Any]
-    """An ASE calculator of a checkpoint."""
+    """Makes an ASE calculator from a checkpoint."""
     elements: Callable[[Any], frozenset[int]]
-    """The atomic numbers that a calculator knows."""
+    """Returns the atomic numbers that a calculator knows."""
     packages: tuple[str, ...]
-    """Whose versions the card should say."""
+    """Packages whose versions the card states."""
 
 
-def train(
-    recipe: Recipe,
-    sources: Sequence[str],
-    out: Path,
-    options: Options,
-    *,
-    limit: int | None = None,
-) -> dict[str, Any]:
-    """Train, check that the checkpoint loads, measure it, and write it.
+def recipe_of(model: str) -> Recipe:
+    """The recipe of a model in `POTENTIALS`."""
+    recipe: Recipe = importlib.import_module(POTENTIALS[model]).RECIPE
+    return recipe
+
+
+def train(config: PotentialTrainingConfig, command: str | None = None) -> dict[str, Any]:
+    """Train, check that the checkpoint loads, measure it, and write it with its card.
 
     Args:
-        recipe: Of the potential.
-        sources: `embedded`, or paths of data sets; of splits the training split is used.
-        out: Where the checkpoint goes; until the end what is there stays as it is.
-        options: Seed, epochs, device.
-        limit: Frames of at most so many relaxations of each; of the Hub no more is read.
+        config: The configuration.
+        command: The command line, for the card; None if there is none.
 
     Returns:
-        What its card should say, beside the data and the options.
+        The card.
 
     Raises:
-        UserError: If there is nothing to train on.
+        UserError: There is nothing to train on, or the checkpoint cannot be written.
     """
-    examples = labelled.training_frames(sources, limit)
-    held_out = labelled.validation_frames(sources)
+    recipe = recipe_of(config.model)
+    datasets = described(training_sets(config.data, config.limit))
+    examples = labelled.training_frames(config.data, config.limit)
+    held_out = labelled.validation_frames(config.data)
     if os.environ.get("OMP_NUM_THREADS") is None:
         log.warning("set OMP_NUM_THREADS=1 before starting: these graphs are too small to share")
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        trained = recipe.fit(Path(scratch), examples, options)
+        trained = recipe.fit(Path(scratch), examples, config)
         seconds = round(time.perf_counter() - started)
         # a checkpoint that cannot be loaded must not replace one that can
         potential = recipe.calculator(trained.path)
@@ -102,12 +131,59 @@ def train(
             "rmse_train": labelled.errors(potential, elements, examples),
             "rmse_val": labelled.errors(potential, elements, held_out),
         }
-        _replace(trained.path, out)
-    return {"n_frames": len(examples), "seconds": seconds, **table, **trained.about}
+        _replace(trained.path, config.out)
+    card = {
+        "model": recipe.name,
+        "trained": "from scratch",
+        "command": command,
+        "training_data": datasets,
+        "seed": config.seed,
+        "device": config.device,
+        "n_frames": len(examples),
+        "seconds": seconds,
+        **table,
+        **trained.about,
+        "identity": {
+            "data": {each["name"]: each["revision"] for each in datasets},
+            **{name: getattr(config, name) for name in ("model", "limit", "seed", "epochs")},
+        },
+        "packages": versions(*recipe.packages),
+    }
+    write_card(config.out.with_suffix(".json"), **card)
+    return card
+
+
+def smoke(config: PotentialTrainingConfig, keep: bool) -> str:
+    """Go through all steps of a training in seconds.
+
+    Args:
+        config: The configuration; without a limit a few relaxations are used.
+        keep: Whether the checkpoint goes to `config.out`; otherwise nothing is kept.
+
+    Returns:
+        One line that says what was done.
+
+    Raises:
+        UserError: `config.out` is where the committed checkpoint is.
+    """
+    recipe = recipe_of(config.model)
+    if keep and config.out.resolve() == recipe.out.resolve():
+        raise UserError(f"--smoke would replace {recipe.out}: give another --out")
+    config = replace(config, limit=config.limit or SMOKE_RELAXATIONS)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = config.out if keep else Path(scratch) / recipe.out.name
+        card = train(replace(config, out=out))
+    error = card["rmse_train"]
+    kept = f"written to {config.out}" if keep else "nothing kept"
+    return (
+        f"{recipe.name}: trained on {card['n_frames']} frames of at most {config.limit} "
+        f"relaxations, epochs: {config.epochs}; it loads again, with errors of {error['force']} "
+        f"eV/Å and {error['stress']} eV/Å^3; {kept}"
+    )
 
 
 def _replace(new: Path, out: Path) -> None:
-    """Put a file or folder in the place of another; what is copied has another name until then."""
+    """Put a file or folder in the place of another; the copy has another name until it is whole."""
     if not new.is_dir():
         with atomic_write(out) as partial:
             shutil.copyfile(new, partial)

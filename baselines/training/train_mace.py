@@ -22,7 +22,11 @@ import numpy as np
 from baselines.potentials import mace
 from baselines.potentials.loading import quiet
 from baselines.training.labelled_frames import to_atoms
-from baselines.training.potential_training import Options, Recipe, Trained
+from baselines.training.potential_training import (
+    PotentialTrainingConfig,
+    Recipe,
+    TrainedPotential,
+)
 from benchmarks.data import Frame
 
 SETTINGS: dict[str, str] = {
@@ -58,13 +62,15 @@ SETTINGS: dict[str, str] = {
 """Arguments of `mace.cli.run_train`; an empty one is a flag."""
 
 
-def fit(folder: Path, examples: Sequence[Frame], options: Options) -> Trained:
+def fit(
+    folder: Path, examples: Sequence[Frame], config: PotentialTrainingConfig
+) -> TrainedPotential:
     """Run mace-torch's trainer in `folder`; the model is the one that fits best."""
     batch_size = min(int(SETTINGS["batch_size"]), len(examples))
-    changed = {"max_num_epochs": str(options.epochs), "batch_size": str(batch_size)}
+    changed = {"max_num_epochs": str(config.epochs), "batch_size": str(batch_size)}
     settings = {**SETTINGS, **changed}
-    trained = _run_trainer(folder, examples, settings, options.seed, options.device)
-    return Trained(trained, {"settings": settings})
+    trained = _run_trainer(folder, examples, settings, config.seed, config.device)
+    return TrainedPotential(trained, {"settings": settings})
 
 
 def _run_trainer(

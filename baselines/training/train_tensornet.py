@@ -25,7 +25,11 @@ from baselines.potentials import matgl
 from baselines.potentials.loading import quiet
 from baselines.training.labelled_frames import to_atoms
 from baselines.training.lightning_utils import lightning_session
-from baselines.training.potential_training import Options, Recipe, Trained
+from baselines.training.potential_training import (
+    PotentialTrainingConfig,
+    Recipe,
+    TrainedPotential,
+)
 from benchmarks.core import GPA
 from benchmarks.data import Frame
 
@@ -49,26 +53,30 @@ SETTINGS: Mapping[str, Any] = {
 """Arguments of matgl's TensorNet, Potential and PotentialLightningModule, and of the loader."""
 
 
-def fit(folder: Path, examples: Sequence[Frame], options: Options) -> Trained:
+def fit(
+    folder: Path, examples: Sequence[Frame], config: PotentialTrainingConfig
+) -> TrainedPotential:
     """Train on the frames in single precision; the saved `Potential` is in `folder`."""
     with quiet():
         import torch
         from matgl.apps.pes import Potential
-    settings = {**SETTINGS, "max_epochs": options.epochs}
+    settings = {**SETTINGS, "max_epochs": config.epochs}
     numbers = sorted({int(z) for frame in examples for z in frame.geometry.numbers})
     with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
+        torch.manual_seed(config.seed)
         network = _network(numbers, settings)
         module = _module(network, settings)
         graphs = _graphs(examples, network.element_types, settings["cutoff"])
-        curve = _train(module, _batches(graphs, settings, options.seed), settings, options.device)
+        curve = _train(module, _batches(graphs, settings, config.seed), settings, config.device)
     potential = module.model.cpu().eval()
     labels = np.array([frame.energy for frame in examples], dtype=np.float64)
     remaining = labels - _energies(potential, graphs)
     refs = _element_energies(examples, numbers, remaining)
     saved = Potential(network, element_refs=refs, calc_repuls=settings["calc_repuls"])
     saved.save(folder / "tensornet")
-    return Trained(folder / "tensornet", {"settings": settings, "stress_rmse_by_epoch": curve})
+    return TrainedPotential(
+        folder / "tensornet", {"settings": settings, "stress_rmse_by_epoch": curve}
+    )
 
 
 def _network(numbers: Sequence[int], settings: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from benchmarks.data import Dataset
 from benchmarks.engine.execute import Budget, ModelRunSummary, run_model
 from benchmarks.engine.process import threads
 from benchmarks.models.provenance import environment, load_average, now, weights_identity
-from benchmarks.models.registry import ModelSpec, honoured_settings
+from benchmarks.models.registry import ModelSpec, decoding_identity, honoured_settings
 from benchmarks.store import Record, RunWriter, model_folder, read_run
 
 LOG = "worker.log"
@@ -72,6 +72,8 @@ class ModelRun:
             dataset.missing_final_frame is not MissingFinalFrame.IF_RELAXED
         ):  # runs without the field are of it
             identity["end_missing"] = str(dataset.missing_final_frame)
+        if decoding := decoding_identity(self.spec):  # runs without the field are older
+            identity["decoding"] = decoding
         parts = self.spec.parts or (self.spec,)
         own = [part.kwargs["calculator"] for part in parts if "calculator" in part.kwargs]
         if own:  # the user's own code stands for weights

@@ -26,6 +26,7 @@ __all__ = [
     "ENGINES",
     "MODELS",
     "ModelSpec",
+    "decoding_identity",
     "find_weights",
     "honoured_settings",
     "import_target",
@@ -200,6 +201,12 @@ def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:
         where = [spec.kwargs[name] for name in ("model", "path") if name in spec.kwargs]
         found = find(*where, **({"offline": offline} if "offline" in spec.honours else {}))
         return (Path(found),)
+
+
+def decoding_identity(spec: ModelSpec) -> dict[str, Any]:
+    """What decides the answers beside the weights, by the name of each part that says so."""
+    parts = spec.parts or (spec,)
+    return {p.name: import_target(p.decoding)(**p.kwargs) for p in parts if p.decoding}
 
 
 def import_target(target: str) -> Any:

@@ -49,6 +49,9 @@ class ModelSpec:
     weights: str | None = None
     """`module:function` that gives the path of the weights on disk. It is called with the `model`
     or `path` of `kwargs`, and with `offline` where the model honours that."""
+    decoding: str | None = None
+    """`module:function` that gives all that decides the answers beside the weights (vocabulary,
+    decoding rule, …), for the identity of a run. It is called with `kwargs`."""
     functional: str | None = None
     """Of the DFT that it learned from, of a fine-tuned model the last; None where of none."""
     training_data: tuple[str, ...] = ()
@@ -100,6 +103,7 @@ def _t5(
         extra="t5",
         requires=("torch", "transformers", "safetensors"),
         weights="t2relax.lm.t5:weights",
+        decoding="t2relax.lm.t5:decoding_identity",
         licence="MIT",
         batch_size=32,
         **about,

@@ -1,4 +1,4 @@
-"""What each part of the sequence reward is good for: the same fine-tuning with and without it.
+"""Measure the use of each part of the sequence reward: the same fine-tuning with and without it.
 
     python -m studies.ablation.ablation --data TRAIN.parquet --val VAL.parquet --out DIR
 
@@ -28,14 +28,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.core import UserError
+from benchmarks.core.cli import run_command, whole_number
 from benchmarks.core.geometry import reduced_composition
 from studies.ablation.ablation_report import START, AblationOutcome, write_report
-from studies.cached_runs import cached_run, exit_code, seeds
+from studies.cached_runs import cached_run, seeds
 from t2relax import train_seq
-from t2relax.data.pairs import read_pairs
+from t2relax.data.training_pairs import read_training_data
 from t2relax.lm import t5
-from t2relax.policy import Example, Policy, Settings, load_free, optimizer_of, updates
+from t2relax.policy import Policy, PolicySettings, TokenizedPair, load_free, optimizer_of, updates
 from t2relax.reward import ESTIMATORS, Reward
 
 ARMS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
@@ -52,69 +52,70 @@ TOKEN_RATE: Final = 3e-3
 
 
 def make_start(args: argparse.Namespace) -> Path:
-    """The checkpoint that all arms start from: `--init` after its training with the token loss."""
-    folder: Path = args.out / "start"
+    """Return the checkpoint that all arms start from: `--init` after its training, if any.
+
+    A training that was interrupted goes on, and one that is finished is not run again.
+    """
     if not args.start_steps:
         return Path(args.init)
-    if not (folder / t5.WEIGHTS).is_file():
-        sources = [x for path in args.data for x in ("--data", path)]
-        sources += [x for path in args.val for x in ("--val", path)]
-        paths = ["--init", str(args.init), "--out", str(folder)]
-        weights = [x for name, value in ARMS["token"].items() for x in (f"--{name}", str(value))]
+    config = train_seq.SequenceTrainingConfig(
+        data=tuple(args.data),
+        val=tuple(args.val),
+        out=args.out / "start",
+        init=(args.init,),
         # Validation is also where an interrupted training goes on.
-        every = max(1, args.start_steps // 5)
-        steps = ["--steps", str(args.start_steps), "--eval-steps", str(every)]
-        sizes = ["--batch-size", "32", "--learning-rate", str(TOKEN_RATE)]
-        argv = [*sources, *paths, *weights, *steps, *sizes]
-        train_seq.train(train_seq.parse(argv), argv)
-    return folder
+        eval_steps=max(1, args.start_steps // 5),
+        policy=PolicySettings(
+            **ARMS["token"], steps=args.start_steps, batch_size=32, learning_rate=TOKEN_RATE
+        ),
+    )
+    train_seq.train(config)
+    return config.out
 
 
 class Ablation:
-    """The runs of one command and where they are kept.
+    """The runs of one command, and the folder that keeps them.
 
     Args:
-        args: the command line.
+        args: The command line.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.start = make_start(args)
-        self.pairs, origin = read_pairs(args.data, "train")
-        val_pairs, val_origin = read_pairs(args.val, "val")
-        if not self.pairs or not val_pairs:
-            raise UserError("no pairs to train or to compare on")
-        self.examples: list[Example] = train_seq.subset(val_pairs, args.eval_size)
-        self.origin = {
+        data, val = read_training_data(args.data, args.val)
+        self.pairs = data.pairs
+        self.examples: list[TokenizedPair] = train_seq.subset(val.pairs, args.eval_size)
+        self.identity = {
             "start": t5.origin(self.start)["weights"],
-            "data": origin,
-            "validation_data": val_origin,
+            "data": data.identity(),
+            "validation_data": val.identity(),
             "n_examples": len(self.examples),
         }
         self.folder: Path = args.out / "runs"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def outcomes(self) -> list[AblationOutcome]:
-        """The start and all arms, seed by seed, run where they are not recorded."""
-        runs = [(START, 0, Settings(steps=0, failure=self.args.failure))]
+        """The outcomes of the start and of all arms, seed by seed; missing ones are run."""
+        runs = [(START, 0, PolicySettings(steps=0, failure=self.args.failure))]
         for seed in self.args.seeds:
             runs += [(arm, seed, self._settings(arm, seed)) for arm in ARMS]
         return [self._outcome(*run) for run in runs]
 
-    def _settings(self, arm: str, seed: int) -> Settings:
+    def _settings(self, arm: str, seed: int) -> PolicySettings:
         names = ("steps", "estimator", "group", "batch_size", "learning_rate", "failure")
         common = {name: getattr(self.args, name) for name in names}
-        return Settings(**common, **ARMS[arm], seed=seed)
+        return PolicySettings(**common, **ARMS[arm], seed=seed)
 
-    def _outcome(self, arm: str, seed: int, settings: Settings) -> AblationOutcome:
+    def _outcome(self, arm: str, seed: int, settings: PolicySettings) -> AblationOutcome:
         path = self.folder / f"{arm}-{seed}.json"
-        identity = {"settings": asdict(settings), **self.origin}
+        identity = {"settings": asdict(settings), **self.identity}
         record = cached_run(path, identity, lambda: self._run(f"{arm}, seed {seed}", settings))
         columns = {k: np.array(v, dtype=np.float64) for k, v in record["columns"].items()}
         return AblationOutcome(arm, seed, record["steps"], columns)
 
-    def _run(self, name: str, settings: Settings) -> dict[str, Any]:
-        """Train and decode; null in a column stands for no value."""
+    def _run(self, name: str, settings: PolicySettings) -> dict[str, Any]:
+        """Train and decode; None in a column means that there is no value."""
         model = load_free(self.start, "cuda" if torch.cuda.is_available() else "cpu")
         policy = Policy(model, settings, Reward(settings.failure))
         began, steps = time.monotonic(), 0
@@ -142,19 +143,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, default = parser.add_argument, Settings()
+    add, default = parser.add_argument, PolicySettings()
     add("--data", action="append", help="training data; may be repeated (default: embedded)")
     add("--val", action="append", help="validation data; may be repeated (default: embedded)")
     add("--out", type=Path, default=Path("runs/ablation"))
     add("--init", type=Path, default=t5.CHECKPOINT, help="checkpoint")
-    add("--start-steps", type=int, default=0, help="of token loss before the arms")
+    add("--start-steps", type=whole_number(0), default=0, help="of token loss before the arms")
     add("--seeds", type=seeds, default=(0, 1, 2), help="of the runs of each arm, as 0,1,2")
-    add("--steps", type=int, default=default.steps, help="of each run")
+    add("--steps", type=whole_number(1), default=default.steps, help="of each run")
     add("--minutes", type=float, default=20.0, help="most time for the training of a run")
-    add("--eval-size", type=int, default=256, help="validation pairs that are decoded")
+    add("--eval-size", type=whole_number(1), default=256, help="validation pairs that are decoded")
     add("--estimator", choices=sorted(ESTIMATORS), default=default.estimator)
-    add("--group", type=int, default=default.group, help="texts sampled for an input")
-    add("--batch-size", type=int, default=default.batch_size, help="inputs in a step")
+    add("--group", type=whole_number(1), default=default.group, help="texts sampled for an input")
+    add("--batch-size", type=whole_number(1), default=default.batch_size, help="inputs in a step")
     add("--learning-rate", type=float, default=default.learning_rate)
     add("--failure", type=float, default=default.failure, help="physical reward of no structure")
     args = parser.parse_args(argv)
@@ -166,11 +167,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when the report was written, 2 for a user's mistake, 130 interrupted."""
     args = parse(argv)
 
-    def study() -> str:
+    def study() -> int:
         run = Ablation(args)
-        return write_report(args.out, run.outcomes(), run.groups(), args.failure) + "\n"
+        sys.stdout.write(write_report(args.out, run.outcomes(), run.groups(), args.failure) + "\n")
+        return 0
 
-    return exit_code(study)
+    goes_on = "interrupted: the same command goes on with the unfinished run"
+    return run_command(study, interrupted=goes_on)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class AblationOutcome(NamedTuple):
     seed: int
     steps: int
     columns: Mapping[str, Floats]
-    """(n_structures,) of each column of `t2relax.reward.judge`; nan where there is no value."""
+    """(n_structures,) of each column of `score_decode`; nan where there is no value."""
 
 
 class Draws(NamedTuple):

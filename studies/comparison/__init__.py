@@ -1,1 +1,1 @@
-"""What the packaged recipe of the T5 is good for."""
+"""The comparison of the packaged recipe of the T5 with other recipes."""

@@ -1,4 +1,4 @@
-"""What the packaged recipe is good for: the same small T5, trained from scratch in several ways.
+"""Compare the packaged recipe with others: the same small T5, trained from scratch in several ways.
 
     python -m studies.comparison.comparison --data TRAIN.parquet --val VAL.parquet --out DIR
 
@@ -26,15 +26,19 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
-from transformers import set_seed
+from transformers import T5Config, set_seed
 
 from benchmarks.core import UserError
+from benchmarks.core.cli import run_command, whole_number
 from benchmarks.core.geometry import reduced_composition
-from studies.cached_runs import cached_run, exit_code, positive, seeds
+from benchmarks.core.training import parse_fields, plain
+from studies.cached_runs import cached_run, seeds
 from studies.comparison.comparison_report import BASE, NO_CHANGE, write_report
 from studies.comparison.digits import DigitStudent, decode_digits, digit_tokenizer
 from t2relax import train
-from t2relax.data.pairs import Augmentation, PairDataset, collate, read_pairs
+from t2relax.data.augmentation import Augmentation
+from t2relax.data.token_dataset import PairDataset, collate
+from t2relax.data.training_pairs import read_training_data
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained
 from t2relax.objective import Objective, T5ForRelaxation
@@ -44,10 +48,11 @@ from t2relax.train_seq import subset
 
 
 class Arm(NamedTuple):
-    """What a training of the comparison has of its own."""
+    """The parts of a training in which an arm differs from the packaged recipe."""
 
-    flags: tuple[str, ...] = ()
-    """Of `t2relax.train`."""
+    shape: Mapping[str, Any] = MappingProxyType({})
+    """Fields of `T5Config`."""
+    loss: Objective = Objective()
     tokenizer: Callable[[], Tokenizer] = Tokenizer
     student: type[T5ForRelaxation] = T5ForRelaxation
     decode: train.Decode = decode_constrained
@@ -56,9 +61,9 @@ class Arm(NamedTuple):
 ARMS: Final[Mapping[str, Arm]] = MappingProxyType(
     {
         BASE: Arm(),
-        "plain-cross-entropy": Arm(("--loss", "distance=0", "--loss", "smoothing=0")),
-        "deep-encoder": Arm(("--set", "num_layers=4", "--set", "num_decoder_layers=1")),
-        "digits": Arm((), digit_tokenizer, DigitStudent, decode_digits),
+        "plain-cross-entropy": Arm(loss=Objective(distance=0.0, smoothing=0.0)),
+        "deep-encoder": Arm(shape={"num_layers": 4, "num_decoder_layers": 1}),
+        "digits": Arm(tokenizer=digit_tokenizer, student=DigitStudent, decode=decode_digits),
     }
 )
 
@@ -66,79 +71,87 @@ ARMS: Final[Mapping[str, Arm]] = MappingProxyType(
 def unchanged(
     _model: object, _sources: object, templates: Sequence[Template]
 ) -> list[NDArray[Any]]:
-    """A `train.Decode` without a model: every number as the template has it, zero."""
+    """Decode without a model (a `train.Decode`): every number is that of the template, zero."""
     return [each.ids[None] for each in templates]
 
 
 class Comparison:
-    """The runs of one command and where they are kept.
+    """The runs of one command, and the folder that keeps them.
 
     Args:
-        args: the command line.
+        args: The command line.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
         if unknown := sorted(set(args.arms) - set(ARMS)):
             raise UserError(f"no arm {', '.join(unknown)}: there are {', '.join(ARMS)}")
         self.args = args
-        self.pairs, origin = read_pairs(args.data, "train")
-        val_pairs, val_origin = read_pairs(args.val, "val")
-        if not self.pairs or not val_pairs:
-            raise UserError("no pairs to train or to compare on")
-        self.val_pairs = [example.pair for example in subset(val_pairs, args.eval_size)]
+        self.shape = parse_fields(args.set, "--set", T5Config().to_dict())
+        self.data, val = read_training_data(args.data, args.val)
+        self.val_pairs = [example.pair for example in subset(val.pairs, args.eval_size)]
         self.origin = {
             "codec_version": CODEC_VERSION,
-            "data": origin,
-            "validation_data": val_origin,
-            "n_pairs": len(self.pairs),
+            "data": self.data.origin,
+            "validation_data": val.origin,
+            "n_pairs": len(self.data.pairs),
             "n_structures": len(self.val_pairs),
         }
+        self.pairs_identity = {"data": self.data.identity(), "validation_data": val.identity()}
         self.folder: Path = args.out / "runs"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
-        """Of each arm a record for each seed, run where there is none; first that of no change."""
+        """The records of each arm, one for each seed; the first record is that of no change."""
         columns = train.validate(None, self.val_pairs, decode=unchanged)
         runs = [(arm, seed) for seed in self.args.seeds for arm in self.args.arms]
         found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in self.args.arms}
         for arm, seed in runs:
             found[arm].append(self._record(arm, seed))
-        return {NO_CHANGE: [{"columns": _plain(columns)}], **found}
+        return {NO_CHANGE: [{"columns": _lists(columns)}], **found}
 
     def _record(self, arm: str, seed: int) -> dict[str, Any]:
-        command = self._command(arm, seed)
-        vocabulary = ARMS[arm].tokenizer().sha256
-        identity = {"command": command, "vocabulary_sha256": vocabulary, **self.origin}
-        paths = ["--data", "", "--val", "", "--out", str(self.folder)]
-        run = train.parse([*paths, *command])
-        return cached_run(self.folder / f"{arm}-{seed}.json", identity, lambda: self._run(arm, run))
+        given, args = ARMS[arm], self.args
+        config = train.T5TrainingConfig(
+            data=tuple(args.data),
+            val=tuple(args.val),
+            out=self.folder,
+            steps=args.steps,
+            batch_size=args.batch_size,
+            learning_rate=args.learning_rate,
+            warmup=args.steps // 10,
+            minutes=args.minutes,
+            workers=args.workers,
+            seed=seed,
+            shape=self.shape | dict(given.shape),
+            loss=given.loss,
+        )
+        identity = {
+            **self.origin,
+            **self.pairs_identity,
+            **config.settings(),
+            "minutes": plain(args.minutes),
+            "student": given.student.__name__,
+            "vocabulary_sha256": given.tokenizer().sha256,
+        }
+        path = self.folder / f"{arm}-{seed}.json"
+        return cached_run(path, identity, lambda: self._run(arm, config))
 
-    def _command(self, arm: str, seed: int) -> list[str]:
-        """The flags of `t2relax.train` but for data and folder."""
-        names = ("steps", "batch_size", "learning_rate", "minutes", "workers")
-        settings = {name: getattr(self.args, name) for name in names}
-        settings |= {"warmup": self.args.steps // 10, "seed": seed}
-        flags = [x for k, v in settings.items() for x in (f"--{k.replace('_', '-')}", str(v))]
-        shape = [x for field in self.args.set for x in ("--set", field)]
-        return [*flags, *shape, *ARMS[arm].flags]
-
-    def _run(self, name: str, args: argparse.Namespace) -> dict[str, Any]:
+    def _run(self, name: str, config: train.T5TrainingConfig) -> dict[str, Any]:
         """Train and decode."""
         arm = ARMS[name]
-        set_seed(args.seed)
-        tokenizer, objective = arm.tokenizer(), Objective(**train.fields_of(args.loss, "--loss"))
-        shape = train.fields_of(args.set, "--set")
-        model = t5.new_model(tokenizer, args.seed, arm.student, **shape)
-        model.set_objective(objective)
-        weights = objective.weights
+        set_seed(config.seed)
+        tokenizer, weights = arm.tokenizer(), config.loss.weights
+        model = t5.new_model(tokenizer, config.seed, arm.student, **config.shape)
+        model.set_objective(config.loss)
+        dataset = PairDataset(self.data.pairs, Augmentation(), weights, config.seed, tokenizer)
         trainer = train.RelaxationTrainer(
             model=model,
-            args=train.training_arguments(args, select=False),
+            args=train.training_arguments(config, select=False),
             data_collator=collate,
-            train_dataset=PairDataset(self.pairs, Augmentation(), weights, args.seed, tokenizer),
-            callbacks=[train.StopAfter(args.minutes)],
+            train_dataset=dataset,
+            callbacks=[train.StopAfter(config.minutes)],
         )
-        sys.stderr.write(f"{name}, seed {args.seed}\n")
+        sys.stderr.write(f"{name}, seed {config.seed}\n")
         began = time.monotonic()
         with redirect_stdout(sys.stderr):  # the trainer prints its log
             trainer.train()
@@ -149,7 +162,7 @@ class Comparison:
             "minutes": round(minutes, 2),
             "n_parameters": model.num_parameters(),
             "n_layer_parameters": model.num_parameters(exclude_embeddings=True),
-            "columns": _plain(columns),
+            "columns": _lists(columns),
         }
 
     def groups(self) -> list[str]:
@@ -157,7 +170,7 @@ class Comparison:
         return [reduced_composition(pair.initial.numbers) for pair in self.val_pairs]
 
 
-def _plain(columns: Mapping[str, NDArray[Any]]) -> dict[str, list[float]]:
+def _lists(columns: Mapping[str, NDArray[Any]]) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in columns.items()}
 
 
@@ -174,12 +187,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("runs/comparison"))
     add("--arms", type=_names, default=tuple(ARMS), help=f"of {','.join(ARMS)} (default: all)")
     add("--seeds", type=seeds, default=(0, 1), help="of the runs of each arm, as 0,1,2")
-    add("--steps", type=positive, default=600, help="of each run")
-    add("--batch-size", type=positive, default=32)
+    add("--steps", type=whole_number(1), default=600, help="of each run")
+    add("--batch-size", type=whole_number(1), default=32)
     add("--learning-rate", type=float, default=3e-3)
     add("--minutes", type=float, default=float("inf"), help="most time for the training of a run")
-    add("--eval-size", type=positive, default=256, help="validation pairs that are decoded")
-    add("--workers", type=int, default=2, help="processes that write and tokenise text")
+    add("--eval-size", type=whole_number(1), default=256, help="validation pairs that are decoded")
+    add("--workers", type=whole_number(0), default=2, help="processes that write and tokenise text")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of T5Config in all arms")
     args = parser.parse_args(argv)
     args.data, args.val = args.data or ["embedded"], args.val or ["embedded"]
@@ -194,11 +207,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when the report was written, 2 for a user's mistake, 130 interrupted."""
     args = parse(argv)
 
-    def study() -> str:
+    def study() -> int:
         run = Comparison(args)
-        return write_report(args.out, run.records(), run.groups(), run.origin)
+        sys.stdout.write(write_report(args.out, run.records(), run.groups(), run.origin))
+        return 0
 
-    return exit_code(study)
+    goes_on = "interrupted: the same command goes on with the unfinished run"
+    return run_command(study, interrupted=goes_on)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
-from t2relax.data.pairs import pad
+from t2relax.data.token_dataset import pad
 from t2relax.lm.decoding import StaticDecoder, encode
 from t2relax.objective import T5ForRelaxation
 from t2relax.text.tokens import COARSE, FINE, FORCED, PAD_ID, VOCABULARY, Template, Tokenizer

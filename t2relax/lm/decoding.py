@@ -1,11 +1,11 @@
-"""Decoding: under the grammar of the target, or free.
+"""Decoding under the grammar of the target, or freely.
 
-Under the grammar a violation is impossible: everything that the input determines is copied from
-its template, and at a free position only the tokens of numbers can be chosen: of leading digits a
-quantile (the median is what an absolute error asks for; a coordinate stays unless the model is sure
-which way it goes), and then the most likely rest. A run of
-given tokens costs one step of the decoder, whatever its length, and a step computes the logits of
-the numbers only. The same ids come out of `model.generate` with the same constraint.
+Under the grammar a violation is impossible. Everything that the input determines is copied from its
+template, and at a free position only tokens of numbers can be chosen. The leading digits are a
+quantile of their distribution (the median minimises the absolute error; a coordinate stays unless
+the model is sure of its direction), and the other digits are the most likely ones. A run of given
+tokens costs one step of the decoder, whatever its length, and a step computes the logits of the
+numbers only. `model.generate` with the same constraint gives the same ids.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from t2relax.data.pairs import pad
+from t2relax.data.token_dataset import pad
+from t2relax.lm.t5 import DEADBAND_QUANTILE
 from t2relax.text.tokens import (
     COARSE,
     EOS_ID,
@@ -37,13 +38,7 @@ if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
 ENCODED_TOKENS = 1024
-"""Tokens, padding included, that go through the encoder together on a CPU."""
-DEADBAND_QUANTILE = 0.2
-"""A coordinate's change is the one nearest to none between the quantiles 0.5 ∓ DEADBAND_QUANTILE.
-
-So it stays if the model is less than 70 % sure of the direction. On validation the median (0) makes
-positions worse than unchanged ones, and 0.1 to 0.4 are not told apart.
-"""
+"""Number of tokens, padding included, that go through the encoder together on a CPU."""
 
 
 @torch.inference_mode()

@@ -1,11 +1,11 @@
-"""The T5: its configuration, and weights + codec version + vocabulary hash as one folder."""
+"""The T5: its shape, its checkpoint folder, and all that decides its answers beside the weights."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from benchmarks.core import UserError
 from benchmarks.core.files import file_sha256
@@ -20,19 +20,32 @@ if TYPE_CHECKING:
 CHECKPOINT = Path(__file__).parents[1] / "checkpoint"
 """The checkpoint that comes with the package; its README.md is the model card."""
 WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
 CODEC_FILE = "t2relax.json"
+
+Mode = Literal["constrained", "free", "symmetric", "best8"]
+"""A way of decoding; see `t2relax.relaxer.T5Relaxer`."""
+DEADBAND_QUANTILE: Final = 0.2
+"""Half the width of the band of quantiles around the median in which a coordinate's change is the
+one nearest to none.
+
+So a coordinate stays if the model is less than 70 % sure of its direction. On validation the median
+(0) makes positions worse than unchanged ones, and 0.1 to 0.4 are not told apart.
+"""
+SAMPLES: Final = 8
+"""Number of texts that `best8` draws for each structure."""
 
 
 def new_model(
     tokenizer: Tokenizer, seed: int = 0, kind: type[T5ForRelaxation] | None = None, **changes: Any
 ) -> T5ForRelaxation:
-    """A small T5 1.1 from scratch, with tokens as alike as what they mean.
+    """Make a small T5 1.1 from scratch; tokens of similar meaning get similar vectors.
 
     Args:
-        tokenizer: gives the vocabulary.
-        seed: of the tokens' initial vectors; the other weights follow torch's generator.
-        kind: a subclass with another loss.
-        changes: fields of `T5Config` that differ, e.g. `num_layers=4`.
+        tokenizer: It gives the vocabulary.
+        seed: Seed of the tokens' initial vectors; the other weights follow torch's generator.
+        kind: A subclass with another loss.
+        changes: Fields of `T5Config` that differ from those below, e.g. `num_layers=4`.
     """
     import torch
     from transformers import T5Config
@@ -65,13 +78,13 @@ def new_model(
 def save(
     model: T5ForConditionalGeneration, tokenizer: Tokenizer, folder: Path, card: Mapping[str, Any]
 ) -> None:
-    """Write weights (float16), configuration, codec and vocabulary, and how it was trained.
+    """Write weights (float16), configuration, codec, vocabulary, and the record of the training.
 
     Args:
-        model: the trained model; converted to half precision on the way, in place.
-        tokenizer: its vocabulary goes into the folder with its hash.
-        folder: made if it is not there.
-        card: what the model was trained on and how, as plain JSON values.
+        model: The trained model; it is converted to half precision in place.
+        tokenizer: Its vocabulary goes into the folder with its hash.
+        folder: The folder; it is made if it does not exist.
+        card: The record of the training, as plain JSON values.
     """
     model.half().save_pretrained(folder)
     content = {
@@ -84,13 +97,13 @@ def save(
 
 
 class Loaded(NamedTuple):
-    """What a checkpoint folder holds."""
+    """The content of a checkpoint folder."""
 
     model: T5ForConditionalGeneration
     """float32, in evaluation mode."""
     tokenizer: Tokenizer
     max_sites: int
-    """The most sites of a structure that it was trained on."""
+    """Largest number of sites of the structures that it was trained on."""
 
 
 def load(folder: Path, device: str = "cpu") -> Loaded:
@@ -103,7 +116,7 @@ def load(folder: Path, device: str = "cpu") -> Loaded:
     from transformers.utils import logging
 
     weights(folder)
-    logging.disable_progress_bar()  # of reading the weights, which takes no time
+    logging.disable_progress_bar()  # reading the weights takes no time
     content = json.loads((folder / CODEC_FILE).read_text())
     tokenizer = Tokenizer(tuple(content["vocabulary"]))
     known = (content["codec_version"], content["vocabulary_sha256"])
@@ -123,7 +136,7 @@ def weights(path: str | Path = CHECKPOINT) -> Path:
         UserError: the folder is no checkpoint of ours.
     """
     folder = Path(path)
-    for name in (WEIGHTS, "config.json", CODEC_FILE):
+    for name in (WEIGHTS, CONFIG, CODEC_FILE):
         if not (folder / name).is_file():
             raise UserError(
                 f"{folder} is no t2relax checkpoint ({name} is missing): give a folder that "
@@ -132,8 +145,39 @@ def weights(path: str | Path = CHECKPOINT) -> Path:
     return folder / WEIGHTS
 
 
+def decoding_identity(
+    path: str | Path = CHECKPOINT, mode: Mode = "constrained", **_: object
+) -> dict[str, Any]:
+    """What decides the answers of a checkpoint beside its weights, for the identity of a run.
+
+    Args:
+        path: The checkpoint folder.
+        mode: The way of decoding.
+
+    Returns:
+        The decoding rule with its parameters, and what the folder says of vocabulary and shape.
+
+    Raises:
+        UserError: The folder is no checkpoint of ours.
+    """
+    folder = weights(path).parent
+    content = json.loads((folder / CODEC_FILE).read_text(encoding="utf-8"))
+    rule: dict[str, Any] = {"mode": mode}
+    if mode in ("constrained", "symmetric"):
+        rule["deadband_quantile"] = DEADBAND_QUANTILE
+    elif mode == "best8":
+        rule["samples"] = SAMPLES
+    return {
+        **rule,
+        "codec_version": content["codec_version"],
+        "vocabulary_sha256": content["vocabulary_sha256"],
+        "max_sites": content["training"]["max_sites"],
+        "config_sha256": file_sha256(folder / CONFIG),
+    }
+
+
 def origin(folder: Path) -> dict[str, Any]:
-    """What a checkpoint is, for the record of what is made from it: hash and training record."""
+    """The hash of a checkpoint and its training record, for the record of what starts from it."""
     digest = file_sha256(weights(folder))  # refuses a folder that is no checkpoint
     card = json.loads((folder / CODEC_FILE).read_text())["training"]
     return {"weights": f"sha256:{digest}", "training": card}

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.core import Geometry
 from benchmarks.data import load
-from t2relax.data.pairs import pad
+from t2relax.data.token_dataset import pad
 from t2relax.lm.decoding import decode_free, encode
 from t2relax.relaxer import T5Relaxer, source_ids
 from t2relax.text.tokens import PAD_ID

@@ -21,7 +21,7 @@ from transformers import (
 
 from benchmarks.core import Geometry, RelaxSettings
 from benchmarks.data import load
-from t2relax.data.pairs import pad
+from t2relax.data.token_dataset import pad
 from t2relax.lm.decoding import DEADBAND_QUANTILE, decode_constrained, nearest
 from t2relax.relaxer import T5Relaxer, source_ids
 from t2relax.text.tokens import COARSE, FORCED, ORDINAL, PAD_ID, allowed, template

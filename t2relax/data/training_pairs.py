@@ -1,0 +1,246 @@
+"""Training pairs: where a relaxation starts and what changes, as arrays.
+
+    python -m t2relax.data.training_pairs --data embedded --data PATH/train.parquet --out pairs.npz
+
+The command writes an archive of pairs, which `python -m t2relax.train` reads where the tables
+cannot be. The archive holds structures of its sources: do not publish one that was made from data
+that are not yours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.core import Geometry, Sample, UserError
+from benchmarks.core.cli import run_command, whole_number
+from t2relax.text.codec import (
+    CodecError,
+    Crystal,
+    Delta,
+    apply_delta,
+    delta_between,
+    geometry_of,
+    read_delta,
+    write_cif,
+    write_delta,
+)
+from t2relax.text.tokens import EOS_ID, TARGET_SIZE, Tokenizer
+
+if TYPE_CHECKING:
+    from benchmarks.data import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One relaxation without orientation: where it starts and what changes."""
+
+    initial: Crystal
+    delta: Delta
+
+    def start(self) -> Geometry:
+        """The initial structure, in the standard orientation."""
+        return geometry_of(self.initial)
+
+    def reference(self) -> Geometry:
+        """The relaxed structure, in the orientation of the start."""
+        start = self.start()
+        return apply_delta(start, self.delta, start.numbers)
+
+    def read(self, text: str) -> Geometry | None:
+        """The structure that a text says the start relaxes to, whatever its atoms.
+
+        Returns:
+            None if the text cannot be read as a structure.
+        """
+        try:
+            return apply_delta(self.start(), *read_delta(text, self.initial))
+        except CodecError:
+            return None
+
+
+class PairData(NamedTuple):
+    """The pairs of several sources."""
+
+    pairs: list[Pair]
+    origin: dict[str, str]
+    """The revision (sha256) of each data set by its name."""
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these pairs from others: their sources and a hash of the pairs themselves.
+
+        Numbers are rounded to 1e-6 before they are hashed, so that another machine, which rounds
+        differently in the last bits, finds the same hash.
+        """
+        digest = hashlib.sha256()
+        for pair in self.pairs:
+            digest.update(pair.initial.numbers.astype(np.int16).tobytes())
+            initial, delta = pair.initial, pair.delta
+            for array in (initial.cellpar, initial.frac_coords, delta.cellpar, delta.frac_coords):
+                digest.update((np.round(array, 6) + 0.0).tobytes())
+        return {"sources": self.origin, "pairs": f"sha256:{digest.hexdigest()}"}
+
+
+def encode_pair(pair: Pair, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Token ids of source and target, each with `</s>`.
+
+    Raises:
+        CodecError: the pair cannot be written at the stated decimals.
+    """
+    source = tokenizer.encode(write_cif(pair.initial))
+    target = tokenizer.encode(write_delta(pair.delta, pair.initial), TARGET_SIZE)
+    return [*source, EOS_ID], [*target, EOS_ID]
+
+
+def pairs_of(samples: Iterable[Sample]) -> tuple[list[Pair], list[str]]:
+    """The pairs of the samples that the codec can write, and a line for each other sample."""
+    pairs, refused, tokenizer = [], [], Tokenizer()
+    for sample in samples:
+        initial, final = Geometry.of(sample.initial), Geometry.of(sample.final)
+        try:
+            pair = Pair(Crystal.of(initial), delta_between(initial, final))
+            encode_pair(pair, tokenizer)
+        except CodecError as error:
+            refused.append(f"{sample.sample_id}: {error}")
+        else:
+            pairs.append(pair)
+    return pairs, refused
+
+
+def save_pairs(path: Path, pairs: Sequence[Pair], origin: Mapping[str, str]) -> None:
+    """Write pairs as one compressed archive of plain arrays, with where they came from."""
+    np.savez_compressed(
+        path,
+        origin=np.array(json.dumps(origin)),
+        n_sites=np.array([len(p.initial.numbers) for p in pairs]),
+        numbers=np.concatenate([p.initial.numbers for p in pairs]),
+        cellpar=np.array([p.initial.cellpar for p in pairs]),
+        frac_coords=np.concatenate([p.initial.frac_coords for p in pairs]),
+        delta_cellpar=np.array([p.delta.cellpar for p in pairs]),
+        delta_frac_coords=np.concatenate([p.delta.frac_coords for p in pairs]),
+    )
+
+
+def load_pairs(path: Path) -> tuple[list[Pair], dict[str, str]]:
+    """Read what `save_pairs` wrote.
+
+    Raises:
+        UserError: no such file, or another file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            a = {key: archive[key] for key in archive.files}
+        cuts = np.cumsum(a["n_sites"])[:-1]
+        rows = zip(
+            a["cellpar"],
+            np.split(a["frac_coords"], cuts),
+            np.split(a["numbers"], cuts),
+            a["delta_cellpar"],
+            np.split(a["delta_frac_coords"], cuts),
+            strict=True,
+        )
+        origin = json.loads(str(a["origin"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no archive of pairs: {error}") from error
+    return [Pair(Crystal(cell, x, z), Delta(dc, dx)) for cell, x, z, dc, dx in rows], origin
+
+
+def read_pairs(
+    sources: Sequence[str], split: str, every_frame: bool = False, limit: int | None = None
+) -> PairData:
+    """Read the pairs of several sources.
+
+    Args:
+        sources: Archives `*.npz`, or anything that `benchmarks.data.load` reads.
+        split: The split that is read of a source that has splits; another source is read whole.
+        every_frame: Whether each frame on the way is a start as well, not only the first.
+        limit: Largest number of relaxations of each source that is not an archive; of a data set
+            of the Hub no more is read.
+
+    Raises:
+        UserError: A source cannot be read.
+    """
+    from benchmarks.data import load
+    from benchmarks.data.folders import split_names
+
+    found = PairData([], {})
+    for source in sources:
+        if source.endswith(".npz"):
+            pairs, origin = load_pairs(Path(source))
+        else:
+            data = load(source, split=split if split_names(source) else None, limit=limit)
+            samples = list(data)
+            if every_frame:
+                samples += _on_the_way(data.frames(), {s.sample_id: s for s in samples})
+            pairs, refused = pairs_of(tqdm(samples, desc=f"pairs of {data.name}"))
+            for line in refused:
+                tqdm.write(f"left out {line}", file=sys.stderr)
+            name = f"{data.name}/{data.split}" if data.split else data.name
+            origin = {name: data.revision}
+        found.pairs.extend(pairs)
+        found.origin.update(origin)
+    return found
+
+
+def read_training_data(
+    data: Sequence[str], val: Sequence[str], every_frame: bool = False, limit: int | None = None
+) -> tuple[PairData, PairData]:
+    """Read what a training needs: the pairs to train on, and those to validate on.
+
+    Args:
+        data: Sources of the training pairs, see `read_pairs`.
+        val: Sources of the validation pairs, which are read whole.
+        every_frame: See `read_pairs`; it holds for the training pairs.
+        limit: See `read_pairs`; it holds for the training pairs.
+
+    Raises:
+        UserError: A source cannot be read, or one of the two has no pair.
+    """
+    found = read_pairs(data, "train", every_frame, limit), read_pairs(val, "val")
+    if not all(each.pairs for each in found):
+        raise UserError("there are no pairs to train on, or none to validate on")
+    return found
+
+
+def _on_the_way(frames: Iterable[Frame], samples: Mapping[str, Sample]) -> Iterator[Sample]:
+    """Each relaxation once more from every frame between its first and its last."""
+    for frame in frames:
+        sample = samples.get(frame.sample_id)
+        if sample is not None:
+            here = frame.geometry.structure()
+            if here not in (sample.initial, sample.final):
+                yield replace(sample, initial=here)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write an archive of pairs; 0, or 2 for a mistake of the user's."""
+    parser = argparse.ArgumentParser(
+        prog="python -m t2relax.data.training_pairs", description=__doc__
+    )
+    parser.add_argument("--data", action="append", required=True)
+    parser.add_argument("--split", default="train", help="of sources that have splits")
+    parser.add_argument("--every-frame", action="store_true", help="start from each frame")
+    parser.add_argument("--limit", type=whole_number(1), help="relaxations of each source, at most")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+
+    def command() -> int:
+        pairs, origin = read_pairs(args.data, args.split, args.every_frame, args.limit)
+        save_pairs(args.out, pairs, origin)
+        print(f"{len(pairs)} pairs in {args.out}", file=sys.stderr)
+        return 0
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
