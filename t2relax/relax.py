@@ -30,16 +30,14 @@ from tqdm import tqdm
 
 from benchmarks.core import SCORED, Geometry, Relaxed, RelaxSettings, UserError
 from benchmarks.core.cli import check_device
+from benchmarks.core.files import READ_ERRORS
 from benchmarks.core.geometry import cell_parameters, displacements, shortest_distance
 from benchmarks.metrics.columns import MIN_DISTANCE
 from t2relax.lm import t5
 from t2relax.text.codec import CodecError
 
-READER_ERRORS = (
-    *(ValueError, LookupError, RuntimeError, AssertionError, TypeError, AttributeError),
-    *(OSError, ImportError, SyntaxError, StopIteration, ArithmeticError, UnknownFileTypeError),
-)
-"""What ASE's readers and writers raise for a file that is not what it should be."""
+READER_ERRORS = (*READ_ERRORS, UnknownFileTypeError)
+"""Exceptions that ASE's readers and writers raise for a file that is not as expected."""
 
 
 @dataclass(frozen=True, slots=True)

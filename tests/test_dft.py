@@ -18,8 +18,9 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from benchmarks.core import UserError
+from benchmarks.core import Geometry, UserError
 from benchmarks.core.geometry import reduced_composition
+from benchmarks.core.symmetry import symmetry_dataset
 from benchmarks.data import folders, frames, load
 from benchmarks.data.__main__ import main as data_main
 from benchmarks.data.splits.manifest import split_of
@@ -29,10 +30,10 @@ from benchmarks.dft import initial_structures as starts
 from benchmarks.dft.__main__ import main
 from benchmarks.dft.catalogue import CATALOGUE, ideal
 from benchmarks.dft.catalogue import starts as version_2
-from benchmarks.dft.cost_order import internal_freedom, sort_by_cost
+from benchmarks.dft.cost_order import sort_by_cost
 from benchmarks.dft.data_card import Card
 from benchmarks.dft.export import mark_unusable, write_set
-from benchmarks.dft.gpaw_python import DEFAULT, versions
+from benchmarks.dft.pool import DEFAULT, gpaw_versions
 from benchmarks.dft.results import DFTResult, InitialStructure
 from benchmarks.dft.settings import DFTSettings
 from tests.conftest import LEMAT_SCHEMA, one_line
@@ -78,7 +79,7 @@ class GPAW(EMT):
 @cache
 def _versions(python, _):
     """The versions of an interpreter are asked for once for each version of the fake."""
-    return versions(python)
+    return gpaw_versions(python)
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def fake(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "python"))
     monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
     monkeypatch.setattr(
-        "benchmarks.dft.__main__.versions",
+        "benchmarks.dft.__main__.gpaw_versions",
         lambda python: _versions(python, os.environ.get("FAKE_VERSION")),
     )
     monkeypatch.chdir(tmp_path)
@@ -330,6 +331,7 @@ def test_files_of_any_kind_give_starts_with_safe_names(tmp_path):
 def test_what_is_no_ordered_crystal_is_refused_by_name(tmp_path):
     ase.io.write(tmp_path / "molecule.xyz", Atoms("CO", [[0, 0, 0], [0, 0, 1.1]]))
     (tmp_path / "noise.cif").write_text("no crystal\n")
+    (tmp_path / "notes.unknown").write_text("no crystal\n")
     mixed = bulk("Cu", cubic=True)
     ase.io.write(tmp_path / "a.cif", mixed)
     text = (tmp_path / "a.cif").read_text()
@@ -339,6 +341,7 @@ def test_what_is_no_ordered_crystal_is_refused_by_name(tmp_path):
         ("absent.cif", "no such file"),
         ("molecule.xyz", "not a crystal"),
         ("noise.cif", "noise.cif"),
+        ("notes.unknown", "ASE cannot read it (UnknownFileTypeError: unknown)"),
         ("half.cif", "disordered"),
     ):
         one_line(lambda name=name: starts.from_files([tmp_path / name]), name, word)
@@ -401,11 +404,37 @@ def test_starts_are_the_same_on_every_machine_and_sane(listed):
         assert 7 < crystal.volume / len(crystal) < 60, start.name
 
 
+def internal_freedom(geometry: Geometry) -> int:
+    """How many coordinates of the sites the symmetry leaves free, translations apart.
+
+    The number of displacements that every operation maps onto themselves: the mean over the
+    operations of (sites that stay - 1) times the trace of the rotation.
+    """
+    found = symmetry_dataset(geometry, 1e-4)
+    if found is None:
+        return 3 * len(geometry.numbers) - 3
+    turned = np.array(found.operations.rotations)
+    moved = np.array(found.operations.translations)
+    images = np.einsum("oij,sj->osi", turned, geometry.frac_coords) + moved[:, None]
+    apart = images - geometry.frac_coords
+    distances = np.linalg.norm((apart - apart.round()) @ geometry.lattice, axis=2)
+    stay = (distances < 10 * 1e-4).sum(axis=1)
+    return int(np.rint(np.mean((stay - 1) * np.trace(turned, axis1=1, axis2=2))))
+
+
 def test_freedom_counts_what_symmetry_leaves():
     assert internal_freedom(ideal("B1", "Na-Cl")) == 0
     assert internal_freedom(ideal("B8", "Pt-Sn")) == 0
     assert internal_freedom(ideal("B4", "Zn-O")) == 1
     assert internal_freedom(ideal("B33", "Nb-B")) == 2
+
+
+def test_half_of_version_2_can_move_or_has_its_symmetry_broken():
+    sets = [load("embedded-v2", split=split) for split in ("train", "val", "test")]
+    starts = {s.sample_id: Geometry.of(s.initial) for each in sets for s in each}
+    free = {name for name, start in starts.items() if internal_freedom(start) > 0}
+    broken = {n for n in starts if {"strained", "shifted", "rattled"} & set(n.split("-"))}
+    assert (len(starts), len(free), len(free | broken)) == (100, 39, 50)
 
 
 # --- the data set of version 2 ------------------------------------------------------------------
@@ -522,7 +551,7 @@ def test_the_error_of_the_settings_is_of_two_runs_of_the_same_start(fake):
 @pytest.mark.slow
 def test_gpaw_relaxes_aluminium(tmp_path):
     try:
-        versions(DEFAULT)
+        gpaw_versions(DEFAULT)
     except UserError as error:
         pytest.skip(str(error))
     ase.io.write(tmp_path / "Al.cif", bulk("Al", a=4.0))

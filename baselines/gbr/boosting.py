@@ -16,6 +16,7 @@ from pymatgen.core import Structure
 from baselines.gbr import features
 from benchmarks.core import Geometry, UserError
 from benchmarks.core.geometry import Floats, log_strain, strained
+from benchmarks.core.symmetry import symmetry_dataset
 
 TRUSTED = (
     "numpy.dtype",
@@ -99,14 +100,10 @@ def _tables(rows: Sequence[_Row], elements: Floats) -> tuple[Floats, Floats]:
 
 def point_group(geometry: Geometry) -> NDArray[np.int_]:
     """Return the (n, 3, 3) rotations of the crystal, on columns of fractional coordinates."""
-    from moyopy import Cell, MoyoDataset
-
-    cell = Cell(geometry.lattice.tolist(), geometry.frac_coords.tolist(), geometry.numbers.tolist())
-    try:
-        rotations = np.array(MoyoDataset(cell, symprec=SYMPREC).operations.rotations)
-    except ValueError:  # two atoms in one place, say; then nothing is known to be conserved
+    found = symmetry_dataset(geometry, SYMPREC)
+    if found is None:  # two atoms in one place, say; then nothing is known to be conserved
         return np.eye(3, dtype=int)[None]
-    return np.unique(rotations, axis=0)
+    return np.unique(np.array(found.operations.rotations), axis=0)
 
 
 def apply(parameters: Floats, lattice: Floats, rotations: NDArray[np.int_]) -> Floats:

@@ -11,7 +11,6 @@ import contextlib
 import importlib.util
 import math
 import os
-import pickle
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -20,23 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import UserError
+from benchmarks.core.files import READ_ERRORS
 from benchmarks.core.published_weights import PublishedWeights
 
 NACL = 5.64
 """Lattice constant of the rocksalt NaCl whose energy is checked [Å]."""
-UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-)
-"""Exceptions that libraries raise for a file of another kind than they expect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +128,7 @@ def one_line(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         message = f"{what} ({_reason(error)}): wrong weights?"
         raise UserError(message) from error
 

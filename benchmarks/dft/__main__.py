@@ -20,16 +20,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.core import UserError
-from benchmarks.core.cli import positive, whole_number
+from benchmarks.core.cli import positive, run_command, whole_number
 from benchmarks.dft import checks
 from benchmarks.dft import initial_structures as starts
 from benchmarks.dft.catalogue import starts as version_2
 from benchmarks.dft.cost_order import sort_by_cost
 from benchmarks.dft.data_card import Card
 from benchmarks.dft.export import mark_unusable, write_set, write_table
-from benchmarks.dft.gpaw_python import DEFAULT, versions
-from benchmarks.dft.pool import Workers
-from benchmarks.dft.relax_all import relax_all
+from benchmarks.dft.pool import DEFAULT, Workers, gpaw_versions, relax_all
 from benchmarks.dft.results import DFTResult, InitialStructure
 from benchmarks.dft.settings import DFTSettings
 
@@ -40,14 +38,10 @@ OUT = Path("runs/reference")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = _parser().parse_args(argv)
-    try:
-        return _command(args)(args)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from here\n")
-        return 130
+    return run_command(
+        lambda: _command(args)(args),
+        interrupted="interrupted; the same command goes on from here",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,21 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--retry", action="store_true", help="try again what failed")
     add("--python", default=DEFAULT, metavar="PATH", help=f"that has GPAW; default: {DEFAULT}")
     add("--licence", default="CC-BY-4.0", help="for the data card; default: CC-BY-4.0")
-    _add_settings(parser)
-    return parser
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    settings, add = DFTSettings(), parser.add_argument
     for name, unit in (("fmax", "EV/Å"), ("kpt_density", "Å"), ("cutoff_factor", "X")):
-        value = getattr(settings, name)
-        add(_flag(name), type=positive, default=value, metavar=unit, help=f"default: {value:g}")
-    n = settings.max_steps
+        flag, value = "--" + name.replace("_", "-"), getattr(DFTSettings(), name)
+        add(flag, type=positive, default=value, metavar=unit, help=f"default: {value:g}")
+    n = DFTSettings().max_steps
     add("--max-steps", type=whole_number(1), default=n, metavar="N", help=f"default: {n}")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return parser
 
 
 def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
@@ -107,6 +92,7 @@ def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
 
 
 def _files(args: argparse.Namespace) -> int:
+    """Relax the structures of the files that the user named."""
     return _table(starts.from_files(args.inputs), "They were given as files.", args)
 
 
@@ -121,6 +107,7 @@ def _table(found: Sequence[InitialStructure], about: str, args: argparse.Namespa
 
 
 def _list(args: argparse.Namespace) -> int:
+    """Relax the list of version 2, or its cheapest structures."""
     folder: Path = args.out / LIST.replace("-", "_")
     listed = sort_by_cost(version_2())
     about = (
@@ -140,6 +127,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    """Relax structures of version 1 again and compare the relaxed cells."""
     found = checks.embedded_starts(args.verify)[: args.limit]
     records = _relaxed(found, args.out, _settings(args), args)
     differences = checks.against_embedded(records)
@@ -150,6 +138,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _convergence(args: argparse.Namespace) -> int:
+    """Compare the relaxed cells with those of converged settings."""
     found, settings = checks.convergence_starts()[: args.limit], _settings(args)
     usual = _relaxed(found, args.out / "usual", settings, args)
     ends = checks.ends(found, usual)
@@ -174,9 +163,13 @@ def _relaxed(
     *,
     one_frame: bool = False,
 ) -> list[DFTResult]:
-    """The records; one of a single frame counts as failed, unless it was a relaxed start."""
+    """The record of each structure.
+
+    A record of a single frame counts as failed, unless `one_frame` says that the structures were
+    relaxed already.
+    """
     workers = Workers(python=args.python, count=args.workers, timeout=args.timeout)
-    known = versions(args.python)
+    known = gpaw_versions(args.python)
     records = relax_all(found, folder, settings, workers, known, retry=args.retry)
     records = records if one_frame else mark_unusable(records)
     failed = Counter(record.reason.partition(":")[0] for record in records if record.reason)
@@ -191,7 +184,7 @@ def _card(title: str, about: str, records: Sequence[DFTResult], args: argparse.N
         about=about,
         licence=args.licence,
         settings=_settings(args),
-        versions=versions(args.python),
+        versions=gpaw_versions(args.python),
         records=records,
     )
 

@@ -1,4 +1,4 @@
-"""Structures to relax from files: what ASE reads, or tables in the layout of LeMat-Traj."""
+"""Initial structures from files that ASE reads, or from tables in the layout of LeMat-Traj."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.core import Geometry, UserError
+from benchmarks.core.files import READ_ERRORS
 from benchmarks.dft.results import InitialStructure, safe_name
 
 
@@ -66,12 +67,11 @@ def _from_file(path: Path) -> list[InitialStructure]:
 
 def _read(path: Path) -> list[Any]:
     from ase.io import read
-
-    from benchmarks.data.convert.inputs import UNREADABLE
+    from ase.io.formats import UnknownFileTypeError
 
     try:
         images: list[Any] = read(path, index=":")
-    except UNREADABLE as error:
+    except (*READ_ERRORS, UnknownFileTypeError) as error:
         said = (str(error).splitlines() or [""])[0]
         raise UserError(f"{path}: ASE cannot read it ({type(error).__name__}: {said})") from error
     if not images:
@@ -82,14 +82,10 @@ def _read(path: Path) -> list[Any]:
 def _geometry(atoms: Any, path: Path) -> Geometry:
     if not (len(atoms) and atoms.pbc.all() and atoms.cell.rank == 3):
         raise UserError(f"{path}: not a crystal (periodic in three dimensions)")
-    if any(share != {symbol: 1.0} for symbol, share in _occupancy(atoms)):
+    # ASE keeps one element of each kind of site that the file gives an occupancy for.
+    occupancies = (atoms.info.get("occupancy") or {}).values()
+    if any(share != {next(iter(share)): 1.0} for share in occupancies):
         raise UserError(f"{path}: disordered: GPAW needs whole atoms")
     lattice = np.array(atoms.cell.array, dtype=np.float64)
     frac_coords = atoms.positions @ np.linalg.inv(lattice)
     return Geometry(lattice, frac_coords, atoms.numbers.astype(np.int16))
-
-
-def _occupancy(atoms: Any) -> list[tuple[str, dict[str, float]]]:
-    """The kinds of sites that the file gives an occupancy for; of them ASE keeps one element."""
-    shares = atoms.info.get("occupancy") or {}
-    return [(next(iter(share)), share) for share in shares.values()]

@@ -1,36 +1,131 @@
-"""Worker processes side by side, each with one structure and a time limit."""
+"""Relax structures in worker processes, under the interpreter that has GPAW.
+
+Each worker process relaxes one structure within a time limit. A structure whose record is already
+in the folder is not relaxed again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Final
 
-from benchmarks.dft.gpaw_python import command, complaint, environment
-from benchmarks.dft.results import DFTResult, InitialStructure
-from benchmarks.dft.settings import DFTSettings, unsupported
+from tqdm import tqdm
 
+from benchmarks.core import UserError
+from benchmarks.dft.results import DFTResult, Folder, InitialStructure
+from benchmarks.dft.settings import DFTSettings, unsupported
+from benchmarks.engine.process import THREAD_VARIABLES
+
+DEFAULT: Final = "/usr/bin/python3"
+"""The interpreter for which Debian's packages install GPAW."""
+WORKER: Final = Path(__file__).with_name("gpaw_worker.py")
+_HELP: Final = "apt install gpaw gpaw-data, or name an interpreter that has GPAW with --python"
 _POLL: Final = 0.1
-"""How often the workers are looked at [s]."""
+"""Time between two looks at the workers [s]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """How structures are worked on."""
+    """The number of worker processes, their interpreter and their time limit."""
 
     python: str
-    """Interpreter that has GPAW."""
+    """The interpreter that has GPAW."""
     count: int = 1
     timeout: float = 3600.0
-    """For one structure [s]."""
+    """Time limit for one structure [s]."""
+
+
+def command(python: str) -> list[str]:
+    """The command that starts a worker."""
+    return [python, "-u", str(WORKER)]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a worker, which uses one thread; more workers use more cores."""
+    threads = dict.fromkeys(THREAD_VARIABLES, "1")
+    # Its folder stays off the path: a file of ours must not be taken for one of the libraries.
+    return {**os.environ, **threads, "PYTHONSAFEPATH": "1"}
+
+
+def gpaw_versions(python: str) -> dict[str, str]:
+    """The versions of GPAW and of the libraries that it uses, by name.
+
+    Raises:
+        UserError: There is no such interpreter, or it has no GPAW.
+    """
+    if shutil.which(python) is None:
+        raise UserError(f"--python {python}: no such interpreter: {_HELP}")
+    asked = subprocess.run(  # noqa: S603 - our own script
+        [*command(python), "--versions"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    if asked.returncode:
+        raise UserError(f"--python {python}: {_last_exception(asked.stderr)}: {_HELP}")
+    found: dict[str, str] = json.loads(asked.stdout)
+    return found
+
+
+def relax_all(
+    starts: Sequence[InitialStructure],
+    folder: Path,
+    settings: DFTSettings,
+    workers: Workers,
+    versions: Mapping[str, str],
+    *,
+    retry: bool = False,
+) -> list[DFTResult]:
+    """Relax the structures that have no record in a folder yet.
+
+    Args:
+        starts: The structures; their names differ.
+        folder: The folder that keeps the records, one file each.
+        settings: They must equal those of the records that are there.
+        workers: The worker processes.
+        versions: Those of the interpreter of the workers, as `gpaw_versions` gives them.
+        retry: Relax again the structures whose relaxation failed.
+
+    Returns:
+        The record of each structure, in order.
+
+    Raises:
+        UserError: The folder has other settings or another GPAW, or another process writes to it.
+    """
+    with Folder.open(folder, settings, versions) as opened:
+        records = {start.name: opened.read(start) for start in starts}
+        todo = [
+            start
+            for start in starts
+            if (record := records[start.name]) is None or (retry and record.reason)
+        ]
+        progress = tqdm(
+            desc=folder.name,
+            total=len(starts),
+            initial=len(starts) - len(todo),
+            unit="crystal",
+            disable=None,
+            file=sys.stderr,
+        )
+        with progress, contextlib.closing(relax_each(todo, settings, workers)) as ended:
+            for record in ended:
+                opened.write(record)
+                records[record.name] = record
+                progress.update()
+    return [record for record in records.values() if record is not None]
 
 
 def relax_each(
@@ -39,8 +134,8 @@ def relax_each(
     """Relax structures, `workers.count` at a time.
 
     Yields:
-        Their records, as they end. When the generator is closed, or something is raised, what is
-        still running is killed.
+        The record of each structure when its relaxation ends. When the generator is closed or an
+        exception is raised, the workers that still run are killed.
     """
     waiting, running = deque(starts), list[_Task]()
     try:
@@ -64,16 +159,23 @@ def relax_each(
 
 
 class _Task:
-    """One worker process, in a session of its own."""
+    """One worker process, which has a session of its own."""
 
     def __init__(self, start: InitialStructure, settings: DFTSettings, workers: Workers) -> None:
         self.start, self.settings, self.workers = start, settings, workers
         self.begin = time.monotonic()
-        # Nameless files: nothing of a structure that has not ended is left behind.
+        # These files have no name, so that an unfinished structure leaves nothing behind.
         self.answers: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - until `kill`
         self.complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         with tempfile.TemporaryFile() as job:
-            job.write(json.dumps(_job(start, settings)).encode())
+            lattice, frac_coords, _ = start.geometry
+            task = {
+                "symbols": start.symbols,
+                "lattice": lattice.tolist(),
+                "positions": (frac_coords @ lattice).tolist(),
+                "settings": settings.job(start.symbols),
+            }
+            job.write(json.dumps(task).encode())
             job.seek(0)
             self.process = subprocess.Popen(  # noqa: S603 - our own script
                 command(workers.python),
@@ -85,20 +187,19 @@ class _Task:
             )
 
     @property
-    def late(self) -> bool:
-        return time.monotonic() - self.begin > self.workers.timeout
-
-    @property
     def ended(self) -> bool:
-        """Whether it is over, or out of time."""
-        return self.process.poll() is not None or self.late
+        """Whether the process has ended or has reached the time limit."""
+        late = time.monotonic() - self.begin > self.workers.timeout
+        return self.process.poll() is not None or late
 
     def record(self) -> DFTResult:
-        """What became of it; ends it."""
+        """End the process and return the record of its structure."""
         status = self.process.poll()
         seconds = time.monotonic() - self.begin
         self._end()
-        frames, end = _split(_text(self.answers))
+        answers = _text(self.answers).splitlines(keepends=True)
+        frames = [json.loads(line) for line in answers if line[-1] == "\n"]  # one may be torn
+        end = frames.pop() if frames and "converged" in frames[-1] else {}
         reason = self._reason(status, end)
         self.kill()
         return _record(
@@ -111,7 +212,7 @@ class _Task:
         )
 
     def kill(self) -> None:
-        """End it with what it started, and forget what it said."""
+        """End the process with those that it started, and drop its output."""
         self._end()
         self.answers.close()
         self.complaints.close()
@@ -128,20 +229,10 @@ class _Task:
             name = signal.Signals(-status).name
             return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
         if status or not end:
-            return complaint(_text(self.complaints))
+            return _last_exception(_text(self.complaints))
         if not end["converged"]:
             return f"unconverged after {self.settings.max_steps} steps"
         return ""
-
-
-def _job(start: InitialStructure, settings: DFTSettings) -> dict[str, Any]:
-    lattice, frac_coords, _ = start.geometry
-    return {
-        "symbols": start.symbols,
-        "lattice": lattice.tolist(),
-        "positions": (frac_coords @ lattice).tolist(),
-        "settings": settings.job(start.symbols),
-    }
 
 
 def _record(start: InitialStructure, settings: DFTSettings, **found: Any) -> DFTResult:
@@ -159,8 +250,8 @@ def _text(file: IO[bytes]) -> str:
     return file.read().decode(errors="replace")
 
 
-def _split(answers: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The frames and, of a worker that came to its end, the last line; torn lines are left out."""
-    lines = [json.loads(line) for line in answers.splitlines(keepends=True) if line[-1] == "\n"]
-    end = lines.pop() if lines and "converged" in lines[-1] else {}
-    return lines, end
+def _last_exception(stderr: str) -> str:
+    """The exception that a traceback ends with, without the further lines of its message."""
+    _, traceback, told = stderr.rpartition("Traceback (most recent call last):\n")
+    lines = [line for line in told.splitlines() if line.strip() and not line[0].isspace()]
+    return lines[0 if traceback else -1].strip() if lines else "ended without a word"

@@ -1,4 +1,4 @@
-"""What became of each structure, a file each, and the folder that holds them."""
+"""Results of the relaxations, one file for each structure, and the folder that holds them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class InitialStructure(NamedTuple):
 
     @property
     def symbols(self) -> list[str]:
-        """Of the sites, in order."""
+        """Element symbols of the sites, in order."""
         from ase.data import chemical_symbols
 
         return [chemical_symbols[z] for z in self.geometry.numbers]
 
     @property
     def sha256(self) -> str:
-        """Tells whether it is the same start (to 1e-8 in lattice and coordinates)."""
+        """Hash that is equal for equal structures (to 1e-8 in lattice and coordinates)."""
         lattice, frac_coords, numbers = self.geometry
         arrays = [lattice.round(8).tolist(), frac_coords.round(8).tolist(), numbers.tolist()]
         return hashlib.sha256(json.dumps(arrays).replace("-0.0", "0.0").encode()).hexdigest()
@@ -47,16 +47,16 @@ class InitialStructure(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DFTResult:
-    """What became of one structure, failures included."""
+    """The result of one relaxation, which may have failed."""
 
     name: str
     start: str
-    """`Start.sha256`."""
+    """`InitialStructure.sha256`."""
     symbols: list[str]
     cutoff: float
-    """Plane waves [eV]."""
+    """Cutoff of the plane waves [eV]."""
     reason: str = ""
-    """Why it did not end relaxed; empty if it did."""
+    """The reason why it did not end relaxed; empty if it did."""
     seconds: float = 0.0
     """Wall time."""
     setups: dict[str, str] = field(default_factory=dict)
@@ -75,10 +75,10 @@ class DFTResult:
 
 
 class Folder:
-    """Records of one set of settings; made by `Folder.open`, which locks it.
+    """The records of one set of settings. `Folder.open` makes and locks it.
 
     Attributes:
-        path: Where it is.
+        path: The path of the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,30 +89,40 @@ class Folder:
     def open(
         cls, path: Path, settings: DFTSettings, versions: Mapping[str, str]
     ) -> Iterator[Folder]:
-        """Create the folder, or go on with one of equal settings and GPAW.
+        """Create the folder, or continue with one that has equal settings and GPAW.
 
         Raises:
-            UserError: The settings, GPAW or ASE differ, or somebody else writes to it.
+            UserError: The settings, GPAW or ASE differ, or another process writes to it.
         """
         lock = locked(path)
         try:
             for leftover in (path / "records").glob(".*.tmp"):
                 leftover.unlink()
-            computed_with = {name: versions[name] for name in ("gpaw", "ase")}
-            _agree(path / SETTINGS, {**asdict(settings), **computed_with}, versions)
+            identity = asdict(settings) | {name: versions[name] for name in ("gpaw", "ase")}
+            header = path / SETTINGS
+            if header.is_file():
+                try:
+                    stored = json.loads(header.read_text(encoding="utf-8"))["identity"]
+                except (ValueError, KeyError) as error:
+                    raise UserError(f"{header}: damaged ({error})") from error
+                require_equal(stored, identity, f"{path}: cannot go on")
+            else:
+                content = {"identity": identity, "versions": dict(versions)}
+                with atomic_write(header) as partial:
+                    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             yield cls(path)
         finally:
             os.close(lock)
 
     def file(self, name: str) -> Path:
-        """Where the record of a structure is, or will be."""
+        """The path of the record of a structure."""
         return self.path / "records" / f"{name}.json"
 
     def read(self, start: InitialStructure) -> DFTResult | None:
         """The record of a structure; None if there is none yet.
 
         Raises:
-            UserError: It is damaged, or of another start under the same name.
+            UserError: It is damaged, or belongs to another structure of the same name.
         """
         path = self.file(start.name)
         if not path.is_file():
@@ -126,24 +136,11 @@ class Folder:
         return record
 
     def write(self, record: DFTResult) -> None:
-        """Store a record, whole or not at all."""
+        """Write a record, whole or not at all."""
         with atomic_write(self.file(record.name)) as partial:
             partial.write_text(json.dumps(asdict(record)) + "\n", encoding="utf-8")
 
 
-def _agree(path: Path, identity: dict[str, Any], versions: Mapping[str, str]) -> None:
-    header = {"identity": identity, "versions": dict(versions)}
-    if path.is_file():
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))["identity"]
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{path}: damaged ({error})") from error
-        require_equal(stored, identity, f"{path.parent}: cannot go on")
-        return
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-
-
 def safe_name(text: str) -> str:
-    """`text` as a name of a structure."""
+    """`text` with the characters that a name of a structure may have."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "crystal"

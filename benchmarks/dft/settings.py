@@ -1,4 +1,4 @@
-"""How a reference relaxation is computed: the settings of the embedded set, version 1."""
+"""Settings of the reference relaxations; the defaults are those of the embedded set, version 1."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ MAGNETIC: Final = frozenset({"Cr", "Mn", "Fe", "Co", "Ni"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DFTSettings:
-    """What must be equal for two relaxations to stand in one table."""
+    """The settings that must be equal for two relaxations to stand in one table."""
 
     functional: str = "PBE"
     cutoff_factor: float = 1.0
-    """Times the cutoff of `CUTOFFS`."""
+    """Factor on the cutoff of `CUTOFFS`."""
     kpt_density: float = 2.5
     """Points per Å^-1, Gamma-centred."""
     smearing: float = 0.1
     """Width of the Fermi-Dirac occupations [eV]."""
     density_tolerance: float = 1e-4
-    """Of the self-consistency [electrons per valence electron]."""
+    """Convergence of the density in the self-consistency cycle [electrons per valence electron]."""
     eigenstates_tolerance: float = 1e-7
-    """Likewise [eV^2 per valence electron]."""
+    """Convergence of the eigenstates in that cycle [eV^2 per valence electron]."""
     max_iterations: int = 120
-    """Of the self-consistency."""
+    """Largest number of iterations of that cycle."""
     fmax: float = 0.03
     """Largest norm of a force and of a row of the cell's generalised force [eV/Å]."""
     max_steps: int = 40
-    """Of the optimiser."""
+    """Largest number of steps of the optimiser."""
     max_step: float = 0.1
     """Largest displacement in one step [Å]."""
 
@@ -47,11 +47,11 @@ class DFTSettings:
         return self.cutoff_factor * base
 
     def job(self, symbols: Collection[str]) -> dict[str, Any]:
-        """The same as the worker reads it, the cutoff being that of the crystal."""
+        """The settings as the worker reads them, with the cutoff of this crystal."""
         return {**asdict(self), "cutoff": self.cutoff(symbols)}
 
 
 def unsupported(symbols: Collection[str]) -> str:
-    """Why a crystal cannot be computed with such settings; empty if it can."""
+    """The reason why a crystal cannot be computed with these settings; empty if it can."""
     magnetic = ", ".join(sorted(MAGNETIC & set(symbols)))
     return f"unsupported: {magnetic} can be magnetic, spin is left out" if magnetic else ""

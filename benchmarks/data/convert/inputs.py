@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.core import UserError
-from benchmarks.core.files import file_sha256
+from benchmarks.core.files import READ_ERRORS, file_sha256
 from benchmarks.data.convert.relaxation import ConversionError, Relaxation, check
 
 
@@ -33,21 +31,6 @@ FORMATS: Mapping[str, Format] = {
     "extxyz": Format(f"{_HERE}.ase_files:read_extxyz", ("*.xyz", "*.extxyz", "*.xyz.gz")),
     "traj": Format(f"{_HERE}.ase_files:read_traj", ("*.traj",)),
 }
-UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-"""What the libraries raise at a damaged file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +110,7 @@ def read(path: Path, options: ConvertOptions) -> Input:
     try:
         relaxation = _reader(form)(path)
         sha256 = file_sha256(path)
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         said = (str(error).splitlines() or [""])[0]
         raise ConversionError(f"not readable as {form} ({type(error).__name__}: {said})") from error
     check(relaxation, options.keep)
