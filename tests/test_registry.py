@@ -186,7 +186,7 @@ def plugin(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gap-zoo\nVersion: 1.2\n")
     points = ("gap-si = gap_zoo:si", "t5 = gap_zoo:t5", "a/b = gap_zoo:ab", "gap-c = gap_zoo")
     (info / "entry_points.txt").write_text("\n".join(["[t2relax_bench.models]", *points]))
-    (tmp_path / "gap_zoo.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "gap_zoo.py").write_text("def si(): ...\nraise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -247,3 +247,47 @@ def test_the_batched_engine_of_a_model_is_there(name):
     module, _, cls = str(MODELS[name].batched).partition(":")
     path = Path(__file__).parents[1] / Path(*module.split(".")).with_suffix(".py")
     assert f"class {cls}(" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def factory(): pass", None),
+        ("from ase.calculators.emt import EMT as factory", None),
+        ("factory = lambda: None", None),
+        ("from ase.calculators.emt import *", None),
+        ("def __getattr__(name): return print", None),
+        ("def factroy(): pass", "'zoo.models:factory': zoo.models has no factory"),
+        ("def factory(: pass", "'zoo.models:factory' cannot be imported (invalid syntax"),
+    ],
+)
+def test_a_misspelt_factory_is_told_before_any_model_runs(source, message, tmp_path, monkeypatch):
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "__init__.py").touch()
+    (tmp_path / "zoo" / "models.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "zoo"]:
+        monkeypatch.delitem(sys.modules, name)
+    for spec in resolve_all(["z=ase:zoo.models:factory", "identity+z"]):
+        if message is None:
+            require(spec)
+        else:
+            with pytest.raises(UserError, match=re.escape(message)):
+                require(spec)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("1 / 0", "ark.models cannot be imported (ZeroDivisionError: division by zero)"),
+        ("import no_such_thing", "ark.models cannot be imported (No module named 'no_such_thing')"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_one_line(source, message, tmp_path, monkeypatch):
+    (tmp_path / "ark").mkdir()
+    (tmp_path / "ark" / "__init__.py").write_text(source)
+    (tmp_path / "ark" / "models.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as caught:
+        require(resolve("z=ase:ark.models:factory"))
+    assert str(caught.value) == message

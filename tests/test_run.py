@@ -267,7 +267,10 @@ def test_a_gpu_that_is_not_there_is_one_line(device, there, monkeypatch):
         ([], "say what to run: --models t5,mace (names: --list-models)"),
         (["--models", "chgnt"], "unknown model 'chgnt': did you mean chgnet?"),
         (["--models", "x=ase:no.such:thing"], "x needs no.such"),
-        (["--models", "x=ase:tests.toys:nothing"], "'tests.toys:nothing'"),
+        (
+            ["--models", "x=ase:tests.toys:nothing"],
+            "'tests.toys:nothing': tests.toys has no nothing",
+        ),
         (["--models", "identity", "--data", "no/such.parquet"], "no/such.parquet: no such file"),
         (["--models", "identity", "--split", "tset"], "no split 'tset'"),
         (["--models", "identity", "--device", "tpu"], "--device tpu: cpu or cuda"),

@@ -116,7 +116,7 @@ def _imported(name: str) -> Callable[[], Calculator]:
     module, _, attribute = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the user's module can raise anything
         message = f"cannot import the calculator factory {name!r} (package.module:factory): {error}"
         raise UserError(message) from error
     if not callable(factory):

@@ -112,8 +112,20 @@ def check_installed(what: str, modules: Iterable[str], extra: str) -> None:
 
 
 def importable(module: str) -> bool:
-    """Say whether a module is installed, without importing it."""
+    """Say whether a module is installed, without importing it; the packages above it are imported.
+
+    Raises:
+        UserError: A package above the module is there and cannot be imported.
+    """
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # a parent package is missing
+    except ModuleNotFoundError as error:
+        if error.name is None or f"{module}.".startswith(f"{error.name}."):
+            return False
+        raise UserError(f"{module} cannot be imported ({error})") from error
+    except ValueError:  # the name is empty, say
         return False
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        message = f"{module} cannot be imported ({type(error).__name__}: {first})"
+        raise UserError(message) from error

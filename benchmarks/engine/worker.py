@@ -20,17 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, RelaxSettings, Status, UserError
-from benchmarks.core.geometry import shortest_distance
-from benchmarks.metrics.columns import MIN_DISTANCE
-from benchmarks.models.registry import ModelSpec, import_target
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
+from benchmarks.core import Geometry, Relaxed, Relaxer, RelaxSettings, Status, UserError
+from benchmarks.engine.hybrid import build, check
+from benchmarks.models.specs import ModelSpec
 
 OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
 """Class names, so that torch's is known without importing torch."""
@@ -85,106 +79,6 @@ class Failure:
     user_error: bool = False
 
 
-class ContractError(Exception):
-    """A relaxer broke the contract of `benchmarks.core.Relaxer`."""
-
-
-class Chain:
-    """`A+B`: each relaxer starts from the structure of the one before; a failure is final."""
-
-    def __init__(self, parts: Sequence[Relaxer]) -> None:
-        self.parts = parts
-
-    def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
-        """As `Relaxer.relax`; counts of tokens and force evaluations add up over the parts."""
-        outcomes = _relax_checked(self.parts[0], structures)
-        for part in self.parts[1:]:
-            alive = [i for i, outcome in enumerate(outcomes) if outcome.status in SCORED]
-            starts = [structure for i in alive if (structure := outcomes[i].structure)]
-            for i, after in zip(alive, _relax_checked(part, starts), strict=True):
-                outcomes[i] = _joined(outcomes[i], after)
-        return outcomes
-
-
-def _relax_checked(relaxer: Relaxer, structures: Sequence[Structure]) -> list[Relaxed]:
-    sites = [_numbers(structure) for structure in structures]
-    outcomes = relaxer.relax(structures)
-    check(relaxer, sites, outcomes)
-    return outcomes
-
-
-def _joined(first: Relaxed, second: Relaxed) -> Relaxed:
-    if second.status is Status.UNSUPPORTED and _collapsed(first.structure):
-        return replace(first, status=Status.INVALID, detail=second.detail)
-    return Relaxed(
-        status=second.status,
-        structure=second.structure,
-        energy=second.energy,
-        max_force=second.max_force,
-        max_stress=second.max_stress,
-        n_force_evals=_sum(first.n_force_evals, second.n_force_evals),
-        n_tokens=_sum(first.n_tokens, second.n_tokens),
-        detail=second.detail,
-    )
-
-
-def _collapsed(structure: Structure | None) -> bool:
-    """Whether it is for what the first made of it that the second refused it."""
-    assert structure is not None
-    return shortest_distance(Geometry.of(structure)) < MIN_DISTANCE
-
-
-def _sum(a: int | None, b: int | None) -> int | None:
-    return None if a is None and b is None else (a or 0) + (b or 0)
-
-
-def build(spec: ModelSpec, settings: RelaxSettings) -> Relaxer:
-    """The relaxer of a spec; it gets the settings if it honours any of them."""
-    if spec.parts:
-        return Chain([build(part, settings) for part in spec.parts])
-    cls = import_target(spec.target)
-    relaxer = cls(**spec.kwargs, **({"settings": settings} if spec.honours else {}))
-    if not isinstance(relaxer, Relaxer):
-        raise ContractError(f"{spec.target} makes a {type(relaxer).__name__}, without relax()")
-    return relaxer
-
-
-def check(relaxer: Relaxer, sites: Sequence[list[int]], outcomes: Sequence[Relaxed]) -> None:
-    """Hold what `relax` gave to its contract.
-
-    Args:
-        relaxer: For its name.
-        sites: Atomic numbers of each input, noted before the call: a relaxer may have changed it.
-        outcomes: What it returned.
-
-    Raises:
-        ContractError: Not one `Relaxed` per structure, or a status whose promise is not kept.
-    """
-    name = f"{type(relaxer).__name__}.relax"
-    if len(outcomes) != len(sites):
-        raise ContractError(f"{name} gave {len(outcomes)} outcomes for {len(sites)}")
-    for numbers, outcome in zip(sites, outcomes, strict=True):
-        if not isinstance(outcome, Relaxed):
-            raise ContractError(f"{name} gave a {type(outcome).__name__}, not a Relaxed")
-        if outcome.status in SCORED:
-            _check_scored(f"{name} said {outcome.status.value}", numbers, outcome.structure)
-
-
-def _check_scored(what: str, numbers: list[int], structure: Structure | None) -> None:
-    if structure is None:
-        raise ContractError(f"{what} without a structure")
-    if _numbers(structure) != numbers:
-        raise ContractError(f"{what} with other sites than it was given")
-    if not (
-        np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all()
-    ):
-        raise ContractError(f"{what} with numbers that are not finite")
-
-
-def _numbers(structure: Structure) -> list[int]:
-    return [site.specie.Z for site in structure]
-
-
 def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> BatchAnswer | Failure:
     """Relax a batch; only `relax` is timed, with the device's queue empty at both ends."""
     failure = None
@@ -197,7 +91,15 @@ def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> BatchAnswer | Failure
         _synchronise()
         seconds = time.perf_counter() - begin
         check(relaxer, [geometry.numbers.tolist() for geometry in batch], outcomes)
-        answers = [_encode(outcome) for outcome in outcomes]
+        answers = []
+        for outcome in outcomes:
+            values = (outcome.energy, outcome.max_force, outcome.max_stress)
+            energy, force, stress = (None if value is None else float(value) for value in values)
+            plain = replace(
+                outcome, structure=None, energy=energy, max_force=force, max_stress=stress
+            )
+            final = None if outcome.structure is None else Geometry.of(outcome.structure)
+            answers.append(EncodedOutcome(plain, final))
         return BatchAnswer(answers=answers, seconds=seconds, peak_memory_mb=peak_memory_mb())
     except Exception as error:  # noqa: BLE001 - the one place where any exception becomes an outcome
         traceback.print_exc()
@@ -206,22 +108,6 @@ def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> BatchAnswer | Failure
     if failure.out_of_memory:
         _release_memory()
     return failure
-
-
-def _encode(outcome: Relaxed) -> EncodedOutcome:
-    structure = outcome.structure
-    plain = replace(
-        outcome,
-        structure=None,
-        energy=_float(outcome.energy),
-        max_force=_float(outcome.max_force),
-        max_stress=_float(outcome.max_stress),
-    )
-    return EncodedOutcome(plain, None if structure is None else Geometry.of(structure))
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
 
 
 def _failure(error: Exception, seconds: float) -> Failure:

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.core import RelaxSettings, UserError
 from benchmarks.core.cli import check_installed, importable
 from benchmarks.models.specs import MODELS, ModelSpec
-from benchmarks.models.user_models import parse_user_model, plugin_models
+from benchmarks.models.user_models import check_factory, parse_user_model, plugin_models
 
 __all__ = [
     "ENGINES",
@@ -166,18 +166,19 @@ def require(spec: ModelSpec) -> None:
     """Make sure that what the model imports is installed, without importing it.
 
     Raises:
-        UserError: It is not, with the line that installs it.
+        UserError: It is not, with the line that installs it; or the module of the user's own
+            calculator does not define the factory.
     """
     if spec.environment is None and spec.extra is not None:
         check_installed(spec.name, spec.requires, spec.extra)
-        return
-    lacking = missing(spec)
-    if not lacking:
-        return
-    what = f"{spec.name} needs {', '.join(lacking)}"
-    if spec.environment is not None:
-        raise UserError(f"{what}, in an environment of its own: make env-{spec.environment}")
-    raise UserError(f"{what}, which cannot be found: is it installed, or is the name wrong?")
+    elif lacking := missing(spec):
+        what = f"{spec.name} needs {', '.join(lacking)}"
+        if spec.environment is not None:
+            raise UserError(f"{what}, in an environment of its own: make env-{spec.environment}")
+        raise UserError(f"{what}, which cannot be found: is it installed, or is the name wrong?")
+    for part in spec.parts or (spec,):
+        if "calculator" in part.kwargs:
+            check_factory(part.kwargs["calculator"])
 
 
 def missing(spec: ModelSpec) -> list[str]:

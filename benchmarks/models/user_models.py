@@ -9,6 +9,8 @@ know of it; nothing of the package is imported to list it:
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -68,6 +70,40 @@ def parse_user_model(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) 
     if kind == "mace" and not trust:
         raise UserError(f"{where} is a pickle, which can run any code: add --trust if you trust it")
     return _KINDS[kind](label, where)
+
+
+def check_factory(where: str) -> None:
+    """Make sure that the source of a module has the name of the factory; nothing is run.
+
+    A module without Python source, or one whose names are not all written in it (`import *`,
+    `__getattr__`), is passed over: its factory is looked for when the model is loaded.
+
+    Args:
+        where: `package.module:factory`, the module of which is installed.
+
+    Raises:
+        UserError: The name is not there.
+    """
+    module, _, factory = where.partition(":")
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        return
+    try:
+        nodes = list(ast.walk(ast.parse(Path(found.origin).read_bytes())))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{where!r} cannot be imported ({error})") from error
+    names = {
+        name
+        for node in nodes
+        for name in (
+            getattr(node, "name", None),  # functions, classes, and what `import` names
+            getattr(node, "asname", None),
+            node.id if isinstance(node, ast.Name) else None,
+        )
+        if name
+    }
+    if names.isdisjoint({factory, "*", "__getattr__"}):
+        raise UserError(f"{where!r}: {module} has no {factory}")
 
 
 def _trained(like: str) -> Callable[[str, str], ModelSpec]:

@@ -31,6 +31,7 @@ import pytest
 from benchmarks.core import GPA, RelaxSettings, Status
 from benchmarks.data import load
 from benchmarks.engine import worker
+from benchmarks.engine.hybrid import build
 from benchmarks.models.registry import on_engine, resolve
 
 pytestmark = [pytest.mark.perf, pytest.mark.filterwarnings("ignore")]
@@ -226,9 +227,7 @@ def test_memory_of_the_largest_evaluation(benchmark, name):
     """One evaluation of the batched engine takes less than half of the memory there is."""
     pytest.importorskip("torch_sim")
     torch = pytest.importorskip("torch")
-    relaxer = worker.build(
-        on_engine(resolve(name), "torchsim"), RelaxSettings(device=DEVICE, max_steps=0)
-    )
+    relaxer = build(on_engine(resolve(name), "torchsim"), RelaxSettings(device=DEVICE, max_steps=0))
     crystal = load("embedded", split="train")[0].initial.make_supercell(2, in_place=False)
     size = len(crystal) ** 2 / crystal.volume * 1000
     n = int(relaxer.memory / size)
