@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.models.registry import MODELS
+from benchmarks.models.registry import MODELS, ModelSpec
+from benchmarks.testing import check_relaxer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -108,3 +109,12 @@ def test_the_commands_of_the_pages_have_the_flags_that_they_are_given(command, f
         main([*subcommand, "--help"])
     assert ended.value.code == 0
     assert flags <= set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+
+
+def test_the_model_of_contributing_keeps_the_contract():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    relaxer, entry, *_ = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names = {"ModelSpec": ModelSpec}
+    exec(relaxer, names)
+    check_relaxer(names["Shrink"](), tolerance=1e-12)
+    assert eval(entry, names)[0].target == "baselines.shrink:Shrink"
