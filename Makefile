@@ -54,11 +54,5 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-PAGES := --readme README.md --readme docs/results.md
 leaderboard: env
-	$(BIN)/python -m leaderboard leaderboard/runs/* --out leaderboard/boards \
-		$(PAGES) $(CHECK)
-	for subset in $(notdir $(wildcard leaderboard/subsets/*)); do \
-		$(BIN)/python -m leaderboard leaderboard/subsets/$$subset \
-			--out leaderboard/boards/$$subset $(PAGES) $(CHECK) || exit; \
-	done
+	$(BIN)/python -m leaderboard --published $(CHECK)

@@ -1,4 +1,4 @@
-"""Stored runs to leaderboard: rows with intervals and ranks, as table, Markdown, JSON, CSV, figure.
+"""Stored runs to boards: rows with intervals and ranks, as JSON, Markdown, CSV and figure.
 
 Run it as `python -m leaderboard RUNS --out DIR`; `benchmarks.run` calls `leaderboard.publish`.
 """

@@ -1,7 +1,8 @@
-"""Render stored runs again.
+"""Make boards of stored runs.
 
-python -m leaderboard RUNS... --out DIR [--data PATH] [--readme README.md] [--check]
-python -m leaderboard RUNS... --strip DIR [--data PATH] [--functional NAME] [--unseen-in DATA]
+python -m leaderboard RUNS... --out DIR [--data PATH] [--csv] [--figures] [--check]
+python -m leaderboard --published [--data PATH] [--check]
+python -m leaderboard RUNS... --archive DIR [--data PATH]
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from typing import TYPE_CHECKING
 
 from benchmarks.core import MissingFinalFrame, UserError
 from benchmarks.core.cli import run_command
-from leaderboard.publish import find_dataset, outdated_files, publish
+from leaderboard.publish import (
+    PUBLISHED,
+    differing,
+    documents,
+    make_boards,
+    publish,
+    published_documents,
+    write,
+    write_archive_of,
+)
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset
@@ -22,72 +32,58 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit status 1: `--check` found differences, 2: a mistake of the user's."""
-    options = _parser().parse_args(arguments)
-    return run_command(lambda: _run(options))
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m leaderboard",
-        description="Score stored runs; write leaderboard.md, .json, .csv, .svg, .png, slices.md "
-        "and differences.md.",
+        description="Score stored runs and write board.json, and board.md as a view of it.",
     )
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, help="model folders, or folders of them")
-    add_data_arguments(parser)
-    add("--readme", action="append", default=[], type=Path, metavar="FILE", help=_README)
-    add("--check", action="store_true", help="write nothing; exit 1 naming files that would change")
+    add("runs", nargs="*", type=Path, help="model folders, archives, or folders of them")
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
-    target.add_argument("--strip", type=Path, metavar="DIR", help=_STRIP)
-    add("--functional", metavar="NAME", help="with --strip: keep its samples only")
-    add("--unseen-in", action="append", default=[], metavar="DATA", help=_UNSEEN)
-    return parser
+    target.add_argument(
+        "--published",
+        action="store_true",
+        help=f"write the boards of {PUBLISHED.name}, and their tables in README.md and docs",
+    )
+    target.add_argument(
+        "--archive",
+        type=Path,
+        metavar="DIR",
+        help="write the runs of one data set as an archive: what each model changed, no structures",
+    )
+    add_data_arguments(parser)
+    add("--csv", action="store_true", help="with --out: also write board.csv")
+    add("--figures", action="store_true", help="also draw error against time")
+    add("--check", action="store_true", help="write nothing; exit 1 naming cells that would change")
+    options = parser.parse_args(arguments)
+    return run_command(lambda: _run(options))
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say on which data the runs were made; `load_datasets` reads them."""
     add = parser.add_argument
-    add("--data", action="append", default=[], metavar="PATH|hf://…", help=_DATA)
+    add(
+        "--data",
+        action="append",
+        default=[],
+        metavar="PATH|hf://…",
+        help="data that the runs were made on; embedded sets are found without; may be repeated",
+    )
     add("--split", help="split of --data, where it has splits")
-    add("--limit", type=int, metavar="N", help=_LIMIT)
+    add(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="as the runs were made; of hf:// data no more is read",
+    )
     add("--seed", type=int, default=0, help="that --limit was drawn with; default: 0")
     add(
-        "--missing-final-frame", default="if-relaxed", choices=_MISSING_FINAL_FRAME, help=_LIKE_RUNS
+        "--missing-final-frame",
+        default="if-relaxed",
+        choices=[str(policy) for policy in MissingFinalFrame],
+        help="as the runs were made",
     )
     add("--offline", action="store_true", help="of hf:// data use the cache only")
-
-
-_DATA = "data that the runs were made on; the embedded set is found without; may be repeated"
-_LIMIT = "as the runs were made; of hf:// data no more is read"
-_LIKE_RUNS = "as the runs were made"
-_MISSING_FINAL_FRAME = [str(policy) for policy in MissingFinalFrame]
-_README = "also write the tables between its <!-- leaderboard:NAME --> markers; may be repeated"
-_UNSEEN = "with --strip: leave out the compositions of this training data; may be repeated"
-_STRIP = "instead copy the runs as scores without structures, to commit where the data are not ours"
-
-
-def _run(options: argparse.Namespace) -> int:
-    if options.out is None and (options.check or options.readme):
-        raise UserError("--check and --readme are about what --out DIR holds: give it")
-    datasets = load_datasets(options)
-    if options.strip is not None:
-        _strip(options, datasets)
-        return 0
-    if options.functional or options.unseen_in:
-        raise UserError("--functional and --unseen-in choose what --strip DIR writes: give it")
-    if options.check:
-        different = outdated_files(options.runs, options.out, datasets, pages=options.readme)
-        for path in different:
-            print(f"{path} differs from what the runs give")
-        return 1 if different else 0
-    from leaderboard.views.markdown import table
-
-    published = publish(options.runs, options.out, datasets, pages=options.readme)
-    for board in published.boards:
-        print(table(board))
-    print("wrote " + ", ".join(map(str, published.files)))
-    return 0
 
 
 def load_datasets(options: argparse.Namespace) -> list[Dataset]:
@@ -109,21 +105,55 @@ def load_datasets(options: argparse.Namespace) -> list[Dataset]:
     ]
 
 
-def _strip(options: argparse.Namespace, datasets: Sequence[Dataset]) -> None:
-    from benchmarks.data import load
-    from benchmarks.store import read_runs
-    from leaderboard.board.hybrids import with_ends
-    from leaderboard.board.scores import scores, strip
-    from leaderboard.board.subset import Subset
+def _run(options: argparse.Namespace) -> int:
+    if bool(options.runs) == options.published:
+        raise UserError("name the folders of runs, or give --published, not both")
+    if options.archive and (options.check or options.csv or options.figures):
+        raise UserError("--check, --csv and --figures are about boards, not about --archive DIR")
+    if options.csv and options.published:
+        raise UserError("--csv is about the boards of --out DIR, not about --published")
+    datasets = load_datasets(options)
+    if options.published:
+        return _published(datasets, check=options.check, figures=options.figures)
+    if options.archive:
+        files = write_archive_of(options.runs, options.archive, datasets)
+    elif options.check:
+        boards = make_boards(options.runs, datasets, store=False)
+        return _checked(differing(documents(boards, options.out, csv=options.csv)))
+    else:
+        from leaderboard.views.markdown import table
 
-    # a single file has no splits to choose from
-    parts = [None if source.endswith(".parquet") else "train" for source in options.unseen_in]
-    unseen = [load(x, split=part) for x, part in zip(options.unseen_in, parts, strict=True)]
-    subset = Subset(functional=options.functional, unseen_in=unseen)
-    runs = read_runs(options.runs)
-    tables = [scores(run, find_dataset(run, datasets), store=False) for run in runs]
-    for run, table in zip(runs, with_ends(runs, tables), strict=True):
-        print(f"wrote {strip(*subset.of(run, table), options.strip)}")
+        published = publish(
+            options.runs, options.out, datasets, csv=options.csv, figures=options.figures
+        )
+        for board in published.boards:
+            print(table(board))
+        files = published.files
+    print("wrote " + ", ".join(map(str, files)))
+    return 0
+
+
+def _published(datasets: Sequence[Dataset], *, check: bool, figures: bool) -> int:
+    texts, made = published_documents(datasets, store=not check)
+    if check:
+        return _checked(differing(texts))
+    write(texts)
+    files = list(texts)
+    if figures:
+        from leaderboard.views.figures import error_against_time
+
+        for entry, board in made:
+            if entry.figures:
+                path = PUBLISHED.parent / "boards" / entry.name / "leaderboard.svg"
+                files += error_against_time(board, path)
+    print("wrote " + ", ".join(map(str, files)))
+    return 0
+
+
+def _checked(lines: Sequence[str]) -> int:
+    for line in lines:
+        print(line)
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":

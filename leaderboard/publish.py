@@ -1,26 +1,56 @@
-"""Run folders to the files of the leaderboard."""
+"""Run folders to boards, and boards to files: `board.json`, and `board.md` as a view of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmarks.core import MissingFinalFrame, UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from benchmarks.data import Dataset
     from benchmarks.store import StoredRun
-    from leaderboard.board.summary import Board
+    from leaderboard.board.schema import Board
+
+BOARD: Final = "board.json"
+PAGE: Final = "board.md"
+PUBLISHED: Final = Path(__file__).with_name("boards.toml")
+"""The list of the published boards; their runs and files lie beside it."""
+CLOSING: Final = "<!-- /leaderboard -->"
+"""Ends the table of a board in another page."""
 
 
 class PublishedBoards(NamedTuple):
-    """What `publish` made."""
+    """The result of `publish`."""
 
     boards: list[Board]
     """One per data set, by name."""
     files: list[Path]
-    """What was written."""
+    """The files that were written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardEntry:
+    """One published board, as `boards.toml` lists it."""
+
+    name: str
+    """Its folder in `boards`."""
+    archive: str
+    """The folder in `runs` that holds its runs."""
+    dataset: str | None = None
+    """Says which part of the samples it keeps; None: the name of the data set."""
+    functional: str | None = None
+    """Keeps the samples of this functional; None keeps all."""
+    without_compositions: tuple[str, ...] = ()
+    """Leaves out the samples of these reduced compositions."""
+    figures: bool = False
+    """Whether its figure is committed, as a page shows it."""
 
 
 def publish(
@@ -28,7 +58,8 @@ def publish(
     out: Path,
     datasets: Sequence[Dataset] = (),
     *,
-    pages: Sequence[Path] = (),
+    csv: bool = False,
+    figures: bool = False,
 ) -> PublishedBoards:
     """Score runs and write their leaderboards.
 
@@ -36,61 +67,92 @@ def publish(
     table.
 
     Args:
-        run_folders: Model folders, or folders of them.
-        out: Where leaderboard.md, .json, .csv, .svg, .png, slices.md and differences.md go, and
-            hybrids.md and .json where there are hybrids beside their last part.
-        datasets: Data that the runs may be of; the embedded set is found without. Where a run's
-            data are not at hand its stored scores are read.
-        pages: Files whose sections up to `<!-- /leaderboard -->` are replaced: after
-            `<!-- leaderboard:NAME -->`, NAME being a board's `name`, by the board, after
-            `<!-- table:TITLE -->`, TITLE being its heading, by the board without its notes.
+        run_folders: Model folders, archives, or folders of them.
+        out: The folder for `board.json` and `board.md`.
+        datasets: Data that the runs may be of; the embedded set is found without. If a run's data
+            are not at hand its stored scores are read.
+        csv: Whether every metric is also written to `board.csv`.
+        figures: Whether error against time is also drawn, as `leaderboard.svg`.
 
     Raises:
-        UserError: A run is damaged, cannot be scored, or the pages have no section for any board.
+        UserError: A run is damaged or cannot be scored.
     """
     from leaderboard.views.figures import error_against_time
 
     boards = make_boards(run_folders, datasets)
-    texts = documents(boards, out, pages)
+    texts = documents(boards, out, csv=csv)
+    write(texts)
+    files = [*texts]
+    if figures:
+        for board, folder in zip(boards, _folders(boards, out), strict=True):
+            files += error_against_time(board, folder / "leaderboard.svg")
+    return PublishedBoards(boards, files)
+
+
+def write(texts: Mapping[Path, str]) -> None:
+    """Write each text to its path."""
+    from benchmarks.core.files import atomic_write
+
     for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    figures = [
-        path
-        for board, folder in zip(boards, _folders(boards, out), strict=True)
-        for path in error_against_time(board, folder / "leaderboard")
-    ]
-    return PublishedBoards(boards, [*texts, *figures])
+        with atomic_write(path) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
-def outdated_files(
-    run_folders: Iterable[Path],
-    out: Path,
-    datasets: Sequence[Dataset] = (),
-    *,
-    pages: Sequence[Path] = (),
-) -> list[Path]:
-    """The Markdown, JSON and CSV files that `publish` would change; nothing is written."""
-    texts = documents(make_boards(run_folders, datasets, store=False), out, pages)
-    return [
-        path
-        for path, text in texts.items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
+def differing(texts: Mapping[Path, str]) -> list[str]:
+    """Say, a line each, how files differ from these texts; of a board every cell is named."""
+    lines = []
+    for path, text in texts.items():
+        old = path.read_text(encoding="utf-8") if path.exists() else None
+        if old == text:
+            continue
+        if old is None:
+            lines.append(f"{path} is missing")
+        elif path.name == BOARD:
+            cells = _different_cells(json.loads(old), json.loads(text), "")
+            lines += [f"{path}: {cell}" for cell in cells]
+        else:
+            lines.append(f"{path} differs from what the runs give")
+    return lines
+
+
+def _different_cells(old: Any, new: Any, where: str) -> Iterator[str]:
+    """The places in which two JSON values differ; rows are named for their models."""
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = (
+            {
+                each.get("model", k) if isinstance(each, dict) else k: each
+                for k, each in enumerate(listed)
+            }
+            for listed in (old, new)
+        )
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        if old != new:
+            yield f"{where}: {json.dumps(old)} in the file, the runs give {json.dumps(new)}"
+        return
+    for key in dict.fromkeys([*old, *new]):
+        inside = f"{where}.{key}" if where else str(key)
+        if key not in old or key not in new:
+            yield f"{inside} is {'new' if key in new else 'gone'}"
+        else:
+            yield from _different_cells(old[key], new[key], inside)
 
 
 def make_boards(
-    run_folders: Iterable[Path], datasets: Sequence[Dataset] = (), *, store: bool = True
+    run_folders: Iterable[Path],
+    datasets: Sequence[Dataset] = (),
+    *,
+    store: bool = True,
+    part: BoardEntry | None = None,
 ) -> list[Board]:
     """Read and score runs, and compare those of one data set, revision and split.
 
     Args:
-        run_folders: Model folders, or folders of them.
+        run_folders: Model folders, archives, or folders of them.
         datasets: As in `publish`.
-        store: Keep the scores beside the runs.
+        store: Whether the scores are kept beside the runs.
+        part: The samples to keep; None keeps all.
     """
     from benchmarks.store import read_runs
-    from leaderboard.board.scores import scores
     from leaderboard.board.summary import board
 
     by_dataset: dict[tuple[str, str, str], list[StoredRun]] = {}
@@ -99,12 +161,54 @@ def make_boards(
     boards = []
     for key in sorted(by_dataset):
         runs = sorted(by_dataset[key], key=lambda run: run.name)
-        dataset = find_dataset(runs[0], datasets)
         whole = [run for run in runs if not run.provenance.get("aborted")]
         ended = [run for run in runs if run.provenance.get("aborted")]
-        tables = [scores(run, dataset, store=store) for run in whole]
+        whole, tables = _scored(whole, find_dataset(runs[0], datasets), store=store)
+        if part is not None:
+            tables = [_kept(run, table, part) for run, table in zip(whole, tables, strict=True)]
+            name = part.dataset or runs[0].identity["dataset"]
+            whole, ended = (
+                [replace(run, identity=run.identity | {"dataset": name}) for run in listed]
+                for listed in (whole, ended)
+            )
         boards.append(board(whole, tables, ended=ended))
     return boards
+
+
+def _scored(
+    runs: Sequence[StoredRun], dataset: Dataset | None, *, store: bool
+) -> tuple[list[StoredRun], list[pd.DataFrame]]:
+    """The runs with their structures if the data are at hand, and the scores of each."""
+    from leaderboard.board.hybrids import with_ends
+    from leaderboard.board.scores import in_archive, scores, store_archive_scores
+
+    restored = list(runs)
+    if dataset is not None:
+        initial = {each: dataset.geometries(i)[0] for i, each in enumerate(dataset.ids)}
+        restored = [run.with_initial(initial) for run in runs]
+    tables = [scores(run, dataset, store=store) for run in restored]
+    archives = {run.folder for run in runs if in_archive(run)}
+    whole = all(len(table) == run.table.num_rows for run, table in zip(runs, tables, strict=True))
+    if store and dataset is not None and whole and archives:
+        ends = with_ends(restored, tables)
+        for folder in archives:
+            inside = [k for k, run in enumerate(runs) if run.folder == folder]
+            store_archive_scores(folder, [runs[k] for k in inside], [ends[k] for k in inside])
+    return restored, tables
+
+
+def _kept(run: StoredRun, table: pd.DataFrame, part: BoardEntry) -> pd.DataFrame:
+    """The scores of the samples that a board keeps.
+
+    Raises:
+        UserError: There are none.
+    """
+    if part.functional is not None:
+        table = table[table["functional"] == part.functional]
+    table = table[~table["group"].isin(part.without_compositions)]
+    if not len(table):
+        raise UserError(f"{PUBLISHED.name}: '{run.name}' has no sample of the board '{part.name}'")
+    return table.reset_index(drop=True)
 
 
 def find_dataset(run: StoredRun, datasets: Sequence[Dataset]) -> Dataset | None:
@@ -130,33 +234,55 @@ def _key(run: StoredRun) -> tuple[str, str, str]:
     return identity["dataset"], identity["revision"], identity.get("split") or ""
 
 
-def documents(boards: Sequence[Board], out: Path, pages: Sequence[Path]) -> dict[Path, str]:
-    """The text of every file of the boards, and of the pages that show them, by path."""
-    from leaderboard.board import hybrids
-    from leaderboard.views.markdown import markdown, title, to_csv, to_json, tracks
+def write_archive_of(
+    run_folders: Iterable[Path], folder: Path, datasets: Sequence[Dataset] = ()
+) -> list[Path]:
+    """Write the runs of one data set as an archive, with their scores.
+
+    Args:
+        run_folders: Model folders, archives, or folders of them.
+        folder: The archive.
+        datasets: The data that the runs were made on; the embedded set is found without.
+
+    Returns:
+        The files of the archive.
+
+    Raises:
+        UserError: The data are not at hand, or the runs are not all of one data set.
+    """
+    from benchmarks.store import read_runs, write_archive
+
+    runs = sorted(read_runs(run_folders), key=lambda run: run.name)
+    dataset = find_dataset(runs[0], datasets)
+    if dataset is None:
+        name = runs[0].identity["dataset"]
+        raise UserError(f"an archive stores changes of initial structures: name {name} with --data")
+    initial = {each: dataset.geometries(i)[0] for i, each in enumerate(dataset.ids)}
+    write_archive(folder, [run.with_initial(initial) for run in runs], initial)
+    _scored(read_runs([folder]), dataset, store=True)
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def documents(boards: Sequence[Board], out: Path, *, csv: bool = False) -> dict[Path, str]:
+    """The text of every file of the boards, by path."""
+    from leaderboard.views.markdown import markdown, to_csv
 
     texts = {}
     for board, folder in zip(boards, _folders(boards, out), strict=True):
-        texts[folder / "leaderboard.md"] = markdown(board)
-        texts[folder / "leaderboard.json"] = to_json(board)
-        texts[folder / "leaderboard.csv"] = to_csv(board)
-        texts[folder / "tracks.md"] = tracks(board)
-        texts[folder / "slices.md"] = board.slices
-        texts[folder / "differences.md"] = board.differences
-        if board.hybrids:
-            heading = title(board)
-            texts[folder / "hybrids.md"] = hybrids.markdown(board.hybrids, heading)
-            texts[folder / "hybrids.json"] = hybrids.to_json(board.hybrids, heading)
-    return texts | _with_sections(pages, boards)
+        texts[folder / BOARD] = board.to_json()
+        texts[folder / PAGE] = markdown(board)
+        if csv:
+            texts[folder / "board.csv"] = to_csv(board)
+    return texts
 
 
 def _folders(boards: Sequence[Board], out: Path) -> list[Path]:
-    """Folder of each board: `out` for one alone, else one each, named for its data set."""
+    """The folder of each board: `out` for one alone, else one each, named for its data set."""
     if len(boards) == 1:
         return [out]
     slugs = [board.name.replace("/", "-") for board in boards]
     # two revisions of one data set are two boards
-    revisions = [str(board.dataset["revision"]).removeprefix("sha256:")[:8] for board in boards]
+    revisions = [board.dataset.revision.removeprefix("sha256:")[:8] for board in boards]
     names = (
         slug if slugs.count(slug) == 1 else f"{slug}-{revision}"
         for slug, revision in zip(slugs, revisions, strict=True)
@@ -164,36 +290,74 @@ def _folders(boards: Sequence[Board], out: Path) -> list[Path]:
     return [out / name for name in names]
 
 
-def _with_sections(pages: Sequence[Path], boards: Sequence[Board]) -> dict[Path, str]:
-    """The texts of the pages with the tables of the boards between their markers."""
-    from leaderboard.views.markdown import markdown, title
+def read_entries(listed: Path = PUBLISHED) -> list[BoardEntry]:
+    """The published boards.
 
+    Raises:
+        UserError: The file cannot be read, or an entry has a field that is not known.
+    """
+    try:
+        entries: list[dict[str, Any]] = tomllib.loads(listed.read_text("utf-8"))["board"]
+        for entry in entries:
+            entry["without_compositions"] = tuple(entry.get("without_compositions", ()))
+        return [BoardEntry(**entry) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{listed}: {error}") from error
+
+
+def published_documents(
+    datasets: Sequence[Dataset] = (), *, store: bool = True, listed: Path = PUBLISHED
+) -> tuple[dict[Path, str], list[tuple[BoardEntry, Board]]]:
+    """The files of the published boards, and the pages that show their tables.
+
+    These pages are `README.md` and `docs/*.md` beside the folder of `listed`.
+
+    Args:
+        datasets: As in `publish`.
+        store: Whether the scores are kept beside the runs.
+        listed: The list of the boards; `runs` and `boards` are beside it.
+
+    Returns:
+        Texts by path, and the boards.
+
+    Raises:
+        UserError: An archive cannot be read or scored, or a page lacks the end of a marker.
+    """
+    texts: dict[Path, str] = {}
+    boards = []
+    for entry in read_entries(listed):
+        folder = listed.parent / "runs" / entry.archive
+        made = make_boards([folder], datasets, store=store, part=entry)
+        if len(made) != 1:
+            raise UserError(f"{folder}: a published board is of one data set, not of {len(made)}")
+        texts |= documents(made, listed.parent / "boards" / entry.name)
+        boards.append((entry, made[0]))
+    root = listed.parents[1]
+    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        if page.exists():
+            texts[page] = _with_sections(page, [board for _, board in boards])
+    return texts, boards
+
+
+def _with_sections(page: Path, boards: Sequence[Board]) -> str:
+    """The page with the tables between its markers.
+
+    After `<!-- leaderboard:NAME -->`, NAME being a board's `name`, the board stands with its notes,
+    after `<!-- table:TITLE -->`, TITLE being its heading, without them.
+    """
+    from leaderboard.views.markdown import section, title
+
+    text = page.read_text(encoding="utf-8")
     sections = {}
     for board in boards:
-        sections[f"<!-- leaderboard:{board.name} -->"] = markdown(board, heading="### ")
-        sections[f"<!-- table:{title(board)} -->"] = markdown(board, heading="#### ", noted=False)
-    texts: dict[Path, str] = {}
-    shown = False
-    for page in pages:
-        if not page.exists():
-            raise UserError(f"{page}: no such file")
-        text = page.read_text(encoding="utf-8")
-        for marker, section in sections.items():
-            if marker not in text:
-                continue
-            shown = True
-            before, rest = text.split(marker, 1)
-            if CLOSING not in rest:
-                raise UserError(f"{page}: no {CLOSING} after {marker}")
-            after = rest.split(CLOSING, 1)[1]
-            text = f"{before}{marker}\n{section}{CLOSING}{after}"
-        texts[page] = text
-    if pages and not shown:
-        raise UserError(
-            f"{', '.join(map(str, pages))} has none of the markers {', '.join(sections)}"
-        )
-    return texts
-
-
-CLOSING = "<!-- /leaderboard -->"
-"""Ends the section of a board on a page."""
+        sections[f"<!-- leaderboard:{board.name} -->"] = section(board, "### ", with_notes=True)
+        sections[f"<!-- table:{title(board)} -->"] = section(board, "#### ", with_notes=False)
+    for marker, found in sections.items():
+        if marker not in text:
+            continue
+        before, rest = text.split(marker, 1)
+        if CLOSING not in rest:
+            raise UserError(f"{page}: no {CLOSING} after {marker}")
+        after = rest.split(CLOSING, 1)[1]
+        text = f"{before}{marker}\n{found}{CLOSING}{after}"
+    return text

@@ -5,10 +5,10 @@
 
 The study trains the T5 and `gnn-delta` from scratch on a part of the pairs, on more (which holds
 the part), and on all, and relaxes the test pairs with each model. It writes `curves.md`, `.csv`,
-`.png` and `.svg`, the cards of the trainings in `curves.json`, and paired differences in
-`curves-differences.md`. A model that is there already, of the same data and settings, is not
-trained again. After an interruption the same command goes on with the missing models: a T5 begins
-anew, a graph network goes on with the next epoch.
+`.png` and `.svg`, the cards of the trainings in `curves.json`, and the board with its paired
+differences in `curves-board.md`. A model that is there already, of the same data and settings,
+is not trained again. After an interruption the same command goes on with the missing models: a T5
+begins anew, a graph network goes on with the next epoch.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def _curves(args: argparse.Namespace, command: str) -> int:
         argv += ["--device", args.device, *(["--limit", str(args.limit)] if args.limit else [])]
         if status := run_models(argv):
             return status  # the run said what was wrong
-    board = json.loads((runs / "leaderboard.json").read_text(encoding="utf-8"))
-    shutil.copyfile(runs / "differences.md", args.out / "curves-differences.md")
+    board = json.loads((runs / "board.json").read_text(encoding="utf-8"))
+    shutil.copyfile(runs / "board.md", args.out / "curves-board.md")
     made = {training.label: training.about() for training in trainings}
     (args.out / "curves.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     write(list(rows(board, trainings, list(beside.values()))), args.out, board["dataset"])
@@ -226,7 +226,7 @@ def configuration(training: CurveTraining, args: argparse.Namespace) -> Config:
 def rows(
     board: Mapping[str, Any], trainings: Sequence[CurveTraining], beside: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
-    """One row per training and metric, and those beside, from a `leaderboard.json`."""
+    """One row per training and metric, and those beside, from a `board.json`."""
     found = {row["model"]: row["metrics"] for row in board["rows"]}
     labels = {"identity": "no change", **{model: f"{model}, packaged" for model in beside}}
     for name in SHOWN:
@@ -243,7 +243,8 @@ def rows(
 
 
 def _numbers(metric: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: metric[name] for name in ("value", "ci_low", "ci_high", "n")}
+    names = {"value": "point", "ci_low": "low", "ci_high": "high", "n": "n"}
+    return {name: metric[field] for name, field in names.items()}
 
 
 def _effort(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,7 +269,7 @@ def write(found: Sequence[Mapping[str, Any]], out: Path, dataset: Mapping[str, A
 
 
 def _markdown(table: pd.DataFrame, title: str) -> str:
-    from benchmarks.core.markdown import markdown_table
+    from benchmarks.core.formatting import markdown_table
 
     head = ["pairs", "student", "steps", "epochs", "parameters"]
     head += [f"{name} ({unit})" if unit else name for name, unit in SHOWN.values()]
@@ -284,7 +285,7 @@ def _markdown(table: pd.DataFrame, title: str) -> str:
 _NOTE: Final = (
     "Brackets: 95 % of a bootstrap over the compositions of the test pairs. Each is one training, "
     "so how far another seed would be off is not in them. Paired differences: "
-    "[curves-differences.md](curves-differences.md)."
+    "[curves-board.md](curves-board.md)."
 )
 
 

@@ -37,7 +37,7 @@ def card(**more):
 
 def board(trainings):
     def row(model, value):
-        metric = {"value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "n": 4}
+        metric = {"point": value, "low": value - 0.1, "high": value + 0.1, "n": 4}
         return {"model": model, "metrics": dict.fromkeys(curves.SHOWN, metric)}
 
     return {
@@ -115,7 +115,7 @@ def test_a_second_run_trains_nothing_again(tmp_path, monkeypatch):
     made = json.loads((tmp_path / "curves.json").read_text())
     assert [made[f"gnn-delta-{share}"]["n"] for share in (20, 100)] == [9, 47]
     assert [made[f"gnn-delta-{share}"]["config"]["limit"] for share in (20, 100)] == [9, None]
-    assert "| gnn-delta-20 |" in (tmp_path / "curves-differences.md").read_text()
+    assert "| gnn-delta-20 |" in (tmp_path / "curves-board.md").read_text()
     started = []
     run = curves.run_models
     monkeypatch.setattr(curves, "train_graph", lambda *_: pytest.fail("trained again"))

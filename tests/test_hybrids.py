@@ -3,17 +3,18 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.core import Geometry, Status
 from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import publish
-from leaderboard.__main__ import main
-from leaderboard.board.hybrids import markdown
-from leaderboard.board.hybrids.final_structures import COLUMNS, standalone_run
+from leaderboard.board.hybrids import END_COLUMNS, standalone_run
 from leaderboard.board.scores import FILE, scores
 from leaderboard.board.summary import board
-from leaderboard.publish import make_boards, outdated_files
+from leaderboard.publish import BoardEntry, make_boards, write_archive_of
+from leaderboard.views.markdown import markdown
 from tests.test_leaderboard import Memory
 
 FINISHED = (Status.OK,) * 8
@@ -85,30 +86,30 @@ def test_what_a_hybrid_saves(pair, toy):
     assert (row.model, row.alone, row.n_samples) == ("a+b", "b", 8)
     assert (row.finished, row.alone_finished, row.both_finished) == (7, 7, 6)
     evals = row.force_evals  # over samples 1 to 6: 5 each against 11 to 16
-    assert (evals.n, evals.hybrid, evals.alone) == (6, 5.0, 13.5)
-    assert evals.ratio.value == pytest.approx(30 / 81, abs=1e-6)
-    assert evals.saved.value == 8.5
-    assert 6 <= evals.saved.ci_low < 8.5 < evals.saved.ci_high <= 11
-    assert 5 / 16 <= evals.ratio.ci_low < 30 / 81 < evals.ratio.ci_high <= 5 / 11
+    assert (evals.ratio.n, evals.hybrid, evals.alone) == (6, 5.0, 13.5)
+    assert evals.ratio.point == pytest.approx(30 / 81, abs=1e-6)
+    assert evals.saved.point == 8.5
+    assert 6 <= evals.saved.low < 8.5 < evals.saved.high <= 11
+    assert 5 / 16 <= evals.ratio.low < 30 / 81 < evals.ratio.high <= 5 / 11
     seconds = row.seconds
     assert (seconds.hybrid, seconds.alone) == (0.5, 2.0)
-    assert (seconds.ratio.value, seconds.ratio.ci_low, seconds.ratio.ci_high) == (0.25,) * 3
-    assert (seconds.saved.value, seconds.saved.ci_low, seconds.saved.ci_high) == (1.5,) * 3
+    assert (seconds.ratio.point, seconds.ratio.low, seconds.ratio.high) == (0.25,) * 3
+    assert (seconds.saved.point, seconds.saved.low, seconds.saved.high) == (1.5,) * 3
 
 
 def test_the_ratio_is_of_sums_and_not_a_mean_of_ratios(tmp_path, toy):
     write(tmp_path, toy, "b", evals=[10, 100] * 4)
     write(tmp_path, toy, "a+b", evals=[20, 50] * 4)
     (row,) = compared(tmp_path, toy, "b", "a+b")
-    assert row.force_evals.ratio.value == pytest.approx(70 / 110, abs=1e-6), "not (2 + 0.5) / 2"
-    assert row.force_evals.saved.value == 20.0
+    assert row.force_evals.ratio.point == pytest.approx(70 / 110, abs=1e-6), "not (2 + 0.5) / 2"
+    assert row.force_evals.saved.point == 20.0
 
 
 def test_the_same_minimum_needs_cell_positions_and_energy(pair, toy):
     (row,) = compared(pair, toy, "b", "a+b")
     minimum = row.minimum  # 1, 5 and 6 of samples 1 to 6
-    assert (minimum.n, minimum.rate.value) == (6, 0.5)
-    assert (minimum.rate.ci_low, minimum.rate.ci_high) == pytest.approx((0.1876, 0.8124), abs=1e-4)
+    assert (minimum.rate.n, minimum.rate.point) == (6, 0.5)
+    assert (minimum.rate.low, minimum.rate.high) == pytest.approx((0.1876, 0.8124), abs=1e-4)
     assert (minimum.lower, minimum.level, minimum.higher) == (1, 1, 1)
 
 
@@ -116,7 +117,7 @@ def test_an_energy_that_was_not_recorded_is_not_asked_for(tmp_path, toy):
     write(tmp_path, toy, "b", evals=[9] * 8)
     write(tmp_path, toy, "a+b", evals=[9] * 8, ends=hybrid_ends(toy))
     minimum = compared(tmp_path, toy, "b", "a+b")[0].minimum
-    assert (minimum.n, minimum.rate.value) == (8, 0.75)
+    assert (minimum.rate.n, minimum.rate.point) == (8, 0.75)
     assert (minimum.lower, minimum.level, minimum.higher) == (0, 0, 0)
 
 
@@ -125,14 +126,14 @@ def test_an_image_translated_and_wrapped_is_the_same_end(tmp_path, toy):
     ends = [Geometry(e.lattice, (e.frac_coords + 0.6) % 1, e.numbers) for e in ends]
     write(tmp_path, toy, "b", evals=[9] * 8)
     write(tmp_path, toy, "a+b", evals=[9] * 8, ends=ends)
-    assert compared(tmp_path, toy, "b", "a+b")[0].minimum.rate.value == 1.0
+    assert compared(tmp_path, toy, "b", "a+b")[0].minimum.rate.point == 1.0
 
 
 def test_repeats_are_no_samples(tmp_path, toy):
     for name in ("b", "a+b"):
         write(tmp_path, toy, name, evals=[9] * 8, repeats=3)
     (row,) = compared(tmp_path, toy, "b", "a+b")
-    assert (row.both_finished, row.force_evals.n, row.minimum.n) == (8, 8, 8)
+    assert (row.both_finished, row.force_evals.saved.n, row.minimum.rate.n) == (8, 8, 8)
 
 
 @pytest.mark.parametrize("other", [{"fmax": 0.01}, {"sha256": "cc"}])
@@ -155,61 +156,58 @@ def test_times_of_two_machines_are_not_compared(tmp_path, toy, other):
     write(tmp_path, toy, "a+b", evals=[9] * 8, **other)
     (row,) = compared(tmp_path, toy, "b", "a+b")
     assert row.seconds is None
-    assert row.force_evals.saved.value == 0.0
+    assert row.force_evals.saved.point == 0.0
 
 
-def test_a_stripped_run_keeps_how_far_its_ends_were(pair, toy, tmp_path):
-    bare, full = tmp_path / "bare", compared(pair, toy, "b", "a+b")
-    folders = [str(pair / name) for name in ("b", "a+b")]
-    assert main([*folders, "--strip", str(bare)]) == 0
-    assert not list(bare.rglob("part-*"))
-    assert compared(bare, None, "b", "a+b") == full
-    again = str(tmp_path / "again")
-    assert main([str(bare), "--strip", again, "--functional", "pbe"]) == 0
-    assert make_boards([tmp_path / "again"])[0].hybrids[0].minimum == full[0].minimum
+def archive(pair, toy, tmp_path):
+    folders = [pair / name for name in ("b", "a+b")]
+    write_archive_of(folders, tmp_path / "archive", [toy])
+    return tmp_path / "archive"
 
 
-def test_stripped_ends_belong_to_the_run_that_they_were_compared_with(pair, toy, tmp_path):
-    folders = [str(pair / name) for name in ("b", "a+b")]
-    assert main([*folders, "--strip", str(tmp_path / "bare")]) == 0
-    ends = [toy.geometries(i)[0] for i in range(8)]
-    write(tmp_path / "other", toy, "b", evals=[9] * 8, ends=ends, sha256="bb")
-    scores(read_run(tmp_path / "other" / "b"), toy)
-    (tmp_path / "bare" / "b" / FILE).write_bytes((tmp_path / "other" / "b" / FILE).read_bytes())
-    assert compared(tmp_path / "bare", None, "b", "a+b")[0].minimum is None
+def test_an_archive_keeps_how_far_its_ends_were(pair, toy, tmp_path):
+    full = compared(pair, toy, "b", "a+b")
+    (found,) = make_boards([archive(pair, toy, tmp_path)])
+    assert found.hybrids[0].minimum == full[0].minimum
+    part = BoardEntry(name="part", archive="", functional="pbe")
+    (found,) = make_boards([tmp_path / "archive"], part=part)
+    assert found.hybrids[0].minimum == full[0].minimum
 
 
-def test_a_hybrid_stripped_by_itself_has_no_rate(pair, toy, tmp_path):
-    for name in ("b", "a+b"):
-        assert main([str(pair / name), "--strip", str(tmp_path / "bare")]) == 0
-    (row,) = compared(tmp_path / "bare", None, "b", "a+b")
-    assert row.minimum is None
-    assert row.force_evals.saved.value == 8.5
-    assert markdown([row], "toy").endswith("| — | — |\n")
+def test_stored_ends_belong_to_the_run_that_they_were_compared_with(pair, toy, tmp_path):
+    path = archive(pair, toy, tmp_path) / FILE
+    stored = pq.read_table(path)
+    table = stored.to_pandas()
+    table.loc[table["model"] == "b", "structures"] = "others"
+    changed = pa.Table.from_pandas(table, preserve_index=False)
+    pq.write_table(changed.replace_schema_metadata(stored.schema.metadata), path)
+    (found,) = make_boards([tmp_path / "archive"])
+    assert found.hybrids[0].minimum is None
+    assert found.hybrids[0].force_evals.saved.point == 8.5
+    assert markdown(found).endswith("| — | — |\n")
 
 
-def test_files_beside_a_board_with_hybrids(pair, toy, tmp_path):
+def test_a_page_with_hybrids(pair, toy, tmp_path):
     folders, out = [pair / "b", pair / "a+b"], tmp_path / "out"
-    names = {path.name for path in publish(folders, out, [toy]).files}
-    assert names >= {"hybrids.md", "hybrids.json"}
-    content = json.loads((out / "hybrids.json").read_text(encoding="utf-8"))
-    assert content["board"] == "toy, split test, 8 samples"
-    assert content["rows"][0]["minimum"]["rate"]["value"] == 0.5
+    publish(folders, out, [toy])
+    content = json.loads((out / "board.json").read_text(encoding="utf-8"))
+    assert content["hybrids"][0]["minimum"]["rate"]["point"] == 0.5
     assert content["same_minimum"]["energy_within_ev_per_atom"] == 0.005
-    line = (out / "hybrids.md").read_text(encoding="utf-8").splitlines()[-1]
+    page = (out / "board.md").read_text(encoding="utf-8")
+    line = page.split("## Hybrids")[1].splitlines()[-1]
     assert line.startswith("| a+b | b | 7, 7, 6 (8) | 5.0, 13.5 | 0.370 [")
     assert "| 0.50, 2.00 | 0.250 [0.250, 0.250] | +1.500 [+1.500, +1.500] |" in line
     assert line.endswith("| 0.500 [0.188, 0.812] (6) | 1, 1, 1 |")
-    assert outdated_files(folders, out, [toy]) == []
 
 
-def test_no_file_without_hybrids(pair, toy, tmp_path):
-    files = publish([pair / "b"], tmp_path / "out", [toy]).files
-    assert not [path for path in files if "hybrids" in path.name]
+def test_no_section_without_hybrids(pair, toy, tmp_path):
+    (found,) = publish([pair / "b"], tmp_path / "out", [toy]).boards
+    assert "Hybrids" not in markdown(found)
 
 
 def test_the_columns_of_the_ends_are_numbers_only(pair, toy, tmp_path):
-    assert main([str(pair / "b"), str(pair / "a+b"), "--strip", str(tmp_path / "bare")]) == 0
-    table = scores(read_run(tmp_path / "bare" / "a+b"))
-    assert table[list(COLUMNS)].to_numpy()[3] == pytest.approx([0, 0.1125, -0.025])
-    assert np.isfinite(table[list(COLUMNS)].to_numpy()).all(), "also of what was not finished"
+    path = archive(pair, toy, tmp_path) / FILE
+    table = pq.read_table(path).to_pandas()
+    ends = table.loc[table["model"] == "a+b", list(END_COLUMNS)].to_numpy()
+    assert ends[3] == pytest.approx([0, 0.1125, -0.025])
+    assert np.isfinite(ends).all(), "also of what was not finished"

@@ -5,22 +5,29 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.core import ANSWERED, SCORED, Geometry, MissingFinalFrame, Sample, Status, UserError
+from benchmarks.core.formatting import format_estimate
 from benchmarks.core.geometry import reduced_composition
 from benchmarks.core.statistics import Resampling, estimates, ranks, wilson
+from benchmarks.data import ids_sha256
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import publish
 from leaderboard.__main__ import main
-from leaderboard.board import differences, slices
-from leaderboard.board.reference_uncertainty import reference_uncertainty
+from leaderboard.board.comparisons import differences, slices
+from leaderboard.board.schema import Board
 from leaderboard.board.scores import FILE, crystal_system, scores
-from leaderboard.board.subset import Subset
-from leaderboard.board.summary import board
-from leaderboard.publish import make_boards, outdated_files
-from leaderboard.views.markdown import markdown, table, to_csv, to_json, tracks
+from leaderboard.board.summary import board, reference_uncertainty
+from leaderboard.publish import (
+    differing,
+    make_boards,
+    published_documents,
+    write_archive_of,
+)
+from leaderboard.views.markdown import markdown, table, to_csv
 
 
 class Memory:
@@ -118,7 +125,7 @@ def compare(tmp_path, dataset, replicates=100, **models):
 
 
 def value(row, name):
-    return row.metrics[name].value
+    return row.metrics[name].point
 
 
 # what a row is worth
@@ -168,22 +175,22 @@ def test_every_aggregate_takes_every_status(all_failed, status, metric):
     """A model whose every answer fails: bounded numbers get their worst, errors get no number."""
     found = all_failed[status].metrics[metric.name]
     if metric.reduce is Reduce.SKILL:
-        assert found.value == pytest.approx(0, abs=1e-12)
+        assert found.point == pytest.approx(0, abs=1e-12)
     elif metric.failure is not None and metric.reduce is not Reduce.PROPORTION:
-        assert (found.value, found.n) == (metric.failure, 2)
+        assert (found.point, found.n) == (metric.failure, 2)
     elif metric.column.startswith("valid_"):
         # a collapsed cell climbs four rungs; what is refused as `invalid` looks perfect here
         low = {Status.OK, Status.UNCONVERGED} if metric.column in CELL_RUNGS else set()
         answered = status in ANSWERED
         unanswered = 0.0 if metric.name.endswith("_strict") else None
-        assert found.value == (float(status not in low) if answered else unanswered)
+        assert found.point == (float(status not in low) if answered else unanswered)
     elif metric.name in COSTS:
         refused = status is Status.UNSUPPORTED and metric.unit in {"s", "1/s"}
-        assert found.value == (
+        assert found.point == (
             None if refused and metric.name != "load_time" else COSTS[metric.name]
         )
     else:
-        assert (found.value, found.ci_low, found.n) == (None, None, 0)
+        assert (found.point, found.low, found.n) == (None, None, 0)
 
 
 CELL_RUNGS = {"valid_cell", "valid_distance"}
@@ -240,21 +247,56 @@ def test_repeats_are_not_samples(tmp_path, toy):
     assert row.n_samples == row.metrics["score"].n == 8
     assert sum(row.coverage.values()) == 16
     assert value(row, "score") == pytest.approx(0.5)
-    assert row.metrics["score"].ci_low == pytest.approx(0.5)  # each sample fails once of twice
+    assert row.metrics["score"].low == pytest.approx(0.5)  # each sample fails once of twice
     assert row.metrics["lattice_mae"].n == 8
 
 
 def test_models_are_compared_on_the_samples_they_share(tmp_path, toy):
-    all_of_it = read_run(write(tmp_path, "all", oracle, toy))
-    some = read_run(write(tmp_path, "some", identity, toy, chosen=[1, 4, 5]))
-    found = board([all_of_it, some], [scores(run, toy) for run in (all_of_it, some)])
-    assert [row.n_samples for row in found.rows] == [3, 3]
-    assert found.dataset["n_samples"] == 3
+    runs = [
+        read_run(write(tmp_path, "all", oracle, toy)),
+        read_run(write(tmp_path, "some", identity, toy, chosen=[1, 4, 5])),
+        read_run(write(tmp_path, "more", halfway, toy, chosen=[1, 4, 5])),
+    ]
+    found = board(runs, [scores(run, toy) for run in runs])
+    assert [row.n_samples for row in found.rows] == [3, 3, 3]
+    assert found.dataset.n_samples == 3
     assert "run on more: all 8" in found.notes[0]
-    assert value(found.rows[1], "lattice_mae") == pytest.approx(4.2 * (0.03 + 0.002 * 10 / 3))
-    other = read_run(write(tmp_path, "other", identity, toy, chosen=[2]))
-    with pytest.raises(UserError, match="no sample in common"):
-        board([some, other], [scores(run, toy) for run in (some, other)])
+    assert value(found.rows[2], "lattice_mae") == pytest.approx(4.2 * (0.03 + 0.002 * 10 / 3))
+
+
+def test_one_short_run_takes_no_sample_from_the_others(tmp_path, toy):
+    runs = [
+        read_run(write(tmp_path, "all", oracle, toy)),
+        read_run(write(tmp_path, "half", halfway, toy)),
+        read_run(write(tmp_path, "short", identity, toy, chosen=[1, 4, 5])),
+    ]
+    found = board(runs, [scores(run, toy) for run in runs])
+    alone = board(runs[:2], [scores(run, toy) for run in runs[:2]])
+    assert found.rows == alone.rows
+    assert found.dataset == alone.dataset
+    assert found.notes == ("Not ranked, as they were run on some of the 8 samples only: short 3.",)
+    (short,) = found.apart
+    assert (short.model, short.n_samples, short.rank) == ("short", 3, None)
+    assert value(short, "lattice_mae") == pytest.approx(4.2 * (0.03 + 0.002 * 10 / 3))
+    assert "## On other samples\n" in markdown(found)
+    assert "| — | short | trivial | 0." in markdown(found)
+    assert "On other samples, not ranked:" in table(found)
+    disjoint = board(runs[2:], [scores(run, toy) for run in runs[2:]])
+    assert [row.model for row in disjoint.rows] == ["short"]
+
+
+def test_rows_of_two_machines_say_so(tmp_path, toy):
+    first = read_run(write(tmp_path, "first", oracle, toy))
+    second = read_run(write(tmp_path, "second", halfway, toy, device="cuda (NVIDIA H200)"))
+    found = board([first, second], [scores(run, toy) for run in (first, second)])
+    assert "| 0.5 ¹ |" in markdown(found)
+    assert "| 0.5 ² |" in markdown(found)
+    note = "¹ a cpu, device cpu, 1 threads; ² a cpu, device cuda (NVIDIA H200), 1 threads."
+    assert note in markdown(found)
+    assert note in table(found)
+    one = board([first], [scores(first, toy)])
+    assert "¹" not in markdown(one)
+    assert one.rows[0].hardware[0].cpu == "a cpu"
 
 
 def test_a_run_that_ended_early_is_named_and_not_ranked(tmp_path, toy):
@@ -269,7 +311,7 @@ def test_a_run_that_ended_early_is_named_and_not_ranked(tmp_path, toy):
         "Not ranked: none, whose run ended early (cannot load).",
     )
     (nothing,) = make_boards([tmp_path / "bad", tmp_path / "none"], [toy])
-    assert json.loads(to_json(nothing))["rows"] == []
+    assert json.loads(nothing.to_json())["rows"] == []
     assert "bad" in markdown(nothing)
     assert "cannot load" in table(nothing)
     assert to_csv(nothing).count("\n") == 1
@@ -294,8 +336,12 @@ def test_ranks_and_ties(tmp_path, toy):
 
 def test_one_composition_gives_no_interval(tmp_path):
     rows = compare(tmp_path, Memory(2), oracle=oracle, identity=identity)
-    assert rows["oracle"].metrics["strain"].ci_low is None
+    assert rows["oracle"].metrics["strain"].low is None
     assert (rows["oracle"].rank, rows["oracle"].rank_low, rows["oracle"].rank_high) == (1, 1, 2)
+    runs = [read_run(tmp_path / name) for name in rows]
+    text = markdown(board(runs, [scores(run, Memory(2)) for run in runs]))
+    assert "nan" not in text
+    assert "| identity | +0.130 |  |" in text, "the difference in lattice_mae"
 
 
 def test_times(tmp_path, toy):
@@ -327,9 +373,9 @@ def test_the_clean_part_is_what_the_model_cannot_have_seen(tmp_path, toy, traini
     part, whole = (found.rows[0].metrics[name] for name in ("score_clean", "score"))
     failed = {8: 4, 5: 2, 3: 2}
     assert part.n == clean
-    assert part.value == (pytest.approx(1 - failed[clean] / clean, abs=1e-6) if clean else None)
+    assert part.point == (pytest.approx(1 - failed[clean] / clean, abs=1e-6) if clean else None)
     assert (part == whole) == (clean == 8)
-    assert (f"  {part.value:.3f} ({clean})  " if clean else "  —  ") in table(found)
+    assert (f"  {part.point:.3f} ({clean})  " if clean else "  —  ") in table(found)
 
 
 def test_the_functional_of_a_model_is_told_where_its_run_knows_it(tmp_path, toy):
@@ -340,7 +386,7 @@ def test_the_functional_of_a_model_is_told_where_its_run_knows_it(tmp_path, toy)
     found = board(runs, [scores(run, toy) for run in runs], replicates=50)
     assert "new (NEW): MatPES [r2SCAN]" in markdown(found)
     assert "old (OLD): nothing." in markdown(found) or "old (OLD): nothing;" in markdown(found)
-    told = {row["model"]: row.get("functional") for row in json.loads(to_json(found))["rows"]}
+    told = {row["model"]: row.get("functional") for row in json.loads(found.to_json())["rows"]}
     assert told == {"new": "r2SCAN", "old": None}
 
 
@@ -356,18 +402,30 @@ def test_slices_show_where_a_model_fails():
         SimpleNamespace(name="good", provenance={"training_data": ["MPtrj (Materials Project)"]}),
         SimpleNamespace(name="fails", provenance={"training_data": []}),
     ]
-    text = slices.markdown(runs, [good, fails], "toy")
-    assert "Functional" not in text, "all are of one functional"
-    assert "Change" not in text
-    lines = text.splitlines()
-    assert "| Source | n | good | fails |" in lines
-    assert "| mp | 2 | 0.750 [0.500, 1.000] | 0.750 [0.500, 1.000] |" in lines
-    assert "| oqmd | 2 | 0.500 [0.500, 0.500] | 0.000 [0.000, 0.000] |" in lines
-    sizes = [line.split(" |")[0] for line in lines if line.startswith(("| 0 to", "| 2", "| over"))]
-    assert sizes == ["| 0 to 2", "| 2 to 4", "| over 64"]
-    assert "| trigonal | 1 | 0.500 | 0.000 |" in lines
-    assert "| good | 2 | 0.750 [0.500, 1.000] | 2 | 0.500 [0.500, 0.500] |" in lines
-    assert "| fails | 0 | — | 4 | 0.375 [0.000, 0.750] |" in lines
+    tables, by_training = slices(runs, [good, fails], list("abcd"))
+    found = {
+        each.title: {part.label: (part.n, [written(x) for x in part.scores.values()])
+                     for part in each.slices} for each in tables
+    }  # fmt: skip
+    titles = ["Source", "Sites (more than, up to)", "Crystal system of the start"]
+    assert list(found) == titles, "all are of one functional, and of one change of volume"
+    assert found["Source"] == {
+        "mp": (2, ["0.750 [0.500, 1.000]", "0.750 [0.500, 1.000]"]),
+        "oqmd": (2, ["0.500 [0.500, 0.500]", "0.000 [0.000, 0.000]"]),
+    }
+    assert list(found["Sites (more than, up to)"]) == ["0 to 2", "2 to 4", "over 64"]
+    assert found["Crystal system of the start"]["trigonal"] == (1, ["0.500", "0.000"])
+    assert [
+        (line.model, line.contained.n, written(line.contained), line.not_contained.n,
+         written(line.not_contained)) for line in by_training
+    ] == [
+        ("good", 2, "0.750 [0.500, 1.000]", 2, "0.500 [0.500, 0.500]"),
+        ("fails", 0, "—", 4, "0.375 [0.000, 0.750]"),
+    ]  # fmt: skip
+
+
+def written(estimate):
+    return format_estimate(estimate, 3)
 
 
 def errors(values, scored=(1, 1, 1, 1)):
@@ -383,15 +441,26 @@ def test_differences_are_paired_and_not_read_from_two_intervals():
     spread = np.array([0.0, 1.0, 2.0, 3.0])
     tables = [errors(spread), errors(spread + 0.25), errors(spread, scored=(1, 1, 1, 0))]
     resampling = Resampling.of(list("abcd"), 500, np.random.default_rng(0))
-    text = differences.markdown(
-        ["base", "off", "fails"], ["base"], tables, list("abcd"), resampling, "toy"
-    )
-    lattice = text.split("| lattice_mae (Å) | − base |")[1].split("\n\n")[0]
-    assert "| base |  |" in lattice
-    assert "| off | **+0.250 [+0.250, +0.250]** |" in lattice, "each alone spreads over 3"
-    assert "| fails | +0.000 [+0.000, +0.000], n = 3 |" in lattice
-    score = text.split("| score | − base |")[1].split("\n\n")[0]
-    assert "| fails | -0.750 [" in score, "a failure earns 0, over all samples"
+    models = ["base", "off", "fails"]
+    found = differences(models, ["base"], tables, list("abcd"), resampling)
+    cells = {each.metric: each.cells for each in found}
+    assert cells["lattice_mae"]["base"] == {}
+    off = cells["lattice_mae"]["off"]["base"]
+    assert (off.point, off.low, off.high, off.n) == (0.25, 0.25, 0.25, 4), "each spreads over 3"
+    fails = cells["lattice_mae"]["fails"]["base"]
+    assert (fails.point, fails.low, fails.high, fails.n) == (0.0, 0.0, 0.0, 3)
+    score = cells["score"]["fails"]["base"]
+    assert (score.point, score.n) == (-0.75, 4), "a failure earns 0, over all samples"
+
+
+def test_a_difference_is_bold_where_its_interval_excludes_0(tmp_path, toy):
+    models = {"oracle": oracle, "halfway": halfway, "fails": failing(Status.ERROR, 2, halfway)}
+    runs = [read_run(write(tmp_path, name, relax, toy)) for name, relax in models.items()]
+    text = markdown(board(runs, [scores(run, toy) for run in runs]))
+    lattice = text.split("| lattice_mae (Å) | − oracle |")[1].split("\n\n")[0]
+    assert "| oracle |  | **-0.078 [" in lattice
+    assert "| fails | **+0.080 [" in lattice
+    assert "]**, n = 4 |" in lattice
 
 
 @pytest.mark.parametrize(
@@ -489,35 +558,66 @@ def test_stored_scores_are_read_where_structures_may_not_be_kept(tmp_path, toy):
         scores(run)
     first = scores(run, toy)
     assert scores(run).equals(first)
-    assert main([str(tmp_path / "full"), "--strip", str(tmp_path / "bare")]) == 0
-    bare = tmp_path / "bare" / "m"
-    assert sorted(path.name for path in bare.iterdir()) == ["run.json", "scores.parquet"]
-    assert to_json(make_boards([tmp_path / "bare"])[0]) == to_json(
-        make_boards([tmp_path / "full"], [toy])[0]
+    (tmp_path / "bare" / "m").mkdir(parents=True)
+    for name in ("run.json", FILE):
+        (tmp_path / "bare" / "m" / name).write_bytes((run.folder / name).read_bytes())
+    full = make_boards([tmp_path / "full"], [toy])[0].to_json()
+    assert make_boards([tmp_path / "bare"])[0].to_json() == full
+    files = write_archive_of([tmp_path / "full"], tmp_path / "archive", [toy])
+    assert [path.name for path in files] == ["predictions.parquet", "runs.json", FILE]
+    assert make_boards([tmp_path / "archive"])[0].to_json() == full
+
+
+@pytest.fixture
+def listed(tmp_path, toy):
+    """Two published boards of one archive; the second is a part of it."""
+    for name, relax in {"identity": identity, "oracle": oracle}.items():
+        write(tmp_path / "full", name, relax, toy)
+    write_archive_of([tmp_path / "full"], tmp_path / "boards/runs/toys", [toy])
+    path = tmp_path / "boards" / "boards.toml"
+    path.write_text(
+        '[[board]]\nname = "all"\narchive = "toys"\n'
+        '[[board]]\nname = "part"\narchive = "toys"\ndataset = "toy (pbe, unseen)"\n'
+        'functional = "pbe"\nwithout_compositions = ["ClNa"]\n'
     )
+    return path
 
 
-def test_what_a_training_saw_is_left_out_under_another_name(tmp_path, toy):
-    run = read_run(write(tmp_path, "m", oracle, toy))
-    table = scores(run, toy).assign(functional=["pbe"] * 6 + ["scan"] * 2)
-    training = Memory(2)  # one composition, which the first two samples of the eight have
-    training.name, training.split = "gpaw", "train"
-    part, kept = Subset(functional="pbe", unseen_in=[training]).of(run, table)
-    assert part.identity["dataset"] == "toy (pbe, no composition of gpaw/train)"
-    assert list(kept["sample_id"]) == list(toy.ids[2:6])
-    assert run.identity["dataset"] == "toy"
-    assert Subset().of(run, table)[1] is table
-    with pytest.raises(UserError, match=r"'m' holds no sample of toy \(pbesol\)"):
-        Subset(functional="pbesol").of(run, table)
+def test_a_published_board_may_be_a_part_of_an_archive(tmp_path, toy, listed):
+    texts, made = published_documents(listed=listed)
+    whole, part = (each for _, each in made)
+    assert (whole.name, whole.dataset.n_samples) == ("toy/test", 8)
+    assert (part.name, part.dataset.n_samples) == ("toy (pbe, unseen)/test", 6)
+    assert part.dataset.ids_sha256 == ids_sha256(toy.ids[2:])
+    assert {path.relative_to(tmp_path / "boards" / "boards") for path in texts} == {
+        Path("all/board.json"), Path("all/board.md"), Path("part/board.json"), Path("part/board.md")
+    }  # fmt: skip
+    listed.write_text(listed.read_text().replace('"pbe"', '"pbesol"'))
+    with pytest.raises(UserError, match=r"'identity' has no sample of the board 'part'"):
+        published_documents(listed=listed)
 
 
-def test_a_part_of_a_run_is_a_board_of_its_own(tmp_path, toy, capsys):
-    scores(read_run(write(tmp_path / "runs", "m", oracle, toy)), toy)
-    bare = str(tmp_path / "bare")
-    assert main([str(tmp_path / "runs"), "--strip", bare, "--functional", "pbe"]) == 0
-    assert make_boards([Path(bare)])[0].name == "toy (pbe)/test"
-    assert main([bare, "--out", str(tmp_path / "out"), "--functional", "pbe"]) == 2
-    assert capsys.readouterr().err.endswith("choose what --strip DIR writes: give it\n")
+def test_an_archive_gives_a_new_metric_where_the_data_are_named(tmp_path, toy, listed, monkeypatch):
+    """Its stored scores lack a column: without the data the metric is unknown, with them known."""
+    folder = tmp_path / "boards/runs/toys"
+    stored = pq.read_table(folder / FILE)
+    pq.write_table(stored.drop_columns(["strain", "rmsd"]), folder / FILE)
+    (old,) = make_boards([folder])
+    assert [value(row, "strain") for row in old.rows] == [None, None]
+    assert value(old.rows[0], "lattice_mae") == 0.0
+    (note,) = old.notes
+    assert note == (
+        "Unknown, as the stored scores of identity, oracle are older: strain, rmsd_normalized; "
+        "to compute, name toy with --data."
+    )
+    (new,) = make_boards([folder], [toy])
+    assert new.notes == ()
+    assert value(new.rows[1], "strain") == pytest.approx(0.0633, abs=1e-3)
+    assert make_boards([folder])[0] == new, "the scores are kept beside the archive"
+    monkeypatch.setattr("leaderboard.board.scores.EVALUATOR", "2")
+    with pytest.raises(UserError, match="has evaluator 1 instead of 2: name the data with --data"):
+        make_boards([folder])
+    assert make_boards([folder], [toy])[0].rows == new.rows
 
 
 def test_stored_scores_must_be_of_this_run_and_evaluator(tmp_path, toy, monkeypatch):
@@ -554,12 +654,26 @@ def runs(tmp_path, toy):
 def test_rendering_twice_is_byte_identical(tmp_path, toy, runs):
     contents = []
     for out in (tmp_path / "one", tmp_path / "two"):
-        files = publish([runs], out, [toy]).files
-        names = ["leaderboard.md", "leaderboard.json", "leaderboard.csv", "tracks.md", "slices.md"]
-        names += ["differences.md", "leaderboard.svg", "leaderboard.png"]
+        files = publish([runs], out, [toy], csv=True, figures=True).files
+        names = ["board.json", "board.md", "board.csv", "leaderboard.svg"]
         assert [path.name for path in files] == names
         contents.append([path.read_bytes() for path in files])
     assert contents[0] == contents[1]
+    assert [path.name for path in publish([runs], out, [toy]).files] == ["board.json", "board.md"]
+
+
+def test_a_board_is_read_back_as_it_was(tmp_path, toy, runs):
+    write(tmp_path / "runs", "short", oracle, toy, chosen=[0, 1])
+    (made,) = make_boards([runs], [toy])
+    assert made.apart
+    text = made.to_json()
+    read = Board.from_json(text)
+    assert read == made
+    assert read.to_json() == text
+    assert markdown(read) == markdown(made)
+    for wrong in (text[:-9], text.replace('"rank": 1', '"rank": "first"'), "[]"):
+        with pytest.raises(UserError, match=r"x\.json is not a board of this version"):
+            Board.from_json(wrong, "x.json")
 
 
 def test_every_rendering_names_data_set_split_and_n(toy, runs):
@@ -584,7 +698,8 @@ def test_models_of_other_training_data_stand_in_tables_of_their_own(tmp_path, to
         _change_identity(folder, family="gnn")
     folders.append(write(tmp_path, "identity", identity, toy))
     (made,) = make_boards(folders, [toy])
-    _, *parts = tracks(made).split("\n## ")
+    tracks = markdown(made).split("\n## Tracks\n")[1].split("\n## ")[0]
+    _, *parts = tracks.split("\n### ")
     found = {
         part.splitlines()[0]: [x.split(" | ")[1] for x in part.splitlines()[4:] if x]
         for part in parts
@@ -620,15 +735,16 @@ def _change_identity(folder, **fields):
 
 
 def test_json_has_every_metric_of_every_row(toy, runs):
-    content = json.loads(to_json(make_boards([runs], [toy])[0]))
+    content = json.loads(make_boards([runs], [toy])[0].to_json())
     assert [row["model"] for row in content["rows"]] == ["oracle", "half|way", "identity"]
     for row in content["rows"]:
         assert row["metrics"].keys() == METRICS.keys()
         assert row["coverage"] == dict.fromkeys(Status, 0) | {"ok": 8}
-    assert content["rows"][0]["metrics"]["strain"] == {
-        "value": 0.0, "ci_low": 0.0, "ci_high": 0.0, "unit": "", "n": 8, "higher_is_better": False,
-    }  # fmt: skip
-    assert content["environment"]["packages"] == {"numpy": "2"}
+    strain = {"point": 0.0, "low": 0.0, "high": 0.0, "n": 8}
+    assert content["rows"][0]["metrics"]["strain"] == strain
+    assert content["metrics"]["lattice_mae"]["unit"] == "Å"
+    assert content["metrics"]["lattice_mae"]["higher_is_better"] is False
+    assert content["packages"] == {"numpy": "2"}
 
 
 def test_data_sets_never_share_a_table(tmp_path, toy, runs):
@@ -638,50 +754,61 @@ def test_data_sets_never_share_a_table(tmp_path, toy, runs):
     files = publish([runs, tmp_path / "others"], tmp_path / "out", [toy, other]).files
     where = {path.parent.name for path in files}
     assert where == {"toy-test", "substitution-test"}
-    text = (tmp_path / "out/substitution-test/leaderboard.md").read_text(encoding="utf-8")
+    text = (tmp_path / "out/substitution-test/board.md").read_text(encoding="utf-8")
     assert "not trajectories" in text
     assert "oracle" not in text
 
 
-def test_check_names_what_differs_and_writes_nothing(tmp_path, toy, runs, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text("Before\n<!-- leaderboard:toy/test -->\nold\n<!-- /leaderboard -->\nAfter\n")
+def test_check_names_the_cells_that_differ_and_writes_nothing(tmp_path, toy, runs, capsys):
     out = tmp_path / "out"
-    publish([runs], out, [toy], pages=[readme])
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith("Before\n<!-- leaderboard:toy/test -->\n### toy")
-    assert text.endswith("\n<!-- /leaderboard -->\nAfter\n")
-    assert outdated_files([runs], out, [toy], pages=[readme]) == []
-    arguments = [str(runs), "--out", str(out), "--readme", str(readme), "--check"]
+    publish([runs], out, [toy])
+    arguments = [str(runs), "--out", str(out), "--check"]
     assert main(arguments) == 0
-    readme.write_text(text.replace("oracle", "t5"), encoding="utf-8")
-    (out / "leaderboard.csv").unlink()
+    text = (out / "board.json").read_text(encoding="utf-8")
+    content = json.loads(text)
+    content["rows"][0]["metrics"]["strain"]["point"] = 0.5
+    cell = "rows.oracle.metrics.strain.point"
+    (out / "board.json").write_text(json.dumps(content), encoding="utf-8")
+    (out / "board.md").unlink()
     assert main(arguments) == 1
-    printed = capsys.readouterr().out.splitlines()
-    assert [Path(line.split()[0]).name for line in printed] == ["leaderboard.csv", "README.md"]
-    assert not (out / "leaderboard.csv").exists()
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out / 'board.json'}: {cell}: 0.5 in the file, the runs give 0.0",
+        f"{out / 'board.md'} is missing",
+    ]
+    assert not (out / "board.md").exists()
 
 
-def test_a_readme_takes_a_table_without_its_notes(tmp_path, toy, runs):
+def test_a_readme_has_the_tables_of_the_published_boards(tmp_path, toy, listed):
     readme = tmp_path / "README.md"
-    marker = "<!-- table:toy, split test, 8 samples -->"
-    readme.write_text(f"Before\n{marker}\n<!-- /leaderboard -->\nAfter\n")
-    publish([runs], tmp_path / "out", [toy], pages=[readme])
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"Before\n{marker}\n#### toy, split test, 8 samples\n\n| Rank |")
-    assert "| oracle |" in text
-    assert "Trained on" not in text
+    title = "toy (pbe, unseen), split test, 6 samples"
+    markers = ["<!-- leaderboard:toy/test -->", f"<!-- table:{title} -->"]
+    old = "".join(f"Before\n{marker}\nold\n<!-- /leaderboard -->\nAfter\n" for marker in markers)
+    readme.write_text(old)
+    texts, _ = published_documents(listed=listed)
+    assert differing({readme: texts[readme]}) == [f"{readme} differs from what the runs give"]
+    whole, part = (
+        each.split("<!-- /leaderboard -->")[0] for each in texts[readme].split("Before\n")[1:]
+    )
+    assert texts[readme].count("\n<!-- /leaderboard -->\nAfter\n") == 2
+    assert whole.startswith(f"{markers[0]}\n### toy, split test, 8 samples\n\n| Rank |")
+    assert "\n- Trained on: " in whole
+    assert part.startswith(f"{markers[1]}\n#### {title}\n\n| Rank |")
+    assert "| oracle |" in part
+    assert "Trained on" not in part
+    readme.write_text(f"Before\n{markers[0]}\nold\n")
+    with pytest.raises(UserError, match="no <!-- /leaderboard --> after <!-- leaderboard:toy"):
+        published_documents(listed=listed)
 
 
 def test_mistakes_are_one_line_and_exit_2(tmp_path, toy, runs, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text("no markers")
     publish([runs], tmp_path / "out", [toy])
     assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path)]) == 2
-    assert main([str(runs), "--out", str(tmp_path), "--readme", str(readme)]) == 2
     (runs / "oracle" / FILE).unlink()
     assert main([str(runs), "--out", str(tmp_path)]) == 2
+    assert main([str(runs), "--archive", str(tmp_path / "a")]) == 2
+    assert main([str(runs), "--published"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    assert "has none of the markers <!-- leaderboard:toy/test -->" in lines[1]
-    assert "name the data with --data" in lines[2]
+    assert len(lines) == 4
+    assert "name the data with --data" in lines[1]
+    assert "name toy with --data" in lines[2]
+    assert "not both" in lines[3]

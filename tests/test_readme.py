@@ -5,9 +5,11 @@ import re
 import shlex
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
 from benchmarks.models.registry import MODELS, ModelSpec
+from benchmarks.store import read_runs
 from benchmarks.testing import check_relaxer
 
 ROOT = Path(__file__).parents[1]
@@ -15,35 +17,37 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARDS = [*ROOT.glob("t2relax/*/README.md"), *ROOT.glob("benchmarks/data/*/README.md")]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "baselines" / "README.md"]
 PAGES += sorted(ROOT.glob("docs/*.md"))
-TABLES = [ROOT / "README.md", ROOT / "docs" / "results.md"]
 OURS = {"embedded-v1", "embedded-v2"}
-RUNS = sorted(path for path in (ROOT / "leaderboard" / "runs").iterdir() if path.is_dir())
-
-SUBSETS = sorted(path for path in (ROOT / "leaderboard" / "subsets").iterdir() if path.is_dir())
+RUNS = ROOT / "leaderboard" / "runs"
 
 
 def test_the_committed_leaderboard_is_what_the_stored_runs_give():
-    from leaderboard.publish import outdated_files
+    from leaderboard.publish import differing, published_documents
 
-    boards = ROOT / "leaderboard" / "boards"
-    different = outdated_files(RUNS, boards, pages=TABLES)
-    for subset in SUBSETS:
-        different += outdated_files([subset], boards / subset.name, pages=TABLES)
-    assert different == [], "run `make leaderboard`"
+    texts, _ = published_documents(store=False)
+    assert differing(texts) == [], "run `make leaderboard`"
+
+
+def test_every_stored_run_is_on_a_published_board():
+    from leaderboard.publish import read_entries
+
+    assert {entry.archive for entry in read_entries()} == {path.name for path in RUNS.iterdir()}
 
 
 def test_the_embedded_board_has_every_model_of_the_first_leaderboard():
-    names = {path.parent.name for path in RUNS[0].glob("*/run.json")}
-    assert RUNS[0].name == "embedded-v1"
+    names = {run.name for run in read_runs([RUNS / "embedded-v1"])}
     assert names >= {"identity", "mean-delta", "volume-scaling", "gbr", "t5", "mace", "chgnet"}
     assert {part for name in names for part in name.split("+")} <= set(MODELS)
 
 
 def test_structures_that_are_not_ours_are_not_committed():
-    others = [path for path in [*RUNS, *SUBSETS] if path.name not in OURS]
-    parts = [path for folder in others for path in folder.rglob("part-*.parquet")]
+    """Of other data an archive has what a model changed; answers as given are no prediction."""
+    others = [path for path in RUNS.iterdir() if path.name not in OURS]
     assert len(others) > 2
-    assert parts == []
+    for run in read_runs(others):
+        given = run.table.filter(pc.field("lattice").is_valid())
+        assert set(given["status"].to_pylist()) <= {"invalid"}, run.name
+    assert [path for folder in others for path in folder.rglob("part-*.parquet")] == []
 
 
 def test_the_readme_is_short_and_its_tree_lists_every_top_level_folder():

@@ -57,7 +57,7 @@ def test_a_run_leaves_records_and_a_board(data, tmp_path, capsys):
     assert said.out.startswith("Leaderboard: ")
     assert "identity" in said.out  # runs without being asked for
     assert f"{N} samples; 1 quarantined (1 " in said.err
-    assert str(out / "leaderboard.json") in said.err
+    assert str(out / "board.json") in said.err
     for model in ("identity", "volume-scaling"):
         assert len(set(ids(out / model))) == N
     facts = provenance(out / "identity")
@@ -114,7 +114,7 @@ def test_several_data_make_one_board(data, tmp_path, lemat_frame, write_lemat):
     out = tmp_path / "runs"
     assert main(["--models", "identity", *more, "--out", str(out)]) == 0
     assert len(ids(out / "identity")) == N + 1
-    board = json.loads((out / "leaderboard.json").read_text())
+    board = json.loads((out / "board.json").read_text())
     assert board["dataset"]["name"] == f"{tmp_path.name}/cells+{tmp_path.name}/more"
     assert render([str(out), *more, "--out", str(out), "--check"]) == 0
 
@@ -143,7 +143,7 @@ def test_another_policy_for_missing_ends_is_another_run(tmp_path, lemat_frame, w
         render([str(out), "--data", data, "--missing-final-frame", "keep", "--out", str(tmp_path)])
         == 0
     )
-    assert json.loads((tmp_path / "leaderboard.json").read_text())["dataset"]["n_samples"] == 2
+    assert json.loads((tmp_path / "board.json").read_text())["dataset"]["n_samples"] == 2
     assert main([*command, "--out", str(tmp_path / "default")]) == 0
     assert len(ids(tmp_path / "default" / "identity")) == 1
     assert "end_missing" not in read_run(tmp_path / "default" / "identity").identity

@@ -207,7 +207,7 @@ def run(path, out, *more):
     dataset = load(str(path))
     write(out / "full", "halfway", halfway, dataset)
     bare, data = str(out / "bare"), ["--data", str(path)]
-    assert main([str(out / "full"), "--strip", bare, *data]) == 0
+    assert main([str(out / "full"), "--archive", bare, *data]) == 0
     assert study([bare, "--out", str(out / "settings"), *data, *more]) == 0
     return out / "settings"
 

@@ -1,4 +1,4 @@
-"""Figures as SVG and PNG, the same bytes each time."""
+"""Figures are written as SVG and PNG, with the same bytes each time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def save_figure(path: Path, size: tuple[float, float], name: str) -> Iterator[Figure]:
-    """A figure to draw on; it is written when the block ends.
+    """Give a figure to draw on, and write it when the block ends.
 
     Args:
-        path: Gets the suffixes .svg and .png.
+        path: The file, if it ends with .svg or .png; else both are written.
         size: Width and height [inch].
-        name: Of what it shows; the ids in the SVG are made from it.
+        name: Name of the subject; the ids in the SVG are made from it.
     """
     import matplotlib as mpl
     import seaborn as sns
@@ -33,9 +33,10 @@ def save_figure(path: Path, size: tuple[float, float], name: str) -> Iterator[Fi
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        with (
-            atomic_write(path.with_suffix(".svg")) as svg,
-            atomic_write(path.with_suffix(".png")) as png,
-        ):
-            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-            figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        suffixes = [path.suffix] if path.suffix in (".svg", ".png") else [".svg", ".png"]
+        if ".svg" in suffixes:
+            with atomic_write(path.with_suffix(".svg")) as svg:
+                figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        if ".png" in suffixes:
+            with atomic_write(path.with_suffix(".png")) as png:
+                figure.savefig(png, format="png", dpi=160, metadata={"Software": None})

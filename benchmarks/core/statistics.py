@@ -1,8 +1,8 @@
-"""Numbers of a metric from per-sample values, with intervals from one paired bootstrap.
+"""Metrics from values of samples, with intervals from one paired bootstrap.
 
-Groups (all samples of one reduced composition) are drawn with replacement, so that near-copies do
-not narrow an interval. All models and metrics share one matrix of group weights: that makes the
-comparison paired and the linear metrics one matrix product.
+The bootstrap draws groups with replacement. A group is all samples of one reduced composition, so
+that near-copies of a crystal do not narrow an interval. All models and metrics share one matrix of
+group weights: this makes the comparison paired, and a linear metric is one matrix product.
 """
 
 from __future__ import annotations
@@ -31,11 +31,62 @@ class Reduce(StrEnum):
     PER_RUN = "one number of the whole run, from its provenance"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A number with its 95 % interval; None where there is none."""
+
+    point: float | None
+    low: float | None
+    high: float | None
+    n: int
+    """Number of samples that count."""
+
+    @classmethod
+    def of(
+        cls,
+        point: float | None,
+        interval: tuple[float, float] | None,
+        n: int,
+        digits: int | None = None,
+    ) -> Self:
+        """Round the numbers to `digits` decimals, or to six significant digits if it is None.
+
+        Numbers that are not finite become None.
+        """
+        low, high = interval or (None, None)
+        rounded = [round_significant(x) for x in (point, low, high)]
+        if digits is not None:
+            rounded = [
+                None if x is None or not np.isfinite(x) else round(float(x), digits) + 0.0
+                for x in (point, low, high)
+            ]
+        return cls(point=rounded[0], low=rounded[1], high=rounded[2], n=n)
+
+    @classmethod
+    def mean(
+        cls, values: Floats, weights: Floats, resampling: Resampling, digits: int | None = None
+    ) -> Self:
+        """The weighted mean with its interval from the bootstrap; one group gives no interval.
+
+        Args:
+            values: (n_samples,), nan where a sample does not count.
+            weights: (n_samples,), likewise.
+            resampling: Bootstrap weights of these samples.
+            digits: As in `of`.
+        """
+        found = estimates([Reduce.MEAN], values[:, None], weights[:, None], resampling)[:, 0]
+        return cls.of(
+            float(found[0]),
+            interval(found[1:]) if resampling.n_groups > 1 else None,
+            int((np.isfinite(values) & np.isfinite(weights)).sum()),
+            digits,
+        )
+
+
 LEVEL: Final = (2.5, 97.5)
 """Percentiles of the 95 % interval."""
 NULL_SKILL: Final = 1e-4
 """Identity's mean error [Å or %] below which a skill would divide by nothing."""
-_QUANTILES: Final = {Reduce.MEDIAN: 0.5, Reduce.P95: 0.95}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +94,9 @@ class Resampling:
     """Bootstrap weights over groups of samples."""
 
     membership: NDArray[np.intp]
-    """(n_samples,) index of each sample's group."""
+    """Index of each sample's group, (n_samples,)."""
     weights: Floats
-    """(1 + replicates, n_groups) how often each group is drawn; the first row is all ones."""
+    """The times that each group is drawn, (1 + replicates, n_groups); the first row is ones."""
 
     @classmethod
     def of(cls, groups: Sequence[str], replicates: int, rng: np.random.Generator) -> Self:
@@ -57,7 +108,7 @@ class Resampling:
 
     @property
     def n_groups(self) -> int:
-        """How many groups there are; one alone gives no interval."""
+        """The number of groups; one alone gives no interval."""
         return int(self.weights.shape[1])
 
     def sums(self, values: Floats) -> Floats:
@@ -101,35 +152,27 @@ def estimates(
     size = resampling.sums(counts.astype(float))
     with np.errstate(divide="ignore", invalid="ignore"):
         means = top / bottom
-        floor = bottom / size
+        identity_error = bottom / size
     result = np.full_like(means, np.nan)
     for k, reduce in enumerate(reduces):
-        if reduce in _QUANTILES:
-            result[:, k] = _quantile(values[:, k], _QUANTILES[reduce], resampling)
-        else:
-            result[:, k] = _finish(reduce, means[:, k], floor[:, k])
+        match reduce:
+            case Reduce.MEDIAN | Reduce.P95:
+                finite = np.isfinite(values[:, k])
+                if finite.any():
+                    part = Resampling(resampling.membership[finite], resampling.weights)
+                    share = 0.5 if reduce is Reduce.MEDIAN else 0.95
+                    result[:, k] = part.quantile(values[finite, k], share)
+            case Reduce.ROOT_MEAN:
+                result[:, k] = np.sqrt(means[:, k])
+            case Reduce.INVERSE_MEAN:
+                with np.errstate(divide="ignore"):
+                    result[:, k] = 1 / means[:, k]
+            case Reduce.SKILL:
+                unknown = identity_error[:, k] < NULL_SKILL
+                result[:, k] = np.where(unknown, np.nan, 1 - means[:, k])
+            case _:
+                result[:, k] = means[:, k]
     return result
-
-
-def _quantile(values: Floats, share: float, resampling: Resampling) -> Floats | float:
-    counts = np.isfinite(values)
-    if not counts.any():
-        return np.nan
-    part = Resampling(resampling.membership[counts], resampling.weights)
-    return part.quantile(values[counts], share)
-
-
-def _finish(reduce: Reduce, mean: Floats, floor: Floats) -> Floats:
-    match reduce:
-        case Reduce.ROOT_MEAN:
-            return np.sqrt(mean)
-        case Reduce.INVERSE_MEAN:
-            with np.errstate(divide="ignore"):
-                return 1 / mean
-        case Reduce.SKILL:
-            return np.where(floor < NULL_SKILL, np.nan, 1 - mean)
-        case _:
-            return mean
 
 
 def interval(replicates: Floats) -> tuple[float, float]:
@@ -142,7 +185,10 @@ def interval(replicates: Floats) -> tuple[float, float]:
 
 
 def round_significant(number: float | None) -> float | None:
-    """Six significant digits and no rounding noise: a board is the same wherever it is added up."""
+    """Round to six significant digits, so that a board is the same wherever it is added up.
+
+    Numbers within 1e-9 of zero become zero; None and numbers that are not finite become None.
+    """
     if number is None or not np.isfinite(number):
         return None
     return float(f"{number:.6g}") if abs(number) > 1e-9 else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from benchmarks.core.markdown import markdown_table
+from benchmarks.core.formatting import markdown_table
 from benchmarks.data.lemat.final_frames import MAX_FORCE, MAX_STRESS
 from benchmarks.data.sources import Source
 

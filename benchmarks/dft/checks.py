@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
 from benchmarks.core.files import atomic_write
-from benchmarks.core.markdown import markdown_table
+from benchmarks.core.formatting import markdown_table
 from benchmarks.data import load
 from benchmarks.dft.catalogue import starts as version_2
 from benchmarks.dft.cost_order import sort_by_cost

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.core import GPA
+from benchmarks.core.formatting import markdown_table
 from benchmarks.core.geometry import displacements
-from benchmarks.core.markdown import markdown_table
 from benchmarks.dft.cost_order import kpoint_grid
 from benchmarks.dft.results import DFTResult
 from benchmarks.dft.settings import CUTOFFS, DFTSettings

@@ -136,6 +136,7 @@ def _cell_errors(reference: Floats, lattice: Floats) -> dict[str, float]:
         **{f"{name}_square": float(x**2) for name, x in zip(PARAMETERS, errors, strict=True)},
         "lattice_error": float(errors[:3].mean()),
         "volume_error": _volume_error(reference, lattice),
+        "metric_tensor_error": float(np.abs(lattice @ lattice.T - reference @ reference.T).mean()),
         "strain": stretch,
         "strain_awt": _share_above(STRAIN_GRID, stretch),
     }
@@ -230,7 +231,7 @@ COLUMNS: Final = (
     *LADDER,
     *(f"{name}_error" for name in PARAMETERS),
     *(f"{name}_square" for name in PARAMETERS),
-    *("lattice_error", "volume_error", "strain", "strain_awt"),
+    *("lattice_error", "volume_error", "metric_tensor_error", "strain", "strain_awt"),
     *("position_error", "position_square", "position_max", "component_error", "component_square"),
     *("assigned_square", "swap_gap", "swapped", "adwt", "bond_error", "score"),
     *("identity_lattice_error", "identity_volume_error", "identity_position_error"),

@@ -88,6 +88,9 @@ def _lattice() -> Iterator[Metric]:
                          Reduce.ROOT_MEAN, weight)  # fmt: skip
     yield _error("lattice_mae", "Å", "lattice_error", "mean |error| of a, b and c")
     yield _error("volume_mape", "%", "volume_error", "mean |error| of the volume")
+    yield _error("metric_tensor_mae", "Å²", "metric_tensor_error",
+                 "mean |error| of the nine entries of L Lᵀ, where the rows of L are the lattice "
+                 "vectors; papers on direct relaxation report it")  # fmt: skip
     yield _error("strain", "", "strain", "Frobenius norm of the log stretch, free of rotation")
 
 

@@ -1,1 +1,1 @@
-"""The leaderboard as plain data."""
+"""A board: plain data, made from stored runs."""

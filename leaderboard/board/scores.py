@@ -1,24 +1,30 @@
-"""Per-sample scores of one stored run: one row per record, cached beside the parts.
+"""Scores of the samples of a stored run: one row per record, cached beside the records.
 
-`scores.parquet` holds ids and numbers and no structure, so it may be committed where the structures
-may not. Slow columns (structure matching, symmetry) are taken from it when the three structures
-and the versions of evaluator, pymatgen and moyopy are the same; cheap ones are computed each time.
+`scores.parquet` holds ids and numbers and no structure; of a model's folder it is the table of the
+model, of an archive the tables of all models with a column `model`. It is a cache: where the data
+are at hand, cheap columns are computed each time, and slow columns (structure matching, symmetry)
+are taken from it if the three structures and the versions of evaluator, pymatgen and moyopy are
+the same. Where the data are not at hand the stored table is all there is; a column that it lacks
+makes a metric unknown.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from benchmarks.core import SCORED, Geometry, Status, UserError
+from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import reduced_composition, symmetry
+from benchmarks.core.statistics import Floats
 from benchmarks.data import Dataset
-from benchmarks.metrics import EVALUATOR, SLOW_COLUMNS, score, score_slow
+from benchmarks.metrics import EVALUATOR, SLOW_COLUMNS, Metric, score, score_slow
 from benchmarks.store import Record, StoredRun
 
 if TYPE_CHECKING:
@@ -28,7 +34,18 @@ FILE: Final = "scores.parquet"
 KEY: Final = ["sample_id", "repeat"]
 DATASET_KEYS: Final = ("dataset", "revision", "split")
 COSTS: Final = ("seconds_per_structure", "latency", "n_force_evals", "n_tokens")
-"""Columns beside the metrics' own: s, s (batch size 1 only), counts; no times of `unsupported`."""
+"""Columns beside those of the metrics: seconds, seconds at batch size 1, and two counts; samples
+that the model refused (`unsupported`) have no times."""
+CRYSTAL_SYSTEMS: Final = {
+    "triclinic": 2,
+    "monoclinic": 15,
+    "orthorhombic": 74,
+    "tetragonal": 142,
+    "trigonal": 167,
+    "hexagonal": 194,
+    "cubic": 230,
+}
+"""The last space group of each crystal system."""
 
 
 def scores(run: StoredRun, dataset: Dataset | None = None, *, store: bool = True) -> pd.DataFrame:
@@ -36,55 +53,144 @@ def scores(run: StoredRun, dataset: Dataset | None = None, *, store: bool = True
 
     Args:
         run: A stored run.
-        dataset: What it was run on; records of samples that it does not hold (a smaller `limit`)
-            are left out. None where the data are not at hand: stored scores are read.
-        store: Write `scores.parquet` when the stored one is not of these records.
+        dataset: The data that the model was run on; records of samples that it does not hold (a
+            smaller `limit`) are left out. None if the data are not at hand: then the stored scores
+            are read.
+        store: Whether `scores.parquet` is written beside the records if the stored one is not of
+            these records. The table of an archive is written by `store_archive_scores`.
 
     Returns:
-        One row per record in the order of the run: sample_id, repeat, status (`invalid` where the
-        prediction fails the validity ladder), group (reduced composition),
-        crystal_system (of the start), functional, source,
-        `COLUMNS` and `SLOW_COLUMNS` of the metrics, `COSTS`, and the hash of the structures.
+        One row per record in the order of the run: sample_id, repeat, status (`invalid` if the
+        prediction fails the validity ladder), group (reduced composition), crystal_system (of the
+        initial structure), functional, source, `COLUMNS` and `SLOW_COLUMNS` of the metrics,
+        `COSTS`, and the hash of the structures. A stored table may lack columns.
 
     Raises:
-        UserError: Neither structures and data nor matching stored scores are at hand.
+        UserError: Neither structures and data nor stored scores of these records are at hand.
     """
     if dataset is None or not run.table.num_rows:
         return _stored_only(run)
-    table = _cheap(run, dataset)
-    cached = _cached(run.folder / FILE)
-    table[list(SLOW_COLUMNS)] = _slow(run, dataset, table, cached)
+    index = {sample_id: i for i, sample_id in enumerate(dataset.ids)}
+    wanted = set(run.table["sample_id"].to_pylist()) & index.keys()
+    run = run.with_initial({each: dataset.geometries(index[each])[0] for each in wanted})
+    cached = _cached(run)
+    slow: dict[str, list[float]] = {}
+    if cached is not None and set(SLOW_COLUMNS) <= set(cached):
+        done = cached[cached["scored"] == 1]
+        columns = done[list(SLOW_COLUMNS)].to_numpy().tolist()
+        slow = dict(zip(done["structures"], columns, strict=True))
+    table = _computed(run, dataset, index, slow)
     whole = len(table) == run.table.num_rows
-    if store and whole and (cached is None or not _same_records(table, cached)):
-        write(table, run, run.folder / FILE)
+    if store and whole and not in_archive(run) and not _same_records(table, cached):
+        _write(table, run, run.folder / FILE)
     return table
 
 
-def write(table: pd.DataFrame, run: StoredRun, path: Path) -> None:
+def _computed(
+    run: StoredRun, dataset: Dataset, index: Mapping[str, int], slow: dict[str, list[float]]
+) -> pd.DataFrame:
+    """All columns; `slow` has the slow ones by hash of the structures, as far as they are known."""
+    import pandas as pd
+    from tqdm import tqdm
+
+    at_batch_size_1 = run.provenance.get("batch_size", 1) == 1
+    samples: dict[str, dict[str, Any]] = {}
+    rows = []
+    records = (record for record in run.records if record.sample_id in index)
+    for record in tqdm(records, f"scoring {run.name}", disable=None, leave=False):
+        position = index[record.sample_id]
+        initial, reference = dataset.geometries(position)
+        if record.sample_id not in samples:
+            sample = dataset[position]
+            samples[record.sample_id] = {
+                "group": reduced_composition(initial.numbers.tolist()),
+                "crystal_system": crystal_system(initial),
+                "functional": sample.functional,
+                "source": sample.source,
+            }
+        cheap = score(initial, reference, record.geometry, record.status)
+        demoted = record.status in SCORED and not cheap["scored"]
+        key = _hash([initial, reference, record.geometry])
+        matched = [np.nan] * len(SLOW_COLUMNS)
+        if cheap["scored"] and record.geometry is not None:
+            if key not in slow:
+                found = score_slow(initial, reference, record.geometry)
+                slow[key] = [found[name] for name in SLOW_COLUMNS]
+            matched = slow[key]
+        rows.append(
+            {
+                "sample_id": record.sample_id,
+                "repeat": record.repeat,
+                "status": str(Status.INVALID if demoted else record.status),
+                **samples[record.sample_id],
+                **cheap,
+                **_costs(record, at_batch_size_1=at_batch_size_1),
+                "structures": key,
+                **dict(zip(SLOW_COLUMNS, matched, strict=True)),
+            }
+        )
+    if not rows:
+        raise UserError(f"'{run.name}' holds no sample of {dataset.name}: wrong --data?")
+    return pd.DataFrame(rows)
+
+
+def _costs(record: Record, *, at_batch_size_1: bool) -> dict[str, float]:
+    """The columns `COSTS`; a latency is known if the run itself was made at batch size 1."""
+    # Refusing a structure takes no time, and would make a model look fast.
+    tried = record.status != Status.UNSUPPORTED
+    evals, tokens = record.n_force_evals, record.n_tokens
+    return {
+        "seconds_per_structure": record.batch_seconds / record.batch_size if tried else np.nan,
+        "latency": record.batch_seconds if tried and at_batch_size_1 else np.nan,
+        "n_force_evals": np.nan if evals is None else float(evals),
+        "n_tokens": np.nan if tokens is None else float(tokens),
+    }
+
+
+def in_archive(run: StoredRun) -> bool:
+    """Whether the run shares its folder with those of other models."""
+    return (run.folder / "runs.json").is_file()
+
+
+def store_archive_scores(
+    folder: Path, runs: Sequence[StoredRun], tables: Sequence[pd.DataFrame]
+) -> bool:
+    """Write the scores of all models of an archive, unless the stored ones are of these records.
+
+    Args:
+        folder: The archive.
+        runs: All its runs.
+        tables: `scores` of each run, with the columns that compare hybrids.
+
+    Returns:
+        Whether the file was written.
+    """
+    import pandas as pd
+
+    pairs = zip(runs, tables, strict=True)
+    if all(_same_records(table, _cached(run)) for run, table in pairs):
+        return False
+    named = [
+        table.assign(model=run.name)[["model", *table]]
+        for run, table in zip(runs, tables, strict=True)
+    ]
+    _write(pd.concat(named, ignore_index=True), runs[0], folder / FILE)
+    return True
+
+
+def _write(table: pd.DataFrame, run: StoredRun, path: Path) -> None:
     """Store scores with what they belong to: data set, evaluator and library versions."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     about = {**{key: run.identity.get(key) for key in DATASET_KEYS}, **_versions()}
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(arrow.replace_schema_metadata({"scores": json.dumps(about)}), temporary)
-    temporary.replace(path)
-
-
-def strip(run: StoredRun, table: pd.DataFrame, out: Path) -> Path:
-    """Write a run without its structures: `OUT/<model>/run.json` and `scores.parquet`."""
-    folder = out / run.folder.name
-    write(table, run, folder / FILE)
-    header = {"identity": run.identity, "provenance": run.provenance}
-    (folder / "run.json").write_text(json.dumps(header, indent=2, sort_keys=True) + "\n")
-    return folder
+    arrow = arrow.replace_schema_metadata({"scores": json.dumps(about)})
+    with atomic_write(path) as partial:
+        pq.write_table(arrow, partial, compression="zstd")
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
     return {
         "evaluator": EVALUATOR,
         "pymatgen": version("pymatgen"),
@@ -92,10 +198,15 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _read(run: StoredRun) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+    """The stored scores of a run and what they belong to; None if there are none."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    path = run.folder / FILE
+    if not path.exists():
+        return None
     try:
         arrow = pq.read_table(path)
         about = json.loads((arrow.schema.metadata or {})[b"scores"])
@@ -103,6 +214,8 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}): delete it and score the run again"
         ) from error
+    if "model" in arrow.column_names:
+        arrow = arrow.filter(pc.equal(arrow["model"], run.name)).drop_columns("model")
     return arrow.to_pandas(), about
 
 
@@ -110,16 +223,17 @@ def _stored_only(run: StoredRun) -> pd.DataFrame:
     path = run.folder / FILE
     name = run.identity["dataset"]
     again = f"name the data with --data so that '{run.name}' on {name} can be scored"
-    if not path.exists() and not run.table.num_rows:
+    found = _read(run)
+    if found is None and not run.table.num_rows:
         raise UserError(f"{run.folder} holds neither records nor {FILE}: run it again")
-    if not path.exists():
+    if found is None:
         raise UserError(f"{path} does not exist: {again}")
-    table, about = _read(path)
+    table, about = found
     wanted = {key: run.identity.get(key) for key in DATASET_KEYS} | {"evaluator": EVALUATOR}
     for key, value in wanted.items():
         if about.get(key) != value:
             raise UserError(f"{path} has {key} {about.get(key)} instead of {value}: {again}")
-    if run.table.num_rows and _keys(run.table.to_pandas()) != _keys(table):
+    if run.table.num_rows and _keys(run.table.select(KEY).to_pandas()) != _keys(table):
         raise UserError(f"{path} is not of the records beside it: {again}")
     return table
 
@@ -128,126 +242,78 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, int]]:
     return sorted(table[KEY].itertuples(index=False, name=None))
 
 
-def _same_records(table: pd.DataFrame, cached: pd.DataFrame) -> bool:
+def _cached(run: StoredRun) -> pd.DataFrame | None:
+    """Stored scores, if the same programs computed them."""
+    found = _read(run)
+    if found is None or any(found[1].get(key) != value for key, value in _versions().items()):
+        return None
+    return found[0]
+
+
+def _same_records(table: pd.DataFrame, cached: pd.DataFrame | None) -> bool:
+    """Whether the stored scores are of the same records and have every column."""
     keys = (*KEY, "status", "crystal_system", "structures", *COSTS)
-    return set(keys) <= set(cached) and all(table[key].equals(cached[key]) for key in keys)
-
-
-def _cheap(run: StoredRun, dataset: Dataset) -> pd.DataFrame:
-    import pandas as pd
-
-    index = {sample_id: i for i, sample_id in enumerate(dataset.ids)}
-    samples: dict[str, dict[str, Any]] = {}
-    rows = []
-    for record in run.records:
-        if record.sample_id not in index:
-            continue
-        initial, reference = dataset.geometries(index[record.sample_id])
-        if record.sample_id not in samples:
-            samples[record.sample_id] = _about(dataset, index[record.sample_id], initial)
-        columns = score(initial, reference, record.geometry, record.status)
-        demoted = record.status in SCORED and not columns["scored"]
-        rows.append(
-            {
-                "sample_id": record.sample_id,
-                "repeat": record.repeat,
-                "status": str(Status.INVALID if demoted else record.status),
-                **samples[record.sample_id],
-                **columns,
-                **_costs(record, alone=run.provenance.get("batch_size", 1) == 1),
-                "structures": _hash([initial, reference, record.geometry]),
-            }
-        )
-    if not rows:
-        raise UserError(f"'{run.name}' holds no sample of {dataset.name}: wrong --data?")
-    return pd.DataFrame(rows)
-
-
-def _costs(record: Record, *, alone: bool) -> dict[str, float]:
-    """Costs of a record; `alone`: the run was made at batch size 1, not by retries of a batch."""
-    # Refusing a structure takes no time, and would make a model look fast.
-    tried = record.status != Status.UNSUPPORTED
-    return {
-        "seconds_per_structure": record.batch_seconds / record.batch_size if tried else np.nan,
-        "latency": record.batch_seconds if tried and alone else np.nan,
-        "n_force_evals": _number(record.n_force_evals),
-        "n_tokens": _number(record.n_tokens),
-    }
-
-
-def _about(dataset: Dataset, position: int, initial: Geometry) -> dict[str, Any]:
-    sample = dataset[position]
-    return {
-        "group": reduced_composition(initial.numbers.tolist()),
-        "crystal_system": crystal_system(initial),
-        "functional": sample.functional,
-        "source": sample.source,
-    }
+    return (
+        cached is not None
+        and {*table} <= {*cached}
+        and all(table[key].equals(cached[key].reset_index(drop=True)) for key in keys)
+    )
 
 
 def crystal_system(geometry: Geometry) -> str:
-    """From the space group at 0.01 Å; `unknown` where moyopy finds no consistent group."""
+    """From the space group at 0.01 Å; `unknown` if moyopy finds no consistent group."""
     number, _ = symmetry(geometry, 0.01)
-    return SYSTEMS[int(np.searchsorted(LAST_GROUP, number))] if number else "unknown"
-
-
-LAST_GROUP: Final = (2, 15, 74, 142, 167, 194, 230)
-"""The last space group of each of `SYSTEMS`."""
-SYSTEMS: Final = (
-    "triclinic",
-    "monoclinic",
-    "orthorhombic",
-    "tetragonal",
-    "trigonal",
-    "hexagonal",
-    "cubic",
-)
-
-
-def _number(value: int | None) -> float:
-    return np.nan if value is None else float(value)
+    if not number:
+        return "unknown"
+    return next(name for name, last in CRYSTAL_SYSTEMS.items() if number <= last)
 
 
 def _hash(geometries: Iterable[Geometry | None]) -> str:
+    """A hash of structures to 1e-9, so that it does not depend on the machine that rounds."""
     digest = hashlib.sha256()
     for geometry in geometries:
         for array in geometry or ():
-            digest.update(np.ascontiguousarray(array).tobytes() + b"|")
+            digest.update(np.ascontiguousarray(np.round(array, 9) + 0).tobytes() + b"|")
     return digest.hexdigest()[:32]
 
 
-def _cached(path: Path) -> pd.DataFrame | None:
-    """Stored scores, if the same programs computed them."""
-    if not path.exists():
-        return None
-    table, about = _read(path)
-    same = all(about.get(key) == value for key, value in _versions().items())
-    return table if same else None
+def per_sample(
+    table: pd.DataFrame, metrics: Sequence[Metric], ids: Sequence[str]
+) -> tuple[Floats, Floats]:
+    """Values and weights of each sample: failures filled in, repeats averaged.
+
+    Args:
+        table: `scores` of one run.
+        metrics: The metrics; none of `Reduce.PER_RUN`. One whose columns the table lacks has nan.
+        ids: Samples, all of them in the table.
+
+    Returns:
+        Two arrays (n_samples, n_metrics) in the order of `ids`.
+    """
+    import pandas as pd
+
+    failed = table["scored"].to_numpy() == 0
+    values = np.full((len(table), len(metrics)), np.nan)
+    weights = np.ones((len(table), len(metrics)))
+    for k, metric in enumerate(metrics):
+        if missing_columns(table, metric):
+            continue
+        column = table[metric.column].to_numpy(dtype=float)
+        if isinstance(metric.failure, str):
+            column = np.where(failed, table[metric.failure].to_numpy(dtype=float), column)
+        elif metric.failure is not None:
+            # a rung of the ladder has a value for an invalid answer, which stays
+            column = np.where(failed & np.isnan(column), metric.failure, column)
+        values[:, k] = column
+        if metric.weight is not None:
+            weights[:, k] = table[metric.weight].to_numpy(dtype=float)
+    samples = table["sample_id"].to_numpy()
+    means = (pd.DataFrame(each).groupby(samples).mean() for each in (values, weights))
+    found, weighed = (mean.loc[list(ids)].to_numpy(dtype=float) for mean in means)
+    return found, weighed
 
 
-def _slow(
-    run: StoredRun, dataset: Dataset, table: pd.DataFrame, cached: pd.DataFrame | None
-) -> list[list[float]]:
-    """Slow columns of every row of `table`, computed where no cached row has its structures."""
-    from tqdm import tqdm
-
-    known: dict[str, list[float]] = {}
-    if cached is not None:
-        done = cached[cached["scored"] == 1]
-        known = dict(
-            zip(done["structures"], done[list(SLOW_COLUMNS)].to_numpy().tolist(), strict=True)
-        )
-    index = {sample_id: i for i, sample_id in enumerate(dataset.ids)}
-    records = (record for record in run.records if record.sample_id in index)
-    rows = []
-    label = f"matching {run.name}"
-    for key, good, record in tqdm(
-        zip(table["structures"], table["scored"], records, strict=True),
-        label, len(table), disable=None, leave=False,
-    ):  # fmt: skip
-        if good and record.geometry is not None and key not in known:
-            initial, reference = dataset.geometries(index[record.sample_id])
-            found = score_slow(initial, reference, record.geometry)
-            known[key] = [found[name] for name in SLOW_COLUMNS]
-        rows.append(known[key] if good else [np.nan] * len(SLOW_COLUMNS))
-    return rows
+def missing_columns(table: pd.DataFrame, metric: Metric) -> list[str]:
+    """The columns of a metric that a stored table of scores lacks."""
+    names = (metric.column, metric.weight, metric.failure)
+    return [name for name in names if isinstance(name, str) and name not in table]

@@ -1,1 +1,1 @@
-"""Views of a board."""
+"""Views of a board: texts and figures that are made from its data alone."""

@@ -1,4 +1,4 @@
-"""Error against time, with intervals: what a second of computing buys."""
+"""The figure of error against time, with intervals: it shows what a second of computing buys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.core.plotting import save_figure
 from benchmarks.metrics import METRICS
-from leaderboard.board.summary import Board, Row
+from leaderboard.board.schema import Board, Row
 from leaderboard.views.markdown import title
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ ERROR: Final = "lattice_mae"
 TIME: Final = "wall_time_median"
 FAMILIES: Final = ("llm", "gnn", "trivial", "hybrid")
 _OFFSETS: Final = ((6, 5), (6, -11), (-6, 5), (-6, -11), (6, 16), (6, -22), (-6, 16), (-6, -22))
-"""Where a label may stand beside its point [points], in order of preference."""
+"""Places of a label beside its point [points], in order of preference."""
 
 
 def error_against_time(board: Board, path: Path) -> list[Path]:
@@ -25,10 +25,10 @@ def error_against_time(board: Board, path: Path) -> list[Path]:
 
     Args:
         board: Rows without a time or with an error of 0 cannot be drawn and are left out.
-        path: Written with the suffixes .svg and .png; the same board gives the same bytes.
+        path: The SVG; the same board gives the same bytes.
 
     Returns:
-        The files, none if there is nothing to draw.
+        The file, or none if there is nothing to draw.
     """
     rows = [row for row in board.rows if _drawable(row)]
     if not rows:
@@ -39,11 +39,11 @@ def error_against_time(board: Board, path: Path) -> list[Path]:
         axes.set_title(f"{title(board)}: error against time, 95 % intervals", fontsize=10)
         figure.draw_without_rendering()  # fixes the layout, which the labels need
         _label(axes, rows)
-    return [path.with_suffix(".svg"), path.with_suffix(".png")]
+    return [path]
 
 
 def _drawable(row: Row) -> bool:
-    return bool(row.metrics[ERROR].value) and bool(row.metrics[TIME].value)
+    return bool(row.metrics[ERROR].point) and bool(row.metrics[TIME].point)
 
 
 def _draw(axes: Axes, rows: list[Row]) -> None:
@@ -72,22 +72,22 @@ def _draw(axes: Axes, rows: list[Row]) -> None:
 
 
 def _limits(rows: list[Row], name: str) -> tuple[float, float]:
-    """Around all points and bars, with room for labels; never empty, as one point's would be."""
+    """The axis contains all points and bars, with room for labels; it is never empty."""
     found = [row.metrics[name] for row in rows]
-    ends = [x for each in found for x in (each.value, each.ci_low, each.ci_high) if x]
+    ends = [x for each in found for x in (each.point, each.low, each.high) if x]
     return min(ends) / 1.6, max(ends) * 1.6
 
 
 def _point(row: Row) -> tuple[float, float]:
-    return row.metrics[TIME].value or 0.0, row.metrics[ERROR].value or 0.0
+    return row.metrics[TIME].point or 0.0, row.metrics[ERROR].point or 0.0
 
 
 def _bars(row: Row, name: str) -> list[list[float]] | None:
     found = row.metrics[name]
-    if found.value is None or found.ci_low is None or found.ci_high is None:
+    if found.point is None or found.low is None or found.high is None:
         return None
     # a point estimate may lie outside of its percentile interval; a bar cannot be negative
-    return [[max(0.0, found.value - found.ci_low)], [max(0.0, found.ci_high - found.value)]]
+    return [[max(0.0, found.point - found.low)], [max(0.0, found.high - found.point)]]
 
 
 def _label(axes: Axes, rows: list[Row]) -> None:

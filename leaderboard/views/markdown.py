@@ -1,87 +1,89 @@
-"""A board as terminal table, Markdown, JSON and CSV. One board always gives the same bytes."""
+"""A board as Markdown, as a terminal table and as CSV, by templates. One board gives one text."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
-from benchmarks.core.training_data import Track
-from benchmarks.metrics import METRICS
-from leaderboard.board.reference_uncertainty import reference_uncertainty
-from leaderboard.board.summary import RANKED_BY, Board, Row
+from benchmarks.core.formatting import NOTHING, format_estimate, format_number
+from benchmarks.core.statistics import Estimate
+from leaderboard.board.rows import RANKED_BY
+from leaderboard.board.schema import Board, Hardware, Row
 
-SCHEMA: Final = Path(__file__).with_name("schema.json")
-SCHEMA_VERSION: Final = 1
-NOTHING: Final = "—"
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_MARKS: Final = "¹²³⁴⁵⁶⁷⁸⁹"
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the short table; JSON and CSV hold every metric."""
+class BoardColumn:
+    """A column of the short table; `board.json` and the CSV hold every metric."""
 
     header: str
     brief: str
-    """Header on a terminal."""
-    cell: Callable[[Row], str]
+    """The header on a terminal."""
+    cell: Callable[[Row, Board], str]
 
 
-def _number(name: str, row: Row, digits: int = 3) -> str:
-    value = row.metrics[name].value
-    return NOTHING if value is None else f"{value:.{digits}f}"
+def _metric(name: str, digits: int = 3) -> Callable[[Row, Board], str]:
+    return lambda row, _: format_number(row.metrics[name].point, digits)
 
 
-def _seconds(row: Row) -> str:
-    value = row.metrics["wall_time_median"].value
-    return NOTHING if value is None else f"{value:.2g}"
-
-
-def _rank(row: Row) -> str:
+def _rank(row: Row, _: Board) -> str:
+    if row.rank is None or row.rank_low is None or row.rank_high is None:
+        return NOTHING
     spread = f" ({row.rank_low}–{row.rank_high})" if row.rank_low < row.rank_high else ""
     return f"{row.rank}{spread}"
 
 
-def _score(row: Row) -> str:
-    score = row.metrics[RANKED_BY]
-    if score.ci_low is None:
-        return _number(RANKED_BY, row)
-    return f"{_number(RANKED_BY, row)} [{score.ci_low:.3f}, {score.ci_high:.3f}]"
-
-
-def _clean(row: Row) -> str:
+def _clean(row: Row, _: Board) -> str:
     part = row.metrics["score_clean"]
-    return f"{_number('score_clean', row)} ({part.n})" if part.n else NOTHING
+    return f"{format_number(part.point, 3)} ({part.n})" if part.n else NOTHING
 
 
-def _scored(row: Row) -> str:
+def _scored(row: Row, _: Board) -> str:
     return f"{row.coverage['ok'] + row.coverage['unconverged']}/{sum(row.coverage.values())}"
 
 
+def _seconds(row: Row, board: Board) -> str:
+    """The median time; marked with the machine if the board has rows of several machines."""
+    value = row.metrics["wall_time_median"].point
+    if value is None:
+        return NOTHING
+    marks = "".join(_mark(each, board) for each in row.hardware) if len(board.hardware) > 1 else ""
+    return f"{value:.2g} {marks}".rstrip()
+
+
+def _mark(hardware: Hardware, board: Board) -> str:
+    position = board.hardware.index(hardware)
+    return _MARKS[position] if position < len(_MARKS) else f"({position + 1})"
+
+
 COLUMNS: Final = (
-    Column("Rank", "Rank", _rank),
-    Column("Model", "Model", lambda row: row.model),
-    Column("Track", "Track", lambda row: row.track),
-    Column("Score ↑", "Score ↑", _score),
-    Column("Clean part ↑ (n)", "Clean ↑ (n)", _clean),
-    Column("Scored", "Scored", _scored),
-    Column("Lattice MAE (Å) ↓", "Latt. Å ↓", partial(_number, "lattice_mae")),
-    Column("Volume MAPE (%) ↓", "Vol. % ↓", partial(_number, "volume_mape", digits=2)),
-    Column("Strain ↓", "Strain ↓", partial(_number, "strain", digits=4)),
-    Column("Position MAE (Å) ↓", "Pos. Å ↓", partial(_number, "position_mae")),
-    Column("Skill lattice ↑", "Skill l. ↑", partial(_number, "skill_lattice", digits=2)),
-    Column("Skill position ↑", "Skill p. ↑", partial(_number, "skill_position", digits=2)),
-    Column("Elements kept ↑", "Elem. ↑", partial(_number, "element_preservation_rate")),
-    Column("Valid ↑", "Valid ↑", partial(_number, "validity_rate")),
-    Column("Match RMSD ↓", "RMSD ↓", partial(_number, "rmsd_normalized")),
-    Column("Force evals", "Evals", partial(_number, "n_force_evals", digits=0)),
-    Column("Time (s)", "Time s", _seconds),
+    BoardColumn("Rank", "Rank", _rank),
+    BoardColumn("Model", "Model", lambda row, _: row.model),
+    BoardColumn("Track", "Track", lambda row, _: row.track),
+    BoardColumn("Score ↑", "Score ↑", lambda row, _: format_estimate(row.metrics[RANKED_BY], 3)),
+    BoardColumn("Clean part ↑ (n)", "Clean ↑ (n)", _clean),
+    BoardColumn("Scored", "Scored", _scored),
+    BoardColumn("Lattice MAE (Å) ↓", "Latt. Å ↓", _metric("lattice_mae")),
+    BoardColumn("Volume MAPE (%) ↓", "Vol. % ↓", _metric("volume_mape", 2)),
+    BoardColumn("Strain ↓", "Strain ↓", _metric("strain", 4)),
+    BoardColumn("Position MAE (Å) ↓", "Pos. Å ↓", _metric("position_mae")),
+    BoardColumn("Skill lattice ↑", "Skill l. ↑", _metric("skill_lattice", 2)),
+    BoardColumn("Skill position ↑", "Skill p. ↑", _metric("skill_position", 2)),
+    BoardColumn("Elements kept ↑", "Elem. ↑", _metric("element_preservation_rate")),
+    BoardColumn("Valid ↑", "Valid ↑", _metric("validity_rate")),
+    BoardColumn("Match RMSD ↓", "RMSD ↓", _metric("rmsd_normalized")),
+    BoardColumn("Force evals", "Evals", _metric("n_force_evals", 0)),
+    BoardColumn("Time (s)", "Time s", _seconds),
 )
-NOTES: Final = (
+COLUMN_NOTES: Final = (
     """Score: mean of two areas under curves, the share of structures whose mean displacement is
     below 0.01 to 0.50 Å and the share whose strain is below 0.001 to 0.100; a failure earns 0. In
     brackets its 95 % interval (paired bootstrap over compositions), in parentheses the ranks
@@ -100,193 +102,153 @@ NOTES: Final = (
     """Force evals: evaluations of the potential per structure, the median. Time: median seconds per
     structure (batch time over batch size) on the machine that the JSON names.""",
 )
-DATASET_NOTES: Final[Mapping[str, str]] = {
-    "substitution": """These are paired prototype substitutions, not trajectories: the start is the
-    relaxed cell of a chemically similar compound, a pair exists only where the prototype survived,
-    and the ends come from four databases. For a potential another nearby minimum can be a
-    legitimate answer.""",
-    "hydrides": "All of these expand (their first stage had a low cutoff): a biased set.",
-}
-"""By the first part of the data set's name: what a reader must know of it."""
 
 
 def title(board: Board) -> str:
-    """Names the data set, the split and n."""
-    split = f", split {board.dataset['split']}" if board.dataset["split"] else ""
-    count = board.dataset["n_samples"]
-    return f"{board.dataset['name']}{split}, {count} {'sample' if count == 1 else 'samples'}"
+    """Data set, split and number of samples."""
+    split = f", split {board.dataset.split}" if board.dataset.split else ""
+    count = board.dataset.n_samples
+    return f"{board.dataset.name}{split}, {count} {'sample' if count == 1 else 'samples'}"
 
 
 def notes(board: Board) -> list[str]:
-    """What stands under the table: the data, the comparison, the columns, the training data."""
-    name = str(board.dataset["name"])
-    about = DATASET_NOTES.get(name.split("/")[0]) or reference_uncertainty(name)
-    quarantined = board.dataset["quarantined"]
-    left_out = ", ".join(f"{count} {reason}" for reason, count in quarantined.items())
-    models = "; ".join(f"{row.model} ({row.label}): {_trained_on(row)}" for row in board.rows)
-    listed = [
-        *([about] if about else []),
-        *([f"Samples left out by the audit: {left_out}."] if left_out else []),
-        *board.notes,
-        *_ties(board),
-        *NOTES,
-        f"Trained on: {models}.",
-        *_weights(board),
-    ]
-    return [" ".join(note.split()) for note in listed]
-
-
-def _trained_on(row: Row) -> str:
-    data = ", ".join(row.training_data) or "nothing"
-    return f"{data} [{row.functional}]" if row.functional else data
-
-
-def _weights(board: Board) -> list[str]:
-    known = [
+    """The notes under the table: the data, the comparison, the columns, the training data."""
+    quarantined = ", ".join(f"{n} {reason}" for reason, n in board.dataset.quarantined.items())
+    rows = (*board.rows, *board.apart)
+    models = []
+    for row in rows:
+        data = ", ".join(row.training_data) or "nothing"
+        functional = f" [{row.functional}]" if row.functional else ""
+        models.append(f"{row.model} ({row.label}): {data}{functional}")
+    weights = [
         f"{row.model} {row.weights} ({row.weights_sha256[:12]})"
-        for row in board.rows
+        for row in rows
         if row.weights and row.weights_sha256
     ]
-    return [f"Weights (sha256): {', '.join(known)}."] if known else []
+    return [
+        *([board.about] if board.about else []),
+        *([f"Samples left out by the audit: {quarantined}."] if quarantined else []),
+        *comparison(board),
+        *(" ".join(note.split()) for note in COLUMN_NOTES),
+        f"Trained on: {'; '.join(models)}.",
+        *([f"Weights (sha256): {', '.join(weights)}."] if weights else []),
+    ]
 
 
-def _ties(board: Board) -> list[str]:
-    if not board.ties:
-        return []
-    pairs = ", ".join(f"{first} and {second}" for first, second in board.ties)
-    return [f"Not told apart at 95 % (the interval of the difference contains 0): {pairs}."]
+def comparison(board: Board) -> list[str]:
+    """The notes on what can be compared: samples, machines, models that are not told apart."""
+    listed = list(board.notes)
+    if len(board.hardware) > 1:
+        machines = "; ".join(
+            f"{_mark(each, board)} {each.cpu or 'unknown'}, device {each.device or 'unknown'}, "
+            f"{each.threads or 'unknown'} threads"
+            for each in board.hardware
+        )
+        listed.append(
+            "Times and memory were measured on different machines, and only those of one machine "
+            f"can be compared: {machines}."
+        )
+    if board.ties:
+        pairs = ", ".join(f"{first} and {second}" for first, second in board.ties)
+        listed.append(
+            f"Not told apart at 95 % (the interval of the difference contains 0): {pairs}."
+        )
+    return listed
+
+
+def markdown(board: Board) -> str:
+    """The page of a board: table, notes, tracks, differences, slices, hybrids."""
+    return _environment().get_template("board.md.j2").render(board=board)
+
+
+def section(board: Board, heading: str, *, with_notes: bool) -> str:
+    """The table of a board for another page.
+
+    Args:
+        board: The board.
+        heading: Stands before the title: `### `.
+        with_notes: Whether the notes stand under the table.
+    """
+    template = _environment().get_template("section.md.j2")
+    return template.render(board=board, heading=heading, with_notes=with_notes)
 
 
 def table(board: Board) -> str:
     """The short table and its notes on the comparison, for a terminal."""
-    cells = [[column.brief for column in COLUMNS], *_cells(board.rows)]
+    return _environment().get_template("terminal.txt.j2").render(board=board)
+
+
+def _lines(rows: Sequence[Row], board: Board) -> list[str]:
+    """The short table in columns of equal width."""
+    cells = [[column.brief for column in COLUMNS], *(_cells(row, board) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
-             for line in cells]  # fmt: skip
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    heading = f"Leaderboard: {title(board)}"
-    under = [*board.notes, *_ties(board)]
-    return "\n".join([heading, "", *(line.rstrip() for line in lines), "", *under]).rstrip() + "\n"
+    cells.insert(1, ["-" * width for width in widths])
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
 
 
-def _cells(rows: Sequence[Row]) -> list[list[str]]:
-    return [[column.cell(row) for column in COLUMNS] for row in rows]
+def _cells(row: Row, board: Board) -> list[str]:
+    return [column.cell(row, board) for column in COLUMNS]
 
 
-def markdown(board: Board, heading: str = "# Leaderboard: ", *, noted: bool = True) -> str:
-    """Title, table and notes.
-
-    Args:
-        board: What to show.
-        heading: Stands before the title.
-        noted: With the notes.
-    """
-    listed = ["", *(f"- {note}" for note in notes(board))] if noted else []
-    return "\n".join([heading + title(board), "", *_rows(board.rows), *listed]) + "\n"
+def _difference(found: Estimate, digits: int, n_samples: int) -> str:
+    """A paired difference: bold if its interval excludes 0, with n if some samples do not count."""
+    text = format_estimate(found, digits, signed=True)
+    if found.point is None:
+        return text
+    if found.low is not None and found.high is not None:
+        text = f"**{text}**" if found.low > 0 or found.high < 0 else text
+    return text if found.n == n_samples else f"{text}, n = {found.n}"
 
 
-def tracks(board: Board) -> str:
-    """The rows of models trained on the same data apart, and those trained on more by others.
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    Ranks are those of the whole board.
-    """
-    groups: dict[str, list[Row]] = {}
-    for track in (Track.EQUAL_DATA, Track.FOUNDATION, Track.UNKNOWN):
-        for row in board.rows:
-            if row.track == track:
-                data = (
-                    f": {', '.join(sorted(row.training_data))}" if track == Track.EQUAL_DATA else ""
-                )
-                groups.setdefault(f"{track}{data}".capitalize(), []).append(row)
-    trivial = [row for row in board.rows if row.track == Track.TRIVIAL]
-    about = """Models of *equal data* were trained on nothing but the sets that the heading names;
-        what they learn from a relaxation can differ, and a potential learns from the energies,
-        forces and stresses of all its frames. Those of *foundation* were trained on more, by
-        others. The trivial rows stand under each."""
-    lines = [f"# Tracks: {title(board)}", "", " ".join(about.split())]
-    for name, rows in groups.items():
-        lines += ["", f"## {name}", "", *_rows([*rows, *trivial])]
-    return "\n".join(lines) + "\n"
-
-
-def _rows(rows: Sequence[Row]) -> list[str]:
-    """A Markdown table."""
-    lines = [[column.header for column in COLUMNS], *_cells(rows)]
-    header, *listed = (f"| {' | '.join(_escaped(line))} |" for line in lines)
-    rule = "|" + "|".join([" ---: ", " --- ", " --- "] + [" ---: "] * (len(COLUMNS) - 3)) + "|"
-    return [header, rule, *listed]
-
-
-def _escaped(cells: Sequence[str]) -> list[str]:
-    return [cell.replace("|", "\\|") for cell in cells]
-
-
-def to_json(board: Board) -> str:
-    """`leaderboard.json`, checked against `schema.json`.
-
-    Raises:
-        jsonschema.ValidationError: The board does not follow the schema, which is our fault.
-    """
-    from jsonschema import Draft202012Validator
-
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "dataset": dict(board.dataset),
-        "environment": dict(board.environment),
-        "rows": [_row(row) for row in board.rows],
-        "ties": [list(pair) for pair in board.ties],
-        "notes": notes(board),
+    environment = Environment(
+        loader=PackageLoader("leaderboard.views"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - Markdown and plain text, no HTML
+    )
+    environment.globals |= {
+        "columns": COLUMNS,
+        "cells": _cells,
+        "lines": _lines,
+        "title": title,
+        "notes": notes,
+        "comparison": comparison,
     }
-    Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8"))).validate(content)
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _row(row: Row) -> dict[str, Any]:
-    return {
-        "model": row.model,
-        "label": row.label,
-        "family": row.family,
-        "weights": row.weights,
-        "weights_sha256": row.weights_sha256,
-        "training_data": list(row.training_data),
-        "track": row.track,
-        **({"functional": row.functional} if row.functional else {}),
-        "n_samples": row.n_samples,
-        "coverage": dict(row.coverage),
-        "score": row.metrics[RANKED_BY].value,
-        "rank": row.rank,
-        "rank_low": row.rank_low,
-        "rank_high": row.rank_high,
-        "metrics": {
-            name: {
-                "value": value.value,
-                "ci_low": value.ci_low,
-                "ci_high": value.ci_high,
-                "unit": METRICS[name].unit,
-                "n": value.n,
-                "higher_is_better": METRICS[name].higher_is_better,
-            }
-            for name, value in row.metrics.items()
-        },
+    environment.filters |= {
+        "number": format_number,
+        "estimate": format_estimate,
+        "difference": _difference,
+        "escaped": lambda text: text.replace("|", "\\|"),
+        "row_of": lambda model, board: next(r for r in board.rows if r.model == model),
+        "unit_of": lambda name, board: (
+            f" ({board.metrics[name].unit})" if board.metrics[name].unit else ""
+        ),
     }
+    return environment
 
 
 def to_csv(board: Board) -> str:
     """One line per model with every metric, its interval and its n."""
-    parts = ("", "_ci_low", "_ci_high", "_n")
     header = ["dataset", "model", "label", "family", "rank", "rank_low", "rank_high", "n_samples"]
-    statuses = list(board.rows[0].coverage) if board.rows else []
-    names = [name + part for name in METRICS for part in parts]
+    rows = (*board.rows, *board.apart)
+    statuses = list(rows[0].coverage) if rows else []
+    parts = ("", "_ci_low", "_ci_high", "_n")
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*header, *statuses, *names])
-    for row in board.rows:
-        about: list[str | int] = [board.name, row.model, row.label, row.family]
-        about += [row.rank, row.rank_low, row.rank_high, row.n_samples]
-        numbers = [
-            part
-            for value in row.metrics.values()
-            for part in (value.value, value.ci_low, value.ci_high, value.n)
-        ]
-        writer.writerow([*about, *row.coverage.values(), *numbers])
+    writer.writerow(
+        [*header, *statuses, *(name + part for name in board.metrics for part in parts)]
+    )
+    for row in rows:
+        about = [board.name, row.model, row.label, row.family]
+        ranks = [row.rank, row.rank_low, row.rank_high, row.n_samples]
+        found = [row.metrics[name] for name in board.metrics]
+        numbers = [x for each in found for x in (each.point, each.low, each.high, each.n)]
+        writer.writerow([*about, *ranks, *row.coverage.values(), *numbers])
     return stream.getvalue()

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.core.markdown import markdown_table
+from benchmarks.core.formatting import markdown_table
 from studies.ablation.ablation_report import Draws, RewardEstimate
 from t2relax.reward import Floats
 

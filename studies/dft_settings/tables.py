@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.core import Status
 from benchmarks.core.statistics import Resampling, estimates, interval
 from benchmarks.metrics import METRICS, Reduce, score
-from leaderboard.board.samples import per_sample
+from leaderboard.board.scores import per_sample
 from studies.dft_settings.known_settings import SETTINGS, UNKNOWN
 from studies.dft_settings.materials import DIFFERENCES
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.core.markdown import markdown_table
+from benchmarks.core.formatting import NOTHING, markdown_table
 from benchmarks.data.splits.prototypes import SYMPREC
 from benchmarks.metrics import METRICS
-from leaderboard.board.differences import COMPARED
-from leaderboard.views.markdown import NOTHING
+from leaderboard.board.comparisons import COMPARED
 from studies.dft_settings.findings import Findings
 from studies.dft_settings.known_settings import SETTINGS, UNKNOWN
 from studies.dft_settings.materials import DIFFERENCES

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from benchmarks.core.markdown import markdown_table
+from benchmarks.core.formatting import markdown_table
 from benchmarks.core.published_weights import models_trained_on
 from benchmarks.core.training_data import TRAINING_SETS
 from benchmarks.data.exposure import Seen

@@ -1,0 +1,53 @@
+"""Numbers with their intervals, and Markdown tables, as every report writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from benchmarks.core.statistics import Estimate
+
+NOTHING: Final = "—"
+"""Stands where there is no number."""
+
+
+def format_number(number: float | None, digits: int, *, signed: bool = False) -> str:
+    """A number with a fixed count of decimals; `NOTHING` if there is none.
+
+    Args:
+        number: The number.
+        digits: Decimals to show.
+        signed: Whether a plus stands before a number that is not negative; a zero that rounding
+            made is then written without a minus.
+    """
+    if number is None:
+        return NOTHING
+    return f"{round(number, digits) + 0.0:+.{digits}f}" if signed else f"{number:.{digits}f}"
+
+
+def format_estimate(estimate: Estimate, digits: int, *, signed: bool = False) -> str:
+    """The text `x [low, high]`; only `x` if there is no interval, `NOTHING` if there is no number.
+
+    Args:
+        estimate: The number with its interval.
+        digits: Decimals to show.
+        signed: As in `format_number`.
+    """
+    point, low, high = (
+        format_number(x, digits, signed=signed)
+        for x in (estimate.point, estimate.low, estimate.high)
+    )
+    return point if NOTHING in (point, low, high) else f"{point} [{low}, {high}]"
+
+
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown, without an end of line.
+
+    Args:
+        head: Headers of the columns.
+        rows: Cells, which are written by `str`.
+    """
+    cells = [tuple(head)]
+    cells += [tuple(str(cell).replace("|", "\\|") for cell in row) for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])

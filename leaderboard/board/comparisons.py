@@ -1,0 +1,178 @@
+"""How far two models are apart, and where a model is good: paired differences and slices.
+
+Whether two intervals on the board overlap does not tell if two models differ; whether the interval
+of their paired difference contains 0 does. Slices are small: the number of samples stands with
+each. All intervals come from paired bootstraps over compositions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.core.statistics import Estimate, Floats, Resampling, interval
+from benchmarks.data.exposure import drawn_from
+from benchmarks.metrics import METRICS
+from benchmarks.store import StoredRun
+from leaderboard.board.schema import DifferenceTable, Slice, SliceTable, TrainingSlice
+from leaderboard.board.scores import per_sample
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REPLICATES: Final = 1000
+COMPARED: Final[Mapping[str, int]] = {
+    "score": 3,
+    "lattice_mae": 3,
+    "volume_mape": 2,
+    "strain": 4,
+    "position_mae": 4,
+}
+"""Metrics that are means over samples, and the decimals to which differences are rounded."""
+SLICE_DIGITS: Final = 3
+"""The decimals to which the scores of slices are rounded."""
+SITES: Final = (0, 2, 4, 8, 16, 64, np.inf)
+"""Edges of the numbers of sites; an upper edge belongs to its slice."""
+CHANGE: Final = (0, 1, 5, 15, np.inf)
+"""Edges of the change of volume from start to reference [%]."""
+
+
+def differences(
+    models: Sequence[str],
+    rivals: Sequence[str],
+    tables: Sequence[pd.DataFrame],
+    ids: Sequence[str],
+    resampling: Resampling,
+) -> tuple[DifferenceTable, ...]:
+    """Compare every model with each rival, in one table for each of `COMPARED`.
+
+    Args:
+        models: Names, in the order of the rows.
+        rivals: The models that the others are compared with.
+        tables: `scores` of each model.
+        ids: Samples that all tables share.
+        resampling: Bootstrap weights of these samples.
+    """
+    metrics = [METRICS[name] for name in COMPARED]
+    values = {
+        model: per_sample(table, metrics, ids)[0]
+        for model, table in zip(models, tables, strict=True)
+    }
+    ones = np.ones(len(ids))
+    return tuple(
+        DifferenceTable(
+            metric=name,
+            digits=digits,
+            rivals=tuple(rivals),
+            cells={
+                model: {
+                    rival: Estimate.mean(
+                        values[model][:, k] - values[rival][:, k], ones, resampling, digits
+                    )
+                    for rival in rivals
+                    if rival != model
+                }
+                for model in models
+            },
+        )
+        for k, (name, digits) in enumerate(COMPARED.items())
+    )
+
+
+def _binned(column: str, edges: Sequence[float], unit: str) -> Callable[[pd.DataFrame], pd.Series]:
+    def labels(table: pd.DataFrame) -> pd.Series:
+        import pandas as pd
+
+        names = [
+            f"{low:g} to {high:g}{unit}" if np.isfinite(high) else f"over {low:g}{unit}"
+            for low, high in pairwise(edges)
+        ]
+        return pd.cut(table[column], list(edges), labels=names, include_lowest=True)
+
+    return labels
+
+
+SLICED_BY: Final[Mapping[str, Callable[[pd.DataFrame], pd.Series]]] = {
+    "Functional": lambda table: table["functional"],
+    "Source": lambda table: table["source"],
+    "Sites (more than, up to)": _binned("n_sites", SITES, ""),
+    "Crystal system of the start": lambda table: table["crystal_system"],
+    "Change of volume (more than, up to)": _binned("identity_volume_error", CHANGE, " %"),
+}
+"""Titles of the tables, and the label of each sample in them."""
+
+
+def slices(
+    runs: Sequence[StoredRun], tables: Sequence[pd.DataFrame], ids: Sequence[str]
+) -> tuple[tuple[SliceTable, ...], tuple[TrainingSlice, ...]]:
+    """The score of every model in every slice of the samples, and by its training sources.
+
+    Args:
+        runs: One per model, of one data set.
+        tables: `scores` of each run, in the same order.
+        ids: Samples that all tables share.
+
+    Returns:
+        One table for each property of which there are several values, and one line for each model.
+    """
+    scores = np.stack([_score(table, ids) for table in tables], axis=1)
+    about = tables[0].drop_duplicates("sample_id").set_index("sample_id").loc[list(ids)]
+    groups = list(about["group"])
+    found = []
+    for title, by in SLICED_BY.items():
+        labels = by(about).astype(str).to_numpy()
+        if len(set(labels)) < 2:
+            continue
+        parts = []
+        for label in sorted(set(labels), key=_by_size):
+            inside = np.flatnonzero(labels == label).tolist()
+            means = _means(inside, groups, scores)
+            by_model = {run.name: mean for run, mean in zip(runs, means, strict=True)}
+            parts.append(Slice(label=label, n=len(inside), scores=by_model))
+        found.append(SliceTable(title=title, digits=SLICE_DIGITS, slices=tuple(parts)))
+    by_training = []
+    for k, run in enumerate(runs):
+        trained_on = run.provenance.get("training_data") or ()
+        seen = [drawn_from(trained_on, source) for source in about["source"]]
+        contained, not_contained = (
+            _means([i for i, each in enumerate(seen) if each is answer], groups, scores[:, [k]])[0]
+            for answer in (True, False)
+        )
+        line = TrainingSlice(model=run.name, contained=contained, not_contained=not_contained)
+        by_training.append(line)
+    return tuple(found), tuple(by_training)
+
+
+def _score(table: pd.DataFrame, ids: Sequence[str]) -> Floats:
+    """The score of each sample; a failure earns 0."""
+    means = table.assign(score=table["score"].fillna(0.0)).groupby("sample_id")["score"].mean()
+    return means.loc[list(ids)].to_numpy(dtype=float)
+
+
+def _means(
+    inside: Sequence[int], groups: Sequence[str], scores: NDArray[np.float64]
+) -> list[Estimate]:
+    """The mean of each column over the samples `inside`; without samples no number."""
+    if not inside:
+        return [Estimate.of(None, None, 0)] * scores.shape[1]
+    resampling = Resampling.of([groups[i] for i in inside], REPLICATES, np.random.default_rng(0))
+    means = resampling.sums(scores[list(inside)]) / resampling.sums(np.ones((len(inside), 1)))
+    return [
+        Estimate.of(
+            float(column[0]),
+            interval(column[1:]) if resampling.n_groups > 1 else None,
+            len(inside),
+            SLICE_DIGITS,
+        )
+        for column in means.T
+    ]
+
+
+def _by_size(label: str) -> tuple[float, str]:
+    """Sorts bins by their numbers, names by the alphabet."""
+    number = label.removeprefix("over ").split(" ")[0]
+    return (float(number) if number.replace(".", "").isdecimal() else 0.0, label)

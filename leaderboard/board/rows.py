@@ -1,0 +1,143 @@
+"""The rows of a board: metrics with intervals, ranks, ties. The table `METRICS` drives it alone.
+
+Repeats of a sample are averaged first and never count as samples.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from benchmarks.core import Status
+from benchmarks.core.statistics import (
+    Estimate,
+    Floats,
+    Resampling,
+    estimates,
+    interval,
+    ranks,
+    wilson,
+)
+from benchmarks.core.training_data import track
+from benchmarks.data.exposure import Seen, seen
+from benchmarks.metrics import METRICS, Reduce
+from benchmarks.store import StoredRun
+from leaderboard.board.schema import Hardware, Row
+from leaderboard.board.scores import per_sample
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RANKED_BY: Final = "score"
+_SAMPLED: Final = [metric for metric in METRICS.values() if metric.reduce is not Reduce.PER_RUN]
+_RANKING: Final = [metric.name for metric in _SAMPLED].index(RANKED_BY)
+
+
+def ranked_rows(
+    runs: Sequence[StoredRun],
+    tables: Sequence[pd.DataFrame],
+    ids: Sequence[str],
+    resampling: Resampling,
+) -> tuple[tuple[Row, ...], tuple[tuple[str, str], ...]]:
+    """Compare runs on the samples that all of them have.
+
+    Args:
+        runs: One per model.
+        tables: `scores` of each run, in the same order.
+        ids: Samples that all tables share.
+        resampling: Bootstrap weights of these samples.
+
+    Returns:
+        The rows, best first, and the pairs of models that are not told apart: the interval of the
+        difference of their scores contains 0. This relation is not transitive.
+    """
+    found = [
+        _measured(run, table, ids, resampling) for run, table in zip(runs, tables, strict=True)
+    ]
+    scores = np.stack([replicates for _, replicates in found], axis=1)
+    places = ranks(scores)
+    spread = np.percentile(places[1:], (2.5, 97.5), axis=0, method="nearest").astype(int)
+    if resampling.n_groups < 2:  # one group drawn again and again says nothing about ranks
+        spread = np.repeat([[1], [len(runs)]], len(runs), axis=1)
+    rows = [
+        replace(
+            row, rank=int(places[0, k]), rank_low=int(spread[0, k]), rank_high=int(spread[1, k])
+        )
+        for k, (row, _) in enumerate(found)
+    ]
+    order = sorted(range(len(rows)), key=lambda k: (places[0, k], rows[k].model))
+    ties = []
+    for first, second in combinations(order, 2):
+        low, high = interval(scores[1:, first] - scores[1:, second])
+        if low <= 0 <= high:
+            ties.append((rows[first].model, rows[second].model))
+    return tuple(rows[k] for k in order), tuple(ties)
+
+
+def row_apart(run: StoredRun, table: pd.DataFrame, resampling: Resampling) -> Row:
+    """The row of a run over its own samples, without a rank; `resampling` is of them, sorted."""
+    return _measured(run, table, sorted(set(table["sample_id"])), resampling)[0]
+
+
+def _measured(
+    run: StoredRun, table: pd.DataFrame, ids: Sequence[str], resampling: Resampling
+) -> tuple[Row, Floats]:
+    """The row of a run without its rank, and its score at the point and in each replicate."""
+    trained_on = tuple(run.provenance.get("training_data") or ())
+    answers = [
+        seen(trained_on, source, composition)
+        for source, composition in zip(table["source"], table["group"], strict=True)
+    ]
+    marked = table.assign(clean=[float(answer is Seen.NO) for answer in answers])
+    values, weights = per_sample(marked, _SAMPLED, ids)
+    numbers = estimates([metric.reduce for metric in _SAMPLED], values, weights, resampling)
+    skill = np.array([metric.reduce is Reduce.SKILL for metric in _SAMPLED])
+    counts = (np.isfinite(values) & np.isfinite(weights) & (skill | (weights != 0))).sum(axis=0)
+    metrics = {}
+    for k, metric in enumerate(_SAMPLED):
+        point, count = float(numbers[0, k]), int(counts[k])
+        ends: tuple[float, float] | None = None
+        if metric.reduce is Reduce.PROPORTION and count:
+            ends = wilson(point, count)
+        elif np.isfinite(point) and resampling.n_groups > 1:
+            ends = interval(numbers[1:, k])
+        metrics[metric.name] = Estimate.of(point, ends, count)
+    for metric in METRICS.values():
+        if metric.reduce is Reduce.PER_RUN:
+            recorded = run.provenance.get(metric.column)
+            metrics[metric.name] = Estimate.of(recorded, None, len(ids))
+    outcomes = Counter(table.loc[table["sample_id"].isin(list(ids)), "status"])
+    identity = run.identity
+    row = Row(
+        model=run.name,
+        label=str(identity.get("label", run.name)),
+        family=str(identity["family"]),
+        weights=identity.get("weights"),
+        weights_sha256=identity.get("weights_sha256"),
+        training_data=trained_on,
+        track=track(trained_on),
+        functional=run.provenance.get("functional"),
+        hardware=_hardware(run),
+        n_samples=len(ids),
+        coverage={str(status): int(outcomes[str(status)]) for status in Status},
+        rank=None,
+        rank_low=None,
+        rank_high=None,
+        metrics={name: metrics[name] for name in METRICS},
+    )
+    return row, numbers[:, _RANKING]
+
+
+def _hardware(run: StoredRun) -> tuple[Hardware, ...]:
+    """The machines that wrote the run; each of its segments names one."""
+    segments: Sequence[dict[str, Any]] = run.provenance.get("segments") or [run.provenance]
+    found = [
+        Hardware(cpu=each.get("cpu"), device=each.get("device"), threads=each.get("threads"))
+        for each in segments
+    ]
+    return tuple(dict.fromkeys(found))
