@@ -173,7 +173,7 @@ def _curves(args: argparse.Namespace, command: str) -> int:
 
 
 def is_done(training: CurveTraining, config: Config) -> bool:
-    """Whether the model of a training is there already.
+    """Return True if the model of a training is there already.
 
     Raises:
         UserError: A model is there, but of another training.

@@ -1,17 +1,16 @@
-"""How the T5's time and memory grow with the number of sites and with the batch.
+"""Measure the time and memory of the T5 by the number of sites and by the size of the batch.
 
     python -m studies.t5_scaling --out DIR
 
-Every point is measured in a process of its own, so that its peak memory is its own: a warm-up, then
-the median of three relaxations. The limit on sites is lifted for it: this is cost, not quality.
-Writes `scaling.csv`, `scaling.png` and `scaling.svg`.
+Every point is measured in a process of its own, so that its peak memory is its own: after a warm-up
+the median of three relaxations counts. The limit on sites is lifted, because this is a measurement
+of cost and not of quality. The study writes `scaling.csv`, `scaling.png` and `scaling.svg`.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from pymatgen.core import Lattice, Structure
 from tqdm import tqdm
 
 from benchmarks.core.plotting import save_figure
+from benchmarks.engine.worker import peak_memory_mb
 
 SITES = (1, 2, 4, 8, 16, 30, 60)
 BATCHES = (1, 4, 16, 64, 256)
@@ -40,11 +40,11 @@ def crystal(n_sites: int, rng: np.random.Generator) -> Structure:
 
 
 def measure(n_sites: int, batch: int) -> dict[str, float]:
-    """Seconds per structure, and what the relaxations add to the peak memory of the process [MB].
+    """Measure seconds per structure, and the memory that the relaxations add to the peak [MB].
 
     Args:
-        n_sites: of each structure.
-        batch: structures that are relaxed together.
+        n_sites: Number of sites of each structure.
+        batch: Number of structures that are relaxed together.
     """
     from benchmarks.core import RelaxSettings
     from t2relax.relaxer import T5Relaxer
@@ -54,7 +54,7 @@ def measure(n_sites: int, batch: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     structures = [crystal(n_sites, rng) for _ in range(batch)]
     relaxer.relax(structures[:1])
-    before, seconds = _peak(), []
+    before, seconds = peak_memory_mb(), []
     for _ in range(ROUNDS):
         began = time.perf_counter()
         relaxer.relax(structures)
@@ -63,12 +63,8 @@ def measure(n_sites: int, batch: int) -> dict[str, float]:
         "sites": n_sites,
         "batch": batch,
         "seconds_per_structure": float(np.median(seconds)) / batch,
-        "memory_mb": _peak() - before,
+        "memory_mb": peak_memory_mb() - before,
     }
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def points() -> list[tuple[int, int]]:

@@ -248,10 +248,10 @@ def updates(
     A step draws from a stream of its own, so that a resumed run goes on as if it had not stopped.
 
     Args:
-        policy: trained in place.
-        optimizer: of its model.
-        pairs: to train on.
-        first: number of steps already taken.
+        policy: The policy, which is trained in place.
+        optimizer: The optimizer of its model.
+        pairs: The pairs to train on.
+        first: The number of steps already taken.
     """
     settings, tokenizer = policy.settings, Tokenizer()
     drawn = islice(batches(pairs, settings.batch_size, settings.seed), first, settings.steps)

@@ -144,7 +144,7 @@ def _relax(items: Sequence[Item], args: argparse.Namespace) -> list[Relaxed | No
 
 
 def _line(item: Item, outcome: Relaxed | None) -> str:
-    """What became of one structure, and what changed: volume, a, b, c, angles and positions."""
+    """One line about a structure: its status, and the changes of volume, cell and positions."""
     if outcome is None or item.structure is None:
         return f"{item.name}: unsupported, {item.problem}"
     head = f"{item.name}: {item.structure.composition.formula.replace(' ', '')} {outcome.status}"
@@ -182,7 +182,7 @@ def _sources(patterns: Sequence[str]) -> list[str]:
 
 
 def _targets(sources: Sequence[str], args: argparse.Namespace) -> list[Path | None]:
-    """Where each input's result goes, none of which loses a file or another result."""
+    """Choose a path for each result, so that no file and no other result is lost."""
     if args.out_dir and args.out_dir.exists() and not args.out_dir.is_dir():
         raise UserError(f"--out-dir {args.out_dir} is a file")
     targets = [_target(source, args) for source in sources]

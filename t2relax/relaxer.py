@@ -1,4 +1,4 @@
-"""The T5 behind the relaxer interface: `T5Relaxer().relax([structure])[0].structure`."""
+"""The T5 as a relaxer: `T5Relaxer().relax([structure])[0].structure`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from numpy.typing import NDArray
 from pymatgen.core import Structure
 
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
-from benchmarks.core.symmetry import space_group
+from benchmarks.core.geometry import cell_parameters, invariant
+from benchmarks.core.symmetry import SpaceGroup, space_group
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained, decode_free
 from t2relax.lm.t5 import SAMPLES, Mode
-from t2relax.text.codec import CodecError, Crystal, Delta, apply_delta, read_delta, write_cif
-from t2relax.text.symmetrize import project
+from t2relax.text.codec import (
+    CodecError,
+    Crystal,
+    Delta,
+    apply_delta,
+    read_delta,
+    standard_lattice,
+    write_cif,
+)
 from t2relax.text.tokens import EOS_ID, Tokenizer, template
 
 BATCH = 64
@@ -29,16 +37,16 @@ together.
 
 
 class T5Relaxer:
-    """Reads a structure as a CIF, writes what relaxation changes, applies it.
+    """Relaxes with the T5, which reads a structure as a CIF and writes the changes of relaxation.
 
     Args:
-        path: checkpoint folder; the one in the package by default.
-        mode: `constrained` copies from the input what the input determines (species, labels,
-            number of sites) and lets the model choose signs and digits only; `free` takes its text
-            as it comes, and what does not parse is `invalid`; `symmetric` is `constrained`, with
-            the changes projected on the space group of the input; `best8` draws eight samples
-            under the same constraint and takes the median of each change.
-        symprec: tolerance of the input's symmetry [Å].
+        path: The checkpoint folder; by default the one in the package.
+        mode: `constrained` copies all that the input determines (species, labels, number of sites)
+            and lets the model choose signs and digits only. `free` takes the text as it comes; a
+            text that does not parse is `invalid`. `symmetric` is `constrained` with the changes
+            projected on the space group of the input. `best8` draws eight samples under the same
+            constraint and takes the median of each change.
+        symprec: The tolerance of the input's symmetry [Å].
         settings: The device, the batch size (64 where it is not given) and, for `best8`, the seed
             are used. A sample depends on the seed and on the input, not on its batch.
     """
@@ -144,5 +152,34 @@ class T5Relaxer:
 
 
 def source_ids(geometry: Geometry, tokenizer: Tokenizer) -> list[int]:
-    """What the encoder reads: the CIF's tokens and `</s>`."""
+    """The token ids that the encoder reads: those of the CIF, and `</s>`."""
     return [*tokenizer.encode(write_cif(Crystal.of(geometry))), EOS_ID]
+
+
+def project(initial: Geometry, delta: Delta, group: SpaceGroup) -> Delta:
+    """Project a predicted change on the space group of the input.
+
+    A DFT relaxation that keeps the symmetry can only change what the space group leaves free. The
+    projection averages the change over all operations of the group: for the cell it averages the
+    metric tensor, for the sites the vectors that the operations carry into each other.
+
+    Args:
+        initial: The crystal that changes.
+        delta: The change.
+        group: The space group of `initial`.
+
+    Returns:
+        The part of the change that the group allows.
+
+    Raises:
+        CodecError: no cell has the changed parameters.
+    """
+    parameters = cell_parameters(initial.lattice)
+    before, after = map(standard_lattice, (parameters, parameters + delta.cellpar))
+    change = after @ after.T - before @ before.T
+    metric = before @ before.T + invariant(change, group.rotations)
+    moved = np.einsum("gij,nj->gni", group.rotations, delta.frac_coords)
+    fracs = np.zeros_like(delta.frac_coords)
+    np.add.at(fracs, group.images, moved)
+    projected = cell_parameters(np.asarray(np.linalg.cholesky(metric), np.float64)) - parameters
+    return Delta(projected, fracs / len(group.rotations))

@@ -86,7 +86,7 @@ class T5TrainingConfig:
     limit: int | None = None
     """Largest number of relaxations of each source that is not an archive."""
     every_frame: bool = False
-    """Whether each frame of a trajectory is a start, not only the first."""
+    """If true, each frame of a trajectory is a start, not only the first."""
     even_sizes: float = 0.0
     """Share of the draws, 0 to 1, that take every number of sites equally often, because large
     crystals are rare."""
@@ -384,7 +384,7 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
 
 
 def start_of(init: str) -> str | dict[str, Any]:
-    """What a training began with: a name on the hub, or the record of one of our checkpoints."""
+    """The start of a training: a name on the hub, or the record of one of our checkpoints."""
     return t5.origin(Path(init)) if (Path(init) / t5.CODEC_FILE).is_file() else init
 
 

@@ -100,7 +100,7 @@ def validate(
 
 
 def subset(pairs: Sequence[Pair], count: int) -> list[TokenizedPair]:
-    """The same `count` pairs at every call, all pairs if there are fewer."""
+    """Choose `count` pairs, always the same ones; all pairs if there are fewer."""
     chosen = np.random.default_rng(0).permutation(len(pairs))[:count]
     return [tokenize_pair(pairs[i], Tokenizer()) for i in sorted(chosen)]
 
@@ -130,7 +130,7 @@ class SequenceTraining:
         self.history: list[dict[str, float | None]] = []
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for the training to go on; see `require_same_training`."""
+        """Return what must be equal for the training to go on; see `require_same_training`."""
         return {
             "data": self.data.identity(),
             "validation_data": self.val.identity(),

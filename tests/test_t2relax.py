@@ -43,7 +43,7 @@ from t2relax.lm.decoding import decode_constrained
 from t2relax.lm.pretrained import average, from_pretrained
 from t2relax.lm.t5 import Mode
 from t2relax.objective import Objective
-from t2relax.relaxer import T5Relaxer, source_ids
+from t2relax.relaxer import T5Relaxer, project, source_ids
 from t2relax.text.codec import (
     CELL_TAGS,
     CONTACT_CUTOFF,
@@ -59,7 +59,6 @@ from t2relax.text.codec import (
     write_cif,
     write_delta,
 )
-from t2relax.text.symmetrize import project
 from t2relax.text.tokens import (
     COARSE,
     COARSE_TOKENS,

@@ -30,7 +30,7 @@ def training_sets(names: Sequence[str], limit: int | None = None) -> list[Datase
 
 
 def validation_sets(names: Sequence[str]) -> list[Dataset]:
-    """The same for the validation split.
+    """The data sets named on the command line, of each the validation split.
 
     Raises:
         UserError: One cannot be read.

@@ -103,7 +103,7 @@ def _module(network: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def _graphs(examples: Sequence[Frame], elements: Sequence[str], cutoff: float) -> list[Any]:
-    """What matgl's loader makes batches of: graph, cell, state and labels of each frame."""
+    """Graph, cell, state and labels of each frame, of which matgl's loader makes batches."""
     import torch
     from matgl.ext.ase import Atoms2Graph
 

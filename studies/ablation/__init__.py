@@ -1,1 +1,1 @@
-"""What each part of the sequence reward is good for."""
+"""The ablation of the sequence reward: its parts, one by one."""

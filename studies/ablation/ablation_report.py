@@ -109,7 +109,7 @@ def _measure(
 
 
 def verdict(found: Mapping[str, Mapping[str, Floats]]) -> str:
-    """Whether atoms are lost without the text reward, in two sentences."""
+    """Say in two sentences if atoms are lost without the text reward."""
     kept = {arm: measures[CLAIM] for arm, measures in found.items()}
     apart = {
         arm: RewardEstimate.of(kept["physical"] - kept[arm]) for arm in ("weighted", "text", START)
@@ -144,8 +144,8 @@ def write_report(
     """Write ablation.md, ablation.json, ablation.svg and ablation.png; return the verdict.
 
     Args:
-        folder: of the files.
-        outcomes: of the start and of the runs, over the same structures in the same order.
+        folder: The folder of the files.
+        outcomes: Those of the start and of the runs, over the same structures in the same order.
         groups: the composition of each structure.
         failure: physical reward of a text that is no structure of the input's atoms [-Å].
     """

@@ -38,10 +38,10 @@ def write_report(
     """Write comparison.md and comparison.json; return the former.
 
     Args:
-        folder: of the files.
+        folder: The folder of the files.
         records: over the same structures in the same order; `NO_CHANGE` has one, for all seeds.
         groups: the composition of each structure.
-        origin: of the data, for the JSON.
+        origin: The origin of the data, for the JSON.
     """
     n_seeds = max(map(len, records.values()))
     found = {arm: [_means(run) for run in runs] for arm, runs in records.items()}
@@ -73,7 +73,7 @@ def _means(run: Mapping[str, Any]) -> dict[str, float]:
 
 
 def differences(records: Records, groups: Sequence[str]) -> dict[str, dict[str, RewardEstimate]]:
-    """Of each measure of each other arm to `BASE`; empty without that."""
+    """The difference of each measure of each other arm to `BASE`; empty without `BASE`."""
     if BASE not in records:
         return {}
     n_seeds = len(records[BASE])

@@ -1,4 +1,4 @@
-"""What models cost: time and memory by the number of sites, and by what is relaxed together.
+"""The cost of models: time and memory by the number of sites, and by the size of the batch.
 
 Above the registry, since it measures potentials and the T5 alike, each as `benchmarks.run` starts
 it: a worker process of its own for every point, so that its peak memory is its own.

@@ -1,4 +1,4 @@
-"""What the models cost on this machine.
+"""Measure the cost of the models on this machine.
 
     python -m studies.cost --out DIR               # cost.csv, .png, .svg
     python -m studies.cost --batching --out DIR    # batching.csv, .png, .svg

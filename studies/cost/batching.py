@@ -33,7 +33,7 @@ class BatchingRow:
     structures: int
     seconds_per_structure: float
     seconds_per_evaluation: float
-    """Of one structure's energy, forces and stress, optimiser and all."""
+    """Time of an evaluation of one structure's energy, forces and stress, with the optimiser."""
     evaluations: int
     converged: int
     loaded_mb: float

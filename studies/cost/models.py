@@ -1,4 +1,4 @@
-"""Which models are measured, and random weights where published ones are not at hand."""
+"""The models that are measured; random weights stand in for published ones that are not here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Measured:
 
 
 class Choice(NamedTuple):
-    """What is to be measured, and where what it needs may be put."""
+    """The models to measure, and a folder for random weights."""
 
     names: Sequence[str] | None
     """As for `benchmarks.run`; None: those of `DEFAULT` that can be loaded here."""

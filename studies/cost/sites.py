@@ -30,9 +30,9 @@ SUPERCELLS = (
     (4, 4, 4),
     (5, 5, 4),
 )
-"""Of it: 2 to 200 sites."""
+"""Its supercells, with 2 to 200 sites."""
 ROUNDS = 11
-"""Of which the median counts, after a warm-up."""
+"""Number of rounds, whose median counts, after a warm-up."""
 RATTLE = 0.01
 """[Å]; every round has a geometry of its own, or ASE's calculators would remember the answer."""
 LARGE = 8.0
@@ -118,7 +118,7 @@ def points(
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float | None:
-    """Of the power law by which the time grows at large sizes; None from fewer than three."""
+    """The exponent of the growth of the time at large sizes; None from fewer than three sizes."""
     large = np.array(sizes) >= max(sizes, default=0) / LARGE
     if large.sum() < 3:
         return None

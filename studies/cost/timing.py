@@ -18,7 +18,7 @@ LIMIT = 1800.0
 
 
 class Machine(NamedTuple):
-    """Where the workers run."""
+    """The device and the log of the workers."""
 
     device: str
     """`cpu` or `cuda`."""
@@ -26,18 +26,18 @@ class Machine(NamedTuple):
     """File to which their output is appended."""
 
     def about(self) -> dict[str, Any]:
-        """What a row says of it."""
+        """The columns of a row that describe the machine."""
         return {"threads": threads(), "device": device_name(self.device)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """What the calls after the first came to."""
+    """The times and outcomes of the calls after the first."""
 
     seconds: tuple[float, ...]
-    """Of each call [s]."""
+    """Time of each call [s]."""
     outcomes: tuple[Relaxed, ...]
-    """Of all calls; their structures stay in the worker."""
+    """Outcomes of all calls; their structures stay in the worker."""
     loaded_mb: float
     """Peak memory before the first call [MB], see `benchmarks.engine.worker.peak_memory_mb`."""
     peak_mb: float

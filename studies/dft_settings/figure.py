@@ -1,4 +1,4 @@
-"""How far the functional moves the target, and the models' errors on the same materials."""
+"""Draw the shift of the target by the functional, and the models' errors on the same materials."""
 
 from __future__ import annotations
 

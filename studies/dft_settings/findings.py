@@ -1,4 +1,4 @@
-"""What the files about settings show: samples, pairs of relaxations, numbers."""
+"""The findings that the files show: samples, pairs of relaxations, numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of the settings of each relaxation: functional, program, +U, cutoff.
+"""The known settings of each relaxation: functional, program, +U, cutoff.
 
 The functional is a column of the data; the others stand in the `FILE.settings.csv` that
 `python -m benchmarks.data convert` writes beside its table.

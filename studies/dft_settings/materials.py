@@ -1,4 +1,4 @@
-"""The same material relaxed several times: how far the relaxed structures are apart.
+"""Materials that were relaxed several times, and the distances of the relaxed structures.
 
 Two relaxations are of one material if they share the material id, or the reduced composition and
 the prototype (`benchmarks.data.splits.prototypes`: anonymous formula, space group, Wyckoff letters
@@ -35,7 +35,7 @@ DEGREES: Final = 60.0
 
 
 def describe(dataset: Dataset) -> pd.DataFrame:
-    """Which samples are of one material.
+    """Find the samples of one material.
 
     Returns:
         A row for each sample, index sample_id: position in `dataset`, material_id, composition
@@ -100,7 +100,7 @@ def pairs(dataset: Dataset, samples: pd.DataFrame) -> pd.DataFrame:
 
 
 DIFFERENCES: Final = ("lattice_mae", "volume_mape", "strain", "position_mae")
-"""Of `METRICS`, in Å, %, 1 and Å."""
+"""The values of `METRICS`, in Å, %, 1 and Å."""
 _ABOUT: Final = ("material", "composition", "functionals", "first", "second", "shared")
 
 
@@ -114,7 +114,7 @@ def _partners(group: pd.DataFrame) -> Iterator[tuple[pd.Series, pd.Series]]:
 
 
 def difference(first: Geometry, second: Geometry) -> dict[str, float | str]:
-    """How far two relaxed structures of one composition are apart.
+    """The distances of two relaxed structures of one composition.
 
     Returns:
         `DIFFERENCES` (the volume in % of the first, the others nan where there is no common cell)

@@ -34,7 +34,7 @@ class SettingEstimate:
     """One number of a table; None where it does not apply."""
 
     by: str
-    """Of `SETTINGS`, or `PAIR`."""
+    """A name in `SETTINGS`, or `PAIR`."""
     label: str
     metric: str
     model: str
@@ -42,7 +42,7 @@ class SettingEstimate:
     n: int
     """Samples that were scored; by pair of functionals materials."""
     n_compositions: int
-    """Of these; they are what the bootstrap draws."""
+    """Number of compositions, which the bootstrap draws."""
     mean: float | None
     ci_low: float | None
     ci_high: float | None
@@ -63,7 +63,7 @@ def errors_of(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def errors_of_identity(dataset: Dataset) -> pd.DataFrame:
-    """The same of predicting no change, which needs no run."""
+    """The same number for predicting no change, which needs no run."""
     import pandas as pd
 
     rows = []
@@ -93,7 +93,7 @@ def by_setting(
 
 
 def by_pair(errors: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> Iterator[SettingEstimate]:
-    """How far the target moves, and the models' errors on the same samples.
+    """The shift of the target, and the errors of the models on the same samples.
 
     Of a material the median over its pairs of relaxations, or over its samples, counts once.
 
@@ -120,7 +120,7 @@ def by_pair(errors: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> Iterator
 
 
 def two_functionals(label: str) -> bool:
-    """Whether the pair `pbe, pbesol` is of two functionals."""
+    """True if a pair such as `pbe, pbesol` has two functionals."""
     first, second = label.split(", ")
     return first != second
 

@@ -104,7 +104,7 @@ def _unknown(found: Findings) -> str:
 
 
 def _counted(found: Findings) -> str:
-    """How many materials and pairs there are, and what was left out."""
+    """The numbers of materials and pairs, and of those that were left out."""
     pairs, samples = found.pairs, found.samples
     several = pairs[
         pairs["volume_mape"].notna() & pairs["functionals"].map(two_functionals).astype(bool)

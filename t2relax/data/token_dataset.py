@@ -34,11 +34,11 @@ class PairDataset:
     """Pairs as a map-style dataset of token ids, augmented anew each time one is read.
 
     Args:
-        pairs: the relaxations.
-        augmentation: how to change them; `NO_AUGMENTATION` for validation.
-        weights: of each token of a target in the loss.
-        seed: of the augmentation; every worker process of a loader draws its own stream.
-        tokenizer: of both texts; by default that of the checkpoints.
+        pairs: The relaxations.
+        augmentation: The changes of a pair; `NO_AUGMENTATION` for validation.
+        weights: Returns the weight of each token of a target in the loss.
+        seed: The seed of the augmentation; every worker process of a loader draws its own stream.
+        tokenizer: The tokenizer of both texts; by default that of the checkpoints.
     """
 
     def __init__(

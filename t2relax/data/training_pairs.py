@@ -76,7 +76,7 @@ class PairData(NamedTuple):
     """The revision (sha256) of each data set by its name."""
 
     def identity(self) -> dict[str, Any]:
-        """What tells these pairs from others: their sources and a hash of the pairs themselves.
+        """Return the sources of the pairs and a hash of the pairs themselves.
 
         Numbers are rounded to 1e-6 before they are hashed, so that another machine, which rounds
         differently in the last bits, finds the same hash.

@@ -190,10 +190,10 @@ class StaticDecoder:
     """The decoder of a T5 with its caches laid out once, and no more work than the next token asks.
 
     Args:
-        model: any T5 with gated or plain feed-forward layers.
-        encoded: (n, source, width) what the encoder made of the inputs.
-        attention: (n, source) whether there is an input.
-        length: of the longest target, with the start token.
+        model: Any T5 with gated or plain feed-forward layers.
+        encoded: (n, source, width) hidden states of the encoder.
+        attention: (n, source) True where there is an input.
+        length: Length of the longest target, with the start token.
     """
 
     def __init__(

@@ -46,8 +46,8 @@ def initial_vectors(tokenizer: Tokenizer, width: int, seed: int) -> NDArray[np.f
 
     Args:
         tokenizer: its vocabulary.
-        width: of the model.
-        seed: of the random features.
+        width: The width of the model.
+        seed: The seed of the random features.
     """
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(len(tokenizer), width))
@@ -64,7 +64,7 @@ def initial_vectors(tokenizer: Tokenizer, width: int, seed: int) -> NDArray[np.f
 
 
 def _kind(token: str) -> str:
-    """What a token stands for; behind a colon, where."""
+    """The meaning of a token; behind a colon, the place where it stands."""
     if token in _COARSE:
         return "coarse"
     if token in _PARTS:

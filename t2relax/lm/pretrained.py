@@ -29,9 +29,9 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
     distribution of the pretrained vectors. Vectors of the checkpoint's own tokens are left out.
 
     Args:
-        name: a folder in the hub's layout, a name on the hub (`t5-small`), or a folder that
+        name: A folder in the hub's layout, a name on the hub (`t5-small`), or a folder that
             `python -m t2relax.train` wrote, which is taken as it is.
-        tokenizer: of the model that comes out.
+        tokenizer: The tokenizer of the model that comes out.
 
     Raises:
         UserError: nothing to be found under the name.
@@ -56,7 +56,7 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
         model.lm_head.weight.copy_(output)
-        model.shared.weight.copy_(vectors)  # the last word where both are one matrix
+        model.shared.weight.copy_(vectors)  # last, because both may be one matrix
     model.config.pad_token_id = model.config.decoder_start_token_id = PAD_ID
     model.config.eos_token_id = EOS_ID
     return model

@@ -148,7 +148,9 @@ def weights(path: str | Path = CHECKPOINT) -> Path:
 def decoding_identity(
     path: str | Path = CHECKPOINT, mode: Mode = "constrained", **_: object
 ) -> dict[str, Any]:
-    """What decides the answers of a checkpoint beside its weights, for the identity of a run.
+    """Return all that decides the answers of a checkpoint beside its weights.
+
+    It is a part of the identity of a run: two different answers never have one identity.
 
     Args:
         path: The checkpoint folder.

@@ -1,8 +1,8 @@
-"""Reading a person's CIF: `[from_cif(block) for block in cif_blocks(path.read_text())]`.
+"""Read a person's CIF: `[from_cif(block) for block in cif_blocks(path.read_text())]`.
 
-gemmi reads the format and knows the space groups. What is ours is what the readers at hand do not
-do: coordinates stay as written and in the order of the file (pymatgen sorts sites and rounds
-0.3333 to 1/3), and what is no ordered crystal is refused (ASE drops partial occupancies).
+gemmi reads the format and knows the space groups. Two things are done here because other readers do
+not do them: coordinates stay as written and in the order of the file (pymatgen sorts sites and
+rounds 0.3333 to 1/3), and a crystal that is not ordered is refused (ASE drops partial occupancies).
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _element(site: gemmi.SmallStructure.Site, typed: bool) -> int:
 
 
 def _operations(small: gemmi.SmallStructure) -> Sequence[gemmi.Op]:
-    """Those that are listed, else those of the space group that is named; none means P 1."""
+    """The listed operations, else those of the space group that is named; none means P 1."""
     try:
         listed = [gemmi.Op(text) for text in small.symops if text]
     except RuntimeError as error:

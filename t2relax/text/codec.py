@@ -80,7 +80,7 @@ class CodecError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Crystal:
-    """What a CIF in P 1 holds: a cell without orientation, and sites."""
+    """The content of a CIF in P 1: a cell without orientation, and sites."""
 
     cellpar: NDArray[np.float64]
     """(6,) a, b, c [Å], alpha, beta, gamma [°]."""
@@ -156,7 +156,7 @@ def standard_lattice(cellpar: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=4096)
 def _ase_text(numbers: tuple[int, ...]) -> tuple[str, str]:
-    """What ASE writes before the cell, and its lines of sites with `{}` for each coordinate."""
+    """The text that ASE writes before the cell, and its site lines with `{}` for a coordinate."""
     buffer = io.BytesIO()
     atoms = Atoms(numbers=numbers, cell=np.eye(3), pbc=True)
     ase_write_cif(buffer, atoms, labels=[site_labels(np.array(numbers))])
@@ -203,7 +203,7 @@ def _distances(lattice: NDArray[np.float64], fracs: NDArray[np.float64]) -> NDAr
 
 
 def delta_between(initial: Geometry, final: Geometry) -> Delta:
-    """What relaxation changed: cell parameters, and minimum-image fractional displacements.
+    """The change by relaxation: cell parameters, and minimum-image fractional displacements.
 
     The uniform translation is removed and the rest wrapped again until nothing changes, as in the
     position metrics (`benchmarks.metrics`).

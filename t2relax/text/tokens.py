@@ -59,7 +59,7 @@ _TARGET: tuple[str, ...] = (
     *SITE_TOKENS,
 )
 TARGET_SIZE = len(_TARGET)
-"""The first so many tokens spell every target."""
+"""Number of tokens, from the first, that spell every target."""
 VOCABULARY: tuple[str, ...] = (
     *_TARGET,
     *'. \n"',
@@ -87,8 +87,8 @@ class Tokenizer:
     """Exact, greedy (longest match) tokenizer.
 
     Args:
-        vocabulary: token strings by id, `<pad>` and `</s>` first.
-        number: how that vocabulary spells an unchanged number in a target, with kinds.
+        vocabulary: The token strings by id, `<pad>` and `</s>` first.
+        number: The tokens of an unchanged number in a target, with their kinds.
     """
 
     def __init__(
@@ -189,11 +189,11 @@ def template(numbers: NDArray[np.int16], tokenizer: Tokenizer) -> Template:
 
 
 ORDINAL = slice(2, 2 + len(COARSE_TOKENS))
-"""Where the vocabulary has the COARSE tokens, ascending."""
+"""The ids of the COARSE tokens, whose values ascend."""
 UNCHANGED = len(COARSE_TOKENS) // 2
-"""Which of them is ` +00.0`."""
+"""The place of ` +00.0` among the COARSE tokens."""
 REST = slice(ORDINAL.stop, ORDINAL.stop + len(FINE_TOKENS))
-"""Where it has the FINE tokens."""
+"""The ids of the FINE tokens."""
 
 
 @lru_cache(maxsize=1)
