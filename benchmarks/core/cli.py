@@ -1,4 +1,4 @@
-"""What every command line shares: the types of its arguments, the checks of what it needs, its end.
+"""Command lines: the types of their arguments, the checks of what they need, and their ending.
 
 A mistake of the user's is told in one line before anything runs.
 """

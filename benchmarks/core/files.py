@@ -37,12 +37,12 @@ READ_ERRORS: Final[tuple[type[Exception], ...]] = (
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary file to write beside `path`, which becomes `path` at the end of the block.
+    """Give a temporary file beside `path`, which becomes `path` at the end of the block.
 
-    On an exception nothing is left, and what was at `path` stays.
+    After an exception no temporary file is left, and the old file at `path` stays.
 
     Raises:
-        UserError: There is no room, or no permission.
+        UserError: The file cannot be written (no room, no permission).
     """
     name = f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp"
     partial = path.with_name(name)
@@ -60,16 +60,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file's content."""
+    """Compute the sha256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bundled_file(path: str) -> Path:
-    """The file with a fitted model's parameters.
+    """Give the path of a fitted model's parameters, which come with the package.
 
     Raises:
-        UserError: It did not come with the package.
+        UserError: The file is not there.
     """
     if not Path(path).is_file():
         raise UserError(f"{path} is missing: install the package again, or fit the model")

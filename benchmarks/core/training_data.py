@@ -1,4 +1,4 @@
-"""What models were trained on: sets by name, and which models can be compared on equal terms."""
+"""The training sets by name, and the tracks in which models are compared on equal terms."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """What a model was trained on."""
+    """A set of structures that models are trained on."""
 
     sources: frozenset[str]
-    """Prefixes of the material ids of the databases that it was drawn from."""
+    """The databases that it was drawn from, as prefixes of material ids."""
     other_models: tuple[str, ...] = ()
     """Labels of models that were trained on it and that the registry does not have; those that it
     has say so themselves (`benchmarks.core.published_weights`)."""
@@ -39,27 +39,31 @@ TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
     "embedded/train": TrainingSet(frozenset({"gpaw"}), split_by_our_rule=True),
     "embedded-v2/train": TrainingSet(frozenset({"gpaw"}), split_by_our_rule=True),
 }
-"""By the names that `training_data` of `ModelSpec` uses. The structures of OMat24 are
-Alexandria's, rattled or heated."""
+"""The training sets, by the names that `training_data` of `ModelSpec` uses. OMat24 has structures
+of Alexandria, rattled or heated."""
 
 
 class Track(StrEnum):
-    """What a comparison of two models says: of the models, or also of what they were trained on."""
+    """A class of models by the data that they were trained on.
+
+    Within `EQUAL_DATA` a comparison tells about the models alone; across tracks it also tells
+    about their data.
+    """
 
     TRIVIAL = "trivial"
-    """Not trained, or a table of radii or bond lengths."""
+    """The model was not trained, or it is a table of radii or bond lengths."""
     EQUAL_DATA = "equal data"
-    """Trained on relaxations that every model of this track could have had, and on nothing else."""
+    """The model was trained only on relaxations that every model of this track could use."""
     FOUNDATION = "foundation"
-    """Trained on more, by others."""
+    """Others trained the model, on more data."""
     UNKNOWN = "not stated"
 
 
 def track(training_data: Collection[str]) -> Track:
-    """Where a model belongs.
+    """Find the track of a model.
 
     Args:
-        training_data: Names of what it was trained on; empty for nothing.
+        training_data: The names of its training sets; none for a model that was not trained.
     """
     if any(name not in TRAINING_SETS for name in training_data):
         return Track.UNKNOWN

@@ -1,4 +1,4 @@
-"""The words that every part shares: samples, outcomes, the relaxer protocol, errors, units.
+"""Types that every part shares: samples, outcomes, the relaxer protocol, errors, units.
 
 This module imports nothing of the project and nothing heavy, so that listing models stays fast.
 Lattices are row vectors. Lengths are in Å, energies in eV (total), forces in eV/Å, stress in
@@ -25,14 +25,16 @@ KBAR = GPA / 10
 
 
 class UserError(Exception):
-    """A mistake of the user's, or something missing: one line that says what to do, exit 2."""
+    """The user made a mistake, or something is missing; a command tells it in one line, exit 2."""
 
 
 class Status(StrEnum):
-    """What became of one structure.
+    """The outcome of one structure.
 
-    `invalid` is nonsense from the model (unparsable text, atoms lost, exploded cell), `error` an
-    exception, `unsupported` declared before trying, `resource` out of time or of memory.
+    `ok` and `unconverged` have a relaxed structure. `invalid` means that the model answered
+    nonsense (text that cannot be parsed, lost atoms, an exploded cell), `error` that it raised an
+    exception, `unsupported` that it declined before trying, and `resource` that it ran out of time
+    or memory.
     """
 
     OK = "ok"
@@ -46,14 +48,14 @@ class Status(StrEnum):
 SCORED = frozenset({Status.OK, Status.UNCONVERGED})
 """Statuses whose structure enters the error metrics."""
 ANSWERED = SCORED | {Status.INVALID}
-"""Statuses in which the model gave an answer, whatever it was worth."""
+"""Statuses in which the model gave an answer, good or bad."""
 
 
 class MissingFinalFrame(StrEnum):
-    """What becomes of a trajectory whose last frame is missing; `--missing-final-frame`."""
+    """The treatment of a trajectory whose last frame is missing (`--missing-final-frame`)."""
 
     IF_RELAXED = "if-relaxed"
-    """Used if residual force and stress of the most relaxed frame left are within the bounds."""
+    """It is used if the force and stress of its most relaxed frame are within the bounds."""
     KEEP = "keep"
     DROP = "drop"
 
@@ -67,27 +69,27 @@ class RelaxSettings:
     """
 
     fmax: float = 0.05
-    """A relaxation has converged when no force is larger [eV/Å] …"""
+    """Largest force of a converged structure [eV/Å]."""
     max_stress: float = 0.1 * GPA
-    """… and no component of the stress is larger [eV/Å^3]."""
+    """Largest component of the stress of a converged structure [eV/Å^3]."""
     max_steps: int = 500
     """Largest number of steps of the optimiser."""
     keep_symmetry: bool = False
-    """Whether the relaxed structure keeps the space group of the initial structure."""
+    """The relaxed structure keeps the space group of the initial structure."""
     device: str = "cpu"
-    """`cpu`, `cuda` or `cuda:N`."""
+    """The device that the model runs on: `cpu`, `cuda` or `cuda:N`."""
     seed: int = 0
-    """Seed of everything that a model samples."""
+    """The seed of everything that a model samples."""
     offline: bool = False
-    """Whether the network must not be used."""
+    """The network must not be used."""
     batch_size: int | None = None
-    """Structures per call of `relax`; None: the number that the model's spec gives."""
+    """Structures per call of `relax`. None means the number that the model's spec gives."""
     timeout: float = 600.0
     """Time limit for one structure [s]. `benchmarks.engine.execute` says what a batch has."""
 
 
 class Geometry(NamedTuple):
-    """A structure as plain arrays, as a record stores it and as the metrics read it.
+    """A structure as plain arrays. Records store it, and the metrics read it.
 
     Unlike `Structure` it can hold nonsense (a collapsed cell, no sites), which an `invalid`
     outcome has to keep.
@@ -102,7 +104,7 @@ class Geometry(NamedTuple):
 
     @classmethod
     def of(cls, structure: Structure) -> Geometry:
-        """The arrays of an ordered structure, sites in order, coordinates as they are."""
+        """Take the arrays of an ordered structure; sites keep their order and their coordinates."""
         return cls(
             np.array(structure.lattice.matrix, dtype=np.float64),
             np.array(structure.frac_coords, dtype=np.float64).reshape(-1, 3),
@@ -110,7 +112,7 @@ class Geometry(NamedTuple):
         )
 
     def structure(self) -> Structure:
-        """The same as a pymatgen `Structure`, coordinates as they are (not wrapped)."""
+        """Give the same geometry as a pymatgen `Structure`; coordinates are not wrapped."""
         from pymatgen.core import Structure
 
         return Structure(self.lattice, [int(z) for z in self.numbers], self.frac_coords)
@@ -118,13 +120,13 @@ class Geometry(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One held-out relaxation: where it starts and where DFT ends."""
+    """One held-out relaxation: its initial structure and the final structure of DFT."""
 
     sample_id: str
-    """Unique in its data set: the frame id of LeMat-Traj without the step."""
+    """The frame id of LeMat-Traj without the step. It is unique in its data set."""
     initial: Structure
     final: Structure
-    """Reference, same sites in the same order as `initial`. Relaxers never see it."""
+    """The reference; it has the sites of `initial` in the same order. Relaxers never see it."""
     material_id: str
     functional: str
     source: str
@@ -134,13 +136,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relaxed:
-    """What a relaxer returns for one structure. The defaults describe a failure."""
+    """The answer of a relaxer for one structure. The defaults describe a failure."""
 
     status: Status
     structure: Structure | None = None
-    """`ok`, `unconverged`: same sites, same order as the input. `invalid`: as decoded, or None."""
+    """Of `ok` and `unconverged` it has the sites of the input in the same order. Of `invalid` it is
+    the structure as it was decoded, or None."""
     energy: float | None = None
-    """The model's own total energy [eV]; None for a text model."""
+    """The total energy by the model itself [eV]; None for a text model."""
     max_force: float | None = None
     """Largest norm of a force at the returned structure [eV/Å]."""
     max_stress: float | None = None
@@ -148,12 +151,12 @@ class Relaxed:
     n_force_evals: int | None = None
     n_tokens: int | None = None
     detail: str | None = None
-    """`TypeError: …`, a reason, or the raw generated text."""
+    """An exception (`TypeError: …`), a reason, or the raw text that was generated."""
 
 
 @runtime_checkable
 class Relaxer(Protocol):
-    """Anything that relaxes crystals. Device, weights, seed, fmax go to its constructor."""
+    """Anything that relaxes crystals. Its constructor takes the weights and the settings."""
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """Relax each structure: one outcome per input, in input order; `[]` gives `[]`.

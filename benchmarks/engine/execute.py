@@ -27,13 +27,13 @@ from benchmarks.models.registry import ModelSpec
 from benchmarks.store import Record
 
 ERROR_FLOOR = 5
-"""So many errors never end a run by themselves; see `RunLimits.error_budget`."""
+"""This number of errors never ends a run by itself; see `RunLimits.error_budget`."""
 START_ATTEMPTS = 3
-"""Deaths in a row, while loading, after which the model counts as one that cannot be started."""
+"""A model whose worker dies so often in a row while loading cannot be started."""
 SLACK = 3.0
-"""So many times longer than the batches before may a batch take, on top of the time limit."""
+"""A batch may take this many times longer than expected, on top of the time limit."""
 WINDOW = 8
-"""Batches that are read ahead and sorted by size, so that a batch holds alike structures."""
+"""Batches that are read ahead and sorted by size, so that a batch holds similar structures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRunSummary:
-    """How a run went as a whole. Times in s, memory in MB, None where it never came to it."""
+    """Figures of a run as a whole, times in s, memory in MB; None where nothing was measured."""
 
     load_seconds: float | None
     warmup_seconds: float | None
@@ -126,7 +126,7 @@ def _batches(todo: Iterable[tuple[str, int, Geometry]], size: int) -> Iterator[l
 
 
 class Budget:
-    """Counts errors against what was answered; the rule is told at `RunLimits.error_budget`."""
+    """Counts errors and answers; `RunLimits.error_budget` tells the rule."""
 
     def __init__(self, fraction: float = RunLimits().error_budget) -> None:
         self.fraction = fraction
@@ -141,11 +141,11 @@ class Budget:
             self.last_detail = detail
 
     def overdrawn(self) -> bool:
-        """Whether the run must end now."""
+        """Say that the run must end now."""
         return self.n_errors > max(ERROR_FLOOR, self.fraction * self.n_records)
 
     def verdict(self) -> str | None:
-        """Why the run is given up, at its end or before; None if it stands."""
+        """Tell why the run is given up, at its end or before; None if it is not."""
         all_failed = 0 < self.n_errors == self.n_records
         if not (all_failed or self.overdrawn()):
             return None
@@ -154,7 +154,7 @@ class Budget:
 
 
 class Driver:
-    """Our end of the worker: starts it, asks it, narrows failures down, starts it again."""
+    """Starts the worker, asks it, narrows failures down, and starts it again."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class Driver:
         self.warm_up = True
         self.largest_answered = 0
         self.seconds_per_structure = 0.0
-        """As the largest batch that was answered took, the last of equal ones."""
+        """The time per structure of the largest batch that was answered, the last of equal ones."""
         self.load_seconds: float | None = None
         self.warmup_seconds: float | None = None
         self.peak_memory_mb: float | None = None
@@ -184,7 +184,7 @@ class Driver:
         self._end_worker()
 
     def outcome(self, aborted: str | None) -> ModelRunSummary:
-        """What is known about the run as a whole."""
+        """Sum up the run as a whole."""
         return ModelRunSummary(
             load_seconds=self.load_seconds,
             warmup_seconds=self.warmup_seconds,
@@ -193,7 +193,7 @@ class Driver:
         )
 
     def solve(self, batch: list[Task]) -> Iterator[list[Record]]:
-        """Records of every task of the batch, in as few calls as its failures allow."""
+        """Make the records of every task of the batch, in as few calls as its failures allow."""
         reply = self._ask(batch)
         if isinstance(reply, BatchAnswer):
             if len(batch) >= self.largest_answered:
@@ -209,7 +209,7 @@ class Driver:
                 yield from self.solve(batch[start : start + size])
 
     def time_limit(self, n_structures: int) -> float:
-        """The time that a batch has [s]; see the head of this module."""
+        """Compute the time that a batch has [s]; the head of this module tells the rule."""
         timeout = self.settings.timeout
         if n_structures == 1:
             return timeout
@@ -255,7 +255,7 @@ class Driver:
         return reply
 
     def _warm(self, worker: Worker, structure: Geometry) -> Worker:
-        """A worker that has done its first call, which may compile or allocate, on `structure`."""
+        """Have the worker do its first call, which may compile or allocate, on `structure`."""
         if not self.warm_up:
             return worker
         reply = self._exchange(worker, [structure])
@@ -268,7 +268,7 @@ class Driver:
         return worker
 
     def _load(self, attempts: int = START_ATTEMPTS) -> Worker:
-        """A worker whose relaxer is built.
+        """Start a worker and have its relaxer built.
 
         Raises:
             UserError: As the relaxer raised it.

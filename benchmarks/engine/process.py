@@ -30,16 +30,17 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 _POLL = 0.5
-"""How often a silent worker is checked for life [s]; an answer is seen at once."""
+"""Seconds between two checks that a silent worker is alive; an answer is seen at once."""
 
 
 class Worker:
     """One running `benchmarks.engine.worker`, in a session and process group of its own.
 
     Args:
-        spec: What it builds; its `environment` says under which Python.
-        settings: What its relaxer gets; `offline` also closes the hub for it.
-        log: File to which its output is appended; None: our stderr. Never our stdout.
+        spec: The model that it builds; its `environment` decides which Python runs.
+        settings: The settings that its relaxer gets; `offline` also closes the hub for it.
+        log: The file to which its output is appended. None means our stderr. It never writes to
+            our stdout.
     """
 
     def __init__(self, spec: ModelSpec, settings: RelaxSettings, log: Path | None) -> None:
@@ -102,7 +103,7 @@ class Worker:
         return _obituary(self._exit_status(), time.monotonic() - begin)
 
     def _exit_status(self) -> int:
-        """What the worker died of; it is gone, or closed its socket and is made to go."""
+        """Wait for the exit status of a worker that is gone or has closed its socket."""
         try:
             return self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -127,7 +128,7 @@ def _obituary(exit_status: int, seconds: float) -> Failure:
 
 
 def environment(*, offline: bool) -> dict[str, str]:
-    """The worker's environment: threads set before Python starts, the hub closed if `offline`."""
+    """Make the worker's environment; threads are set before Python starts."""
     env = dict(os.environ)
     for variable in THREAD_VARIABLES:
         env.setdefault(variable, str(threads()))
@@ -140,7 +141,7 @@ def environment(*, offline: bool) -> dict[str, str]:
 
 
 def threads() -> int:
-    """Threads that a worker computes with: `OMP_NUM_THREADS`, or the physical cores we may use."""
+    """Count the threads of a worker: `OMP_NUM_THREADS`, or the physical cores that we may use."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
@@ -148,7 +149,7 @@ def threads() -> int:
 
 
 def physical_cores() -> int:
-    """Physical cores among the CPUs that this process may use; hyperthreads count once."""
+    """Count the physical cores that this process may use; hyperthreads count once."""
     try:
         allowed = os.sched_getaffinity(0)
     except AttributeError:  # not Linux

@@ -27,29 +27,29 @@ from benchmarks.engine.hybrid import build, check
 from benchmarks.models.specs import ModelSpec
 
 OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
-"""Class names, so that torch's is known without importing torch."""
+"""Names of exception classes, so that torch's is known without importing torch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
-    """The first message: what to build, with what, and where modules are found."""
+    """The first message: the model to build, its settings, and where modules are found."""
 
     spec: ModelSpec
     settings: RelaxSettings
     sys_path: tuple[str, ...]
-    """The driver's; empty in another environment, which keeps its own."""
+    """The driver's `sys.path`; empty in another environment, which keeps its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """The relaxer stands. Times in s, memory in MB."""
+    """The relaxer is built. Times are in s, memory in MB."""
 
     load_seconds: float
     peak_memory_mb: float
 
 
 class EncodedOutcome(NamedTuple):
-    """A `Relaxed`, its structure taken out and sent as arrays."""
+    """A `Relaxed` whose structure is sent beside it as arrays."""
 
     outcome: Relaxed
     geometry: Geometry | None = None
@@ -66,7 +66,7 @@ class BatchAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """The batch, or the load, came to nothing; the driver finds the culprit."""
+    """The batch or the loading failed; the driver finds the structure that caused it."""
 
     status: Status
     detail: str
@@ -139,10 +139,11 @@ def _synchronise() -> None:
 
 
 def peak_memory_mb() -> float:
-    """The most memory that this process has held so far [MB]: of the GPU where it uses one.
+    """Measure the most memory that this process has held so far [MB].
 
-    Else its largest resident size; `ru_maxrss` would count what the driver held when it started us
-    (Linux carries it over exec), so it is only the fallback.
+    It is the memory of the GPU where the process uses one, and else its largest resident size.
+    `ru_maxrss` would count what the driver held when it started us (Linux carries it over exec), so
+    it is only the fallback.
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

@@ -25,12 +25,12 @@ from benchmarks.models.registry import find_weights, missing, require
 from benchmarks.models.specs import ModelSpec
 
 ROOT = Path(__file__).parents[2]
-"""Where the code lies, and the environments beside it."""
+"""The folder of the code, which has the environments beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocatedModel:
-    """What the environment of a model says about it."""
+    """The weights and versions that the environment of a model reports."""
 
     weights: tuple[Path, ...]
     versions: Mapping[str, Any] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class LocatedModel:
 
 
 def interpreter(spec: ModelSpec) -> str:
-    """The Python that runs the model: this one if it has what the model needs, or its own.
+    """Choose the Python that runs a model: this one if it has what the model needs, or its own.
 
     Raises:
         UserError: Neither has it, with the line that installs it.
@@ -51,7 +51,7 @@ def interpreter(spec: ModelSpec) -> str:
 
 
 def search_path(python: str) -> dict[str, str]:
-    """Variables by which another Python finds this code and nothing else of this environment."""
+    """Set the variables by which another Python finds this code, and nothing else of ours."""
     return {} if python == sys.executable else {"PYTHONPATH": str(ROOT)}
 
 
@@ -83,23 +83,22 @@ def locate_model(spec: ModelSpec, *, offline: bool) -> LocatedModel:
 
 
 def main() -> None:
-    """Answer `consult` from within the environment: (spec, offline) in, one JSON object out."""
+    """Answer `locate_model` from within the environment: it sends a pickle and reads JSON."""
     spec, offline = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
-    try:
-        answer = _found_here(spec, offline=offline)
-    except UserError as error:
-        answer = {"error": str(error)}
-    sys.stdout.write(json.dumps(answer))
-
-
-def _found_here(spec: ModelSpec, *, offline: bool) -> dict[str, Any]:
+    answer: dict[str, Any]
     if lacking := missing(spec):
-        raise UserError(
+        error = (
             f"{spec.name} needs {', '.join(lacking)}, which .venv-{spec.environment} has not: "
             f"make env-{spec.environment} again if it is old; not every pair can share it"
         )
-    weights = [str(path.absolute()) for path in find_weights(spec, offline=offline)]
-    return {"weights": weights, "versions": versions()}
+        answer = {"error": error}
+    else:
+        try:
+            weights = [str(path.absolute()) for path in find_weights(spec, offline=offline)]
+            answer = {"weights": weights, "versions": versions()}
+        except UserError as found:
+            answer = {"error": str(found)}
+    sys.stdout.write(json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Finds a model by what the command line calls it, and what it needs; imports none to do so.
+"""Finds a model by its name on the command line, and finds what it needs, without importing it.
 
 A model is a name of `benchmarks.models.specs` (`t5`), one that an installed package brings, a pair
 `A+B` (B starts from A's structure), or the user's own (`LABEL=t5:PATH`, …; see
@@ -38,20 +38,20 @@ __all__ = [
 ]
 
 ENGINES = ("ase", "torchsim")
-"""What relaxes with a potential: ASE one structure after the other, torch-sim many at a time."""
+"""The engines that relax with a potential: one structure after the other, or many at a time."""
 NOT_COMPARED = frozenset({"device", "batch_size", "offline", "seed"})
 """Settings that do not belong to those of an identity: the first three change no answer and are
 recorded with where a run comes from, and the seed has a field of its own."""
 ALWAYS_RECORDED = frozenset({"fmax", "max_steps"})
 """Settings that an identity holds also where they have their default."""
 BATCH = 64
-"""Structures per call of the batched engine; how many are evaluated at once it sees itself."""
+"""Structures per call of the batched engine; it decides itself how many it evaluates at once."""
 
 
 def resolve(
     name: str, *, trust: bool = False, known: Mapping[str, ModelSpec] = MODELS
 ) -> ModelSpec:
-    """The spec of a model as the command line names it.
+    """Find the spec of a model by its name on the command line.
 
     Args:
         name: A name in `known` or of an installed package, `A+B` of such names, or
@@ -70,7 +70,7 @@ def resolve(
 
 
 def resolve_all(names: Sequence[str], *, trust: bool = False) -> list[ModelSpec]:
-    """Specs of several models, each once; a LABEL can be a part of a hybrid that comes after it."""
+    """Find several models, each once. A LABEL can be a part of a hybrid that comes after it."""
     known = dict(MODELS)
     specs: dict[str, ModelSpec] = {}
     for name in names:
@@ -80,7 +80,7 @@ def resolve_all(names: Sequence[str], *, trust: bool = False) -> list[ModelSpec]
 
 
 def on_engine(spec: ModelSpec, engine: str) -> ModelSpec:
-    """The same model on another engine; unchanged where it has only one.
+    """Put a model on another engine; a model that has only one is returned as it is.
 
     Args:
         spec: A model, or a hybrid, whose parts are changed.
@@ -140,7 +140,7 @@ def _hybrid(parts: Sequence[ModelSpec]) -> ModelSpec:
 
 
 def honoured_settings(spec: ModelSpec, settings: RelaxSettings) -> dict[str, Any]:
-    """The settings of a relaxation that belong to the identity of a run, by name.
+    """Select the settings of a relaxation that belong to the identity of a run.
 
     They are the ones that the model honours and that change an answer. `timeout` is among them
     for every model, because the harness obeys it. An option that older runs did not record is left
@@ -182,12 +182,12 @@ def require(spec: ModelSpec) -> None:
 
 
 def missing(spec: ModelSpec) -> list[str]:
-    """Modules that the model imports and that are not installed here."""
+    """List the modules that the model imports and that are not installed here."""
     return [module for module in spec.requires if not importable(module)]
 
 
 def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:
-    """The weights' files, of each part of a hybrid; downloaded if need be and allowed.
+    """Find the files of the weights, of each part of a hybrid; download them if allowed.
 
     Raises:
         UserError: They cannot be had, with the line that says where to get them.
@@ -211,6 +211,6 @@ def decoding_identity(spec: ModelSpec) -> dict[str, Any]:
 
 
 def import_target(target: str) -> Any:
-    """The object that `module:name` stands for."""
+    """Import the object that `module:name` stands for."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -1,7 +1,9 @@
-"""The table of models: what a row says of each and what builds it, as data; imports none of them.
+"""The table of models: it says what builds each model and what its row tells; it imports none.
 
-To add one, write a class with `relax` and give it an entry here. Classes are named by string, so
-listing is instant; `benchmarks.models.registry` finds a model by what the command line calls it.
+To add one, write a class with `relax` and give it an entry here. Classes are named by strings, so
+that listing is instant. Published weights of known packages have their entries in
+`benchmarks.core.published_weights`. `benchmarks.models.registry` finds a model by its name on the
+command line.
 """
 
 from __future__ import annotations
@@ -23,19 +25,19 @@ _BOTH = (PAIRS, FRAMES)
 RELAXATION = ("fmax", "max_stress", "max_steps", "keep_symmetry")
 """The settings that every relaxation with a potential obeys."""
 DOWNLOADED = (*RELAXATION, "device", "offline")
-"""And those of a potential whose package downloads weights."""
+"""The settings that a potential obeys whose package downloads weights."""
 
 _ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """How to build one relaxer and what its row says about it. Plain data; it travels by pickle."""
+    """The description of one model: how it is built, and what its row tells."""
 
     name: str
-    """Folder and row name; the registry's, the user's LABEL, or `A+B`."""
+    """The name of its folder and row: the registry's, the user's LABEL, or `A+B`."""
     target: str
-    """`module:Class`; empty for a hybrid."""
+    """The class as `module:Class`; empty for a hybrid."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the constructor; `settings` is added where the model honours any."""
     honours: tuple[str, ...] = ()
@@ -45,7 +47,7 @@ class ModelSpec:
     extra: str | None = None
     """The pip extra that brings `requires`."""
     requires: tuple[str, ...] = ()
-    """Top-level modules that must be importable."""
+    """Modules that must be importable."""
     weights: str | None = None
     """`module:function` that gives the path of the weights on disk. It is called with the `model`
     or `path` of `kwargs`, and with `offline` where the model honours that."""
@@ -53,22 +55,23 @@ class ModelSpec:
     """`module:function` that gives all that decides the answers beside the weights (vocabulary,
     decoding rule, …), for the identity of a run. It is called with `kwargs`."""
     functional: str | None = None
-    """Of the DFT that it learned from, of a fine-tuned model the last; None where of none."""
+    """The functional of the DFT that it learned from last; None where it learned from none."""
     training_data: tuple[str, ...] = ()
     licence: str
     batch_size: int = 1
     batched: str | None = None
-    """`module:Class` of the same model on the batched engine, with the same arguments."""
+    """The class of the same model on the batched engine; it takes the same arguments."""
     engine: str | None = None
-    """The engine, where it is not the model's first."""
+    """The engine that relaxes; None for the first of `registry.ENGINES`."""
     environment: str | None = None
-    """Of its own, which `make env-NAME` makes; used where this one lacks what it `requires`."""
+    """The name of an environment of its own, which `make env-NAME` makes. It is used where this
+    interpreter lacks what the model `requires`."""
     parts: tuple[ModelSpec, ...] = ()
-    """A hybrid's relaxers, in the order in which they run."""
+    """The parts of a hybrid, in the order in which they run."""
 
     @property
     def track(self) -> Track:
-        """With which models it can be compared; see `benchmarks.core.training_data`."""
+        """The track in which it is compared; see `benchmarks.core.training_data`."""
         return track(self.training_data)
 
 
@@ -111,7 +114,7 @@ def _t5(
 
 
 def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> ModelSpec:
-    """A potential of `baselines.PACKAGE`, whose constructor and `weights` take its name."""
+    """Describe a potential of `baselines.potentials.PACKAGE`, whose class takes its name."""
     batched = f"baselines.potentials.{package}_batched:Batched{cls}"
     about: dict[str, Any] = {
         "kwargs": {"model": name},
@@ -132,7 +135,7 @@ def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> 
 
 
 def _published(package: str, cls: str, **fields: Any) -> list[ModelSpec]:
-    """The specs of all published weights of a package."""
+    """Describe all published weights of a package."""
     return [
         _potential(
             package,

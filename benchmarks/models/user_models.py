@@ -1,4 +1,4 @@
-"""Models that are not of the registry: the user's `LABEL=KIND:WHERE`, and those of other packages.
+"""Models outside the registry: the user's own `LABEL=KIND:WHERE`, and those of other packages.
 
 A package brings a model of its own with one entry point in its metadata, and this project need not
 know of it; nothing of the package is imported to list it:
@@ -22,7 +22,7 @@ from benchmarks.core import UserError
 from benchmarks.models.specs import MODELS, RELAXATION, ModelSpec
 
 GROUP = "t2relax_bench.models"
-"""The group of entry points that is read."""
+"""The group of entry points in which packages name their models."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 UNDECLARED: dict[str, Any] = {
@@ -33,9 +33,10 @@ UNDECLARED: dict[str, Any] = {
 
 
 def plugin_models() -> dict[str, ModelSpec]:
-    """Models that installed packages bring, by name; names of the registry stay the registry's.
+    """Find the models that installed packages bring; names of the registry stay the registry's.
 
-    What is no label, or no `module:factory`, is passed over: it must not break other models.
+    An entry point that is no label, or no `module:factory`, is passed over, so that it breaks no
+    other model.
     The label has the version of the package, so that a run is not resumed with another one.
     """
     specs = {}
@@ -49,12 +50,12 @@ def plugin_models() -> dict[str, ModelSpec]:
 
 
 def parse_user_model(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) -> ModelSpec:
-    """The spec of `LABEL=KIND:WHERE`.
+    """Read `LABEL=KIND:WHERE`.
 
     Args:
-        name: As the command line has it.
-        trust: Whether pickled checkpoints may be loaded.
-        known: Models whose names are taken.
+        name: The text of the command line.
+        trust: Pickled checkpoints may be loaded.
+        known: The models whose names are taken.
 
     Raises:
         UserError: The label cannot be used, the kind is none, or there is nothing at WHERE.
@@ -107,7 +108,7 @@ def check_factory(where: str) -> None:
 
 
 def _trained(like: str) -> Callable[[str, str], ModelSpec]:
-    """Builds specs of what was trained as the model `like` was."""
+    """Make a function that describes weights trained by us as those of the model `like`."""
 
     def spec(label: str, where: str) -> ModelSpec:
         kwargs = {"path": _existing(where)}
@@ -117,7 +118,7 @@ def _trained(like: str) -> Callable[[str, str], ModelSpec]:
 
 
 def _potential(like: str) -> Callable[[str, str], ModelSpec]:
-    """Builds specs of weights in a file or folder, loaded as those of the model `like`."""
+    """Make a function that describes a file or folder of weights, loaded as the model `like` is."""
 
     def spec(label: str, where: str) -> ModelSpec:
         kwargs = {"model": _existing(where)}
@@ -155,7 +156,7 @@ FORMS = (
     "LABEL=t5:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH "
     "or LABEL=ase:package.module:factory"
 )
-"""How the user's own models are written."""
+"""The forms in which the user writes models of their own."""
 
 
 def _existing(where: str) -> str:
