@@ -1,10 +1,10 @@
-"""Which frames were chosen, why, and what is wrong: one row a trajectory, and the sums.
+"""Audit a source: the chosen frames of each trajectory, the reasons, the faults, and the sums.
 
     python -m benchmarks.data audit embedded
     python -m benchmarks.data audit FILE_OR_FOLDER… --out DIR    # audit.parquet and audit.md
     python -m benchmarks.data audit hf://LeMaterial/LeMat-Traj --limit 1000
 
-Every trajectory and every stray row is in it, the quarantined ones with their reason.
+The table has a row for every trajectory and every stray row; the quarantined ones have a reason.
 """
 
 from __future__ import annotations
@@ -67,16 +67,16 @@ COLUMNS = {
 
 
 def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFrame:
-    """Look at every trajectory of a source, or at some.
+    """Describe every trajectory of a source, or some of them.
 
     Args:
-        source: Which files.
-        limit: Only the N trajectories that a limit takes first, usable or not; stray rows are
-            listed in any case.
-        seed: Of that choice.
+        source: The files.
+        limit: Describe only the N trajectories that `--limit N` takes first, usable or not. Stray
+            rows are listed in any case.
+        seed: Seed of that choice.
 
     Returns:
-        A row for each, in file order, with `COLUMNS`.
+        A row with `COLUMNS` for each trajectory, in file order.
     """
     files = FrameFiles(source.paths, source.sets)
     found = survey(files)
@@ -94,11 +94,17 @@ def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFra
     table["status"] = np.where(table["reason"].isna(), "paired", "quarantined")
     table["relaxed"] = is_relaxed(force, found.trajectories.stress[chosen])
     table["used"] = (table["status"] == "paired") & (table["relaxed"] | (table["end"] != "missing"))
-    return pd.concat([table, _stray(found.malformed)], ignore_index=True)[list(COLUMNS)]
+    rows = [
+        (q.sample_id, "quarantined", str(q.reason), q.detail, False, False) for q in found.malformed
+    ]
+    stray = pd.DataFrame(
+        rows, columns=["sample_id", "status", "reason", "detail", "relaxed", "used"]
+    ).astype({"relaxed": bool, "used": bool})
+    return pd.concat([table, stray], ignore_index=True)[list(COLUMNS)]
 
 
 def _checked(files: FrameFiles, found: Survey, chosen: NDArray[np.int64]) -> dict[int, Quarantined]:
-    """Place -> fault, those of the coordinates included."""
+    """The fault of each trajectory that has one, by place; faults of coordinates are included."""
     faults = dict(found.faults)
     place = {key: i for i, key in enumerate(found.trajectories.ids)}
     sound = np.setdiff1d(chosen, np.fromiter(faults, np.int64, len(faults)))
@@ -110,7 +116,7 @@ def _checked(files: FrameFiles, found: Survey, chosen: NDArray[np.int64]) -> dic
 
 
 def _facts(found: Survey, chosen: NDArray[np.int64]) -> pd.DataFrame:
-    """The columns that the first pass gives."""
+    """The columns that follow from the first pass."""
     t = found.trajectories.take(chosen)
     order = np.where(t.order.backwards, "backwards", "forwards")
     evidence = ("evidence_cell", "evidence_energy", "evidence_stress", "evidence_force")
@@ -139,13 +145,6 @@ def _facts(found: Survey, chosen: NDArray[np.int64]) -> pd.DataFrame:
     )
 
 
-def _stray(malformed: Sequence[Quarantined]) -> pd.DataFrame:
-    rows = [(q.sample_id, "quarantined", str(q.reason), q.detail, False, False) for q in malformed]
-    return pd.DataFrame(
-        rows, columns=["sample_id", "status", "reason", "detail", "relaxed", "used"]
-    ).astype({"relaxed": bool, "used": bool})
-
-
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -169,18 +168,14 @@ def main(argv: Sequence[str]) -> int:
     if args.out is None:
         sys.stdout.write(text)
         return 0
-    _write(args.out, table, text, source)
-    sys.stdout.write(f"wrote {args.out / 'audit.parquet'} and {args.out / 'audit.md'}\n")
-    return 0
-
-
-def _write(folder: Path, table: pd.DataFrame, text: str, source: Source) -> None:
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     facts = {"name": source.name, "revision": source.revision, "split": source.split or ""}
     arrow = arrow.replace_schema_metadata({**arrow.schema.metadata, **facts})
     with (
-        atomic_write(folder / "audit.parquet") as parquet,
-        atomic_write(folder / "audit.md") as markdown,
+        atomic_write(args.out / "audit.parquet") as parquet,
+        atomic_write(args.out / "audit.md") as markdown,
     ):
         pq.write_table(arrow, parquet)
         markdown.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"wrote {args.out / 'audit.parquet'} and {args.out / 'audit.md'}\n")
+    return 0

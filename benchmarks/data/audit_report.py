@@ -1,4 +1,4 @@
-"""The sums of an audit as Markdown."""
+"""The report of an audit in Markdown: counts, order of calculations, quantities, quarantine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.data.lemat.final_frames import MAX_FORCE, MAX_STRESS
 from benchmarks.data.sources import Source
 
 LISTED = 50
-"""Quarantined trajectories that are named; all are in the parquet file."""
+"""Number of quarantined trajectories that are named; the parquet file has all of them."""
 _QUANTITIES = {
     "residual_force": "residual force of the relaxed frame (eV/Å)",
     "residual_stress": "residual stress of the relaxed frame (kB)",
@@ -23,11 +23,11 @@ NOISE = 1e-4
 
 
 def report(table: pd.DataFrame, source: Source) -> str:
-    """What an audit found, in sum.
+    """The findings of an audit.
 
     Args:
-        table: As `benchmarks.data.audit.audit` returns it.
-        source: What was audited.
+        table: The table that `benchmarks.data.audit.audit` returns.
+        source: The source that was audited.
     """
     paired = table[table["status"] == "paired"]
     parts = [

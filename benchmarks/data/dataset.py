@@ -35,9 +35,9 @@ class Dataset(Sequence[Sample]):
         ids: Sample ids in file order.
         quarantined: Trajectories that were met and could not be used, with the reason.
         redistributable: Whether its structures may be stored in a committed run.
-        limit: As it was given to `load`.
-        rule: By which `limit` chose the samples; None where all were taken.
-        missing_final_frame: What became of trajectories whose last frame is missing.
+        limit: The limit that was given to `load`.
+        rule: The rule by which `limit` chose the samples; None if all were taken.
+        missing_final_frame: The policy for trajectories whose last frame is missing.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Dataset(Sequence[Sample]):
         )
 
     def frames(self) -> Iterator[Frame]:
-        """Every frame of the files that it was read from, of other trajectories too."""
+        """Every frame of the files that it was read from, also of other trajectories."""
         return frames_in(self._paths)
 
     def get(self, sample_id: str) -> Sample:

@@ -1,12 +1,13 @@
-"""Whether a model may have seen a sample in its training, as far as source and id tell.
+"""Tell by source and id whether a model can have seen a sample in its training.
 
-What is asked is whether the sample's DFT relaxation can be in a training set. The ids of the
-published sets are not at hand, so the answer for a database that a set was drawn from is "possibly"
-(MPtrj is the Materials Project of September 2022: later materials cannot be told apart), and so it
-is for a source that is none of the `DATABASES`, of which nothing is known.
+The question is whether the sample's DFT relaxation can be in a training set. The ids of the
+published sets are not at hand. The answer is therefore "possibly" for every sample of a database
+that a set was drawn from (MPtrj is the Materials Project of September 2022, and later materials
+cannot be told apart). It is also "possibly" for a source that is none of the `DATABASES`, because
+nothing is known about it.
 
-"No" does not say that the compound is new to a model: a database that was not trained on holds many
-compounds, in the same prototype, of one that was.
+"No" does not say that the compound is new to a model. A database that the model was not trained on
+shares many compounds, in the same prototype, with one that it was trained on.
 """
 
 from __future__ import annotations
@@ -20,37 +21,38 @@ from benchmarks.core.training_data import TRAINING_SETS
 from benchmarks.data.splits.manifest import split_of
 
 DATABASES: Final = frozenset({"mp", "mvc", "agm", "oqmd", "wbm", "gpaw"})
-"""Prefixes of ids that tell where a relaxation is from: Materials Project, Alexandria, OQMD, WBM
+"""Prefixes of ids that name the database of a relaxation: Materials Project, Alexandria, OQMD, WBM
 and this project's own."""
 
 
 class Seen(StrEnum):
-    """Whether a sample was seen in training. A sure yes would need the ids that were used."""
+    """The answer to whether a model has seen a sample in training.
+
+    A certain "yes" would need the ids that the model was trained on.
+    """
 
     NO = "no"
     POSSIBLY = "possibly"
 
 
 def seen(training_data: Iterable[str], source: str, composition: str) -> Seen:
-    """Whether a sample was seen by a model.
+    """Tell whether a model can have seen a sample.
 
     Args:
-        training_data: Names of what it was trained on, or looks up; one that is not in
-            `TRAINING_SETS` may hold anything.
+        training_data: Names of the sets that the model was trained on, or looks values up in. A
+            set that is not in `TRAINING_SETS` may hold any sample.
         source: Prefix of the sample's material id.
         composition: Its reduced composition.
     """
-    possibly = any(_may_hold(name, source, composition) for name in training_data)
-    return Seen.POSSIBLY if possibly else Seen.NO
-
-
-def _may_hold(name: str, source: str, composition: str) -> bool:
-    if name not in TRAINING_SETS:
-        return True
-    known = TRAINING_SETS[name]
-    if known.split_by_our_rule and split_of(elements(composition)) != "train":
-        return False
-    return source in known.sources or source not in DATABASES
+    for name in training_data:
+        if name not in TRAINING_SETS:
+            return Seen.POSSIBLY
+        known = TRAINING_SETS[name]
+        if known.split_by_our_rule and split_of(elements(composition)) != "train":
+            continue
+        if source in known.sources or source not in DATABASES:
+            return Seen.POSSIBLY
+    return Seen.NO
 
 
 def drawn_from(training_data: Iterable[str], source: str) -> bool:

@@ -1,4 +1,4 @@
-"""Every frame with energy, forces and stress, for training potentials."""
+"""Read every frame with energy, forces and stress, for the training of potentials."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COLUMNS = (
 
 
 class Frame(NamedTuple):
-    """One ionic step; what the calculation did not keep is None."""
+    """One ionic step; a quantity that the calculation did not keep is None."""
 
     sample_id: str
     step: int
@@ -65,7 +65,7 @@ def frames(source: str, split: str | None = None) -> Iterator[Frame]:
 
 
 def frames_in(paths: Sequence[FramePath]) -> Iterator[Frame]:
-    """The same of parquet files."""
+    """Walk through the frames of parquet files, as `frames` does for a source."""
     for _, table in FrameFiles(paths).tables(_COLUMNS):
         yield from _frames_of(table)
 

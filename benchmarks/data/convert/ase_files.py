@@ -1,7 +1,7 @@
-"""Extended XYZ and ASE trajectories.
+"""Read extended XYZ files and ASE trajectories.
 
-Neither names its functional. Energies, forces and stress are those of the attached calculator,
-as `ase.io` reads them (keys `energy`, `forces`, `stress`).
+Neither format names its functional. Energies, forces and stress are those of the attached
+calculator, as `ase.io` reads them (keys `energy`, `forces`, `stress`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.data.convert.relaxation import (
 from benchmarks.data.lemat.quarantine import Reason
 
 _ENERGIES = ("free_energy", "energy")
-"""Most wanted first: forces are the slope of the free energy."""
+"""The kinds of energy, the best first: forces are the slope of the free energy."""
 
 
 def read_extxyz(path: Path) -> Relaxation:
@@ -36,20 +36,27 @@ def read_traj(path: Path) -> Relaxation:
 
 
 def _read(path: Path, form: str) -> Relaxation:
+    from ase.constraints import FixAtoms, FixCartesian, FixScaled
     from ase.io import read
 
     images = read(path, index=":", format=form)
     results = [image.calc.results if image.calc else {} for image in images]
     kind = most_common(_ENERGIES, results)
+    fixing = FixAtoms | FixCartesian | FixScaled
     return Relaxation(
         steps=[_step(image, found, kind) for image, found in zip(images, results, strict=True)],
-        held_sites=any(_holds_sites(image) for image in images),
+        held_sites=any(isinstance(each, fixing) for image in images for each in image.constraints),
     )
 
 
 def _step(atoms: Any, results: dict[str, Any], kind: str) -> Step:
+    from ase.stress import voigt_6_to_full_3x3_stress
+
     if not atoms.pbc.all():
         raise ConversionError(Reason.NOT_PERIODIC)
+    stress = results.get("stress")
+    if stress is not None and np.shape(stress) == (6,):
+        stress = voigt_6_to_full_3x3_stress(stress)
     energy = numbers(results.get(kind), ())
     return Step(
         symbols=tuple(atoms.get_chemical_symbols()),
@@ -57,17 +64,5 @@ def _step(atoms: Any, results: dict[str, Any], kind: str) -> Step:
         positions=atoms.positions,
         energy=None if energy is None else float(energy),
         forces=numbers(results.get("forces"), (len(atoms), 3)),
-        stress=numbers(_full(results.get("stress")), (3, 3), ASE_STRESS),
+        stress=numbers(stress, (3, 3), ASE_STRESS),
     )
-
-
-def _full(stress: Any) -> Any:
-    from ase.stress import voigt_6_to_full_3x3_stress
-
-    return voigt_6_to_full_3x3_stress(stress) if np.shape(stress) == (6,) else stress
-
-
-def _holds_sites(atoms: Any) -> bool:
-    from ase.constraints import FixAtoms, FixCartesian, FixScaled
-
-    return any(isinstance(each, FixAtoms | FixCartesian | FixScaled) for each in atoms.constraints)

@@ -2,12 +2,14 @@
 
     python -m benchmarks.data convert INPUT… --out FILE.parquet
 
-An input is a file, or a folder that is walked: NOMAD archives (`archive.json`), `vasprun.xml`,
-extended XYZ, ASE trajectories. One file is one trajectory. What a file says about its settings
-(program, functional, +U, cutoff) goes into `FILE.settings.csv`: LeMat-Traj has no column for it.
+An input is a file, or a folder that is walked. NOMAD archives (`archive.json`), `vasprun.xml`,
+extended XYZ and ASE trajectories are read; one file is one trajectory. The settings that a file
+names (program, functional, +U, cutoff) are written to `FILE.settings.csv`, because LeMat-Traj has
+no column for them.
 
-Exit status: 0 when at least one input was converted; what was not is listed with its reason. 2 for
-a mistake in the command, or when none was. 130 when interrupted; an older FILE is then untouched.
+Exit status: 0 when at least one input was converted; the others are listed with their reasons. 2
+for a mistake in the command, or when no input was converted. 130 when interrupted; an older FILE is
+then untouched.
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ from benchmarks.data.convert.relaxation import KEEP, ConversionError
 
 @dataclass(frozen=True, slots=True)
 class ConversionOutcome:
-    """What became of one input."""
+    """The outcome of the conversion of one input."""
 
     path: Path
     reason: str = ""
-    """Why it was not converted; empty if it was."""
+    """The reason why it was not converted; empty if it was."""
     settings: dict[str, object] = field(default_factory=dict)
-    """Its line of the settings."""
+    """Its line in the table of settings."""
 
 
 class NothingConvertedError(UserError):
@@ -57,7 +59,7 @@ def convert(inputs: Sequence[Path], out: Path, options: ConvertOptions) -> list[
     Args:
         inputs: Files, and folders that are walked.
         out: The table. It and its settings appear, or are replaced, when both are complete.
-        options: How to read them.
+        options: Options for the reading.
 
     Returns:
         An outcome for each file, in order.
@@ -76,12 +78,16 @@ def convert(inputs: Sequence[Path], out: Path, options: ConvertOptions) -> list[
             ]
         if not taken:
             raise NothingConvertedError(outcomes)
-        _write_settings(settings, outcomes)
+        rows = [outcome.settings for outcome in outcomes if outcome.settings]
+        with settings.open("w", encoding="utf-8", newline="") as file:
+            lines = csv.DictWriter(file, rows[0], lineterminator="\n")
+            lines.writeheader()
+            lines.writerows(rows)
     return outcomes
 
 
 def settings_path(out: Path) -> Path:
-    """Where the settings of the trajectories of a converted table are."""
+    """The path of the settings that belong to a converted table."""
     return out.with_suffix(".settings.csv")
 
 
@@ -114,16 +120,8 @@ def _convert(
     return ConversionOutcome(path, settings=found.settings(path))
 
 
-def _write_settings(path: Path, outcomes: Sequence[ConversionOutcome]) -> None:
-    rows = [outcome.settings for outcome in outcomes if outcome.settings]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _summary(outcomes: Sequence[ConversionOutcome]) -> str:
-    """A table of what was not converted, and the counts."""
+    """A table of the inputs that were not converted, and the counts."""
     failed = [outcome for outcome in outcomes if outcome.reason]
     width = max((len(str(outcome.path)) for outcome in failed), default=0)
     lines = [f"{outcome.path!s:{width}}  {outcome.reason}" for outcome in failed]

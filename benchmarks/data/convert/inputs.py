@@ -1,4 +1,4 @@
-"""One input file as a checked relaxation with its ids, whatever wrote it."""
+"""Read input files of any known format as checked relaxations with their ids."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Format(NamedTuple):
     reader: str
     """`module:function` of a path that gives a `Relaxation`."""
     names: tuple[str, ...]
-    """How its files are called."""
+    """Patterns of the names of its files."""
 
 
 _HERE = "benchmarks.data.convert"
@@ -35,14 +35,14 @@ FORMATS: Mapping[str, Format] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertOptions:
-    """How inputs are to be read."""
+    """Options for the reading of inputs."""
 
     functional: str | None = None
-    """Of the inputs that name none."""
+    """The functional of the inputs that name none."""
     format: str | None = None
-    """Of all inputs; without it their names tell."""
+    """The format of all inputs; None if the names of the files tell it."""
     keep: Collection[str] = ()
-    """Which of `relaxation.KEEP` to let pass."""
+    """The kinds of `relaxation.KEEP` that are converted, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Input:
     sha256: str
 
     def settings(self, path: Path) -> dict[str, object]:
-        """What is known of the calculation, as text or numbers; empty where nothing is."""
+        """The settings of the calculation as text or numbers; empty where they are not known."""
         read = self.relaxation
         return {
             "sample_id": self.trajectory,
@@ -72,7 +72,7 @@ class Input:
 
 
 def find(paths: Sequence[Path], form: str | None) -> list[Path]:
-    """The files to read: those named, and in folders those whose name tells a format, each once.
+    """The named files, and the files in folders whose names tell a format, each once.
 
     Raises:
         UserError: A path does not exist, or a folder holds no such file.
@@ -104,11 +104,20 @@ def read(path: Path, options: ConvertOptions) -> Input:
     """Read and check one file.
 
     Raises:
-        ConversionError: It cannot become a trajectory, and why.
+        ConversionError: It cannot become a trajectory; the text is the reason.
     """
-    form = options.format or _format(path)
+    form = options.format
+    if form is None:
+        for each, (_, names) in FORMATS.items():
+            if any(fnmatch(path.name, name) for name in names):
+                form = each
+                break
+        else:
+            raise ConversionError("its name tells no format: say it with --format")
+    module, _, function = FORMATS[form].reader.partition(":")
     try:
-        relaxation = _reader(form)(path)
+        reader: Callable[[Path], Relaxation] = getattr(import_module(module), function)
+        relaxation = reader(path)
         sha256 = file_sha256(path)
     except READ_ERRORS as error:
         said = (str(error).splitlines() or [""])[0]
@@ -117,7 +126,7 @@ def read(path: Path, options: ConvertOptions) -> Input:
     functional = relaxation.functional or options.functional
     if functional is None:
         raise ConversionError("names no functional: say it with --functional")
-    # Where a file names the material, that is shared: its content then tells trajectories apart.
+    # Files may name the same material. Their content then tells the trajectories apart.
     number = int(sha256[:8], 16) if relaxation.material else 0
     material = relaxation.material or f"{form}-{sha256[:10]}"
     return Input(
@@ -127,16 +136,3 @@ def read(path: Path, options: ConvertOptions) -> Input:
         trajectory=f"{material}-{number}-{functional}",
         sha256=sha256,
     )
-
-
-def _format(path: Path) -> str:
-    for form, (_, names) in FORMATS.items():
-        if any(fnmatch(path.name, name) for name in names):
-            return form
-    raise ConversionError("its name tells no format: say it with --format")
-
-
-def _reader(form: str) -> Callable[[Path], Relaxation]:
-    module, _, function = FORMATS[form].reader.partition(":")
-    reader: Callable[[Path], Relaxation] = getattr(import_module(module), function)
-    return reader

@@ -1,7 +1,7 @@
 """A relaxation as rows in the column layout of LeMaterial/LeMat-Traj, one per ionic step.
 
-Null is what is not known here: when the entry was modified, the corrected energy, whether the
-settings are compatible across databases, the space group.
+Columns that are not known here are null: the time of the last modification, the corrected energy,
+the compatibility of the settings across databases, and the space group.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.data.convert.relaxation import Relaxation, Step
+from benchmarks.data.convert.relaxation import Relaxation
 
 _VECTORS = pa.list_(pa.list_(pa.float64()))
 SCHEMA = pa.schema(
@@ -51,7 +51,7 @@ SCHEMA = pa.schema(
 """The columns of LeMat-Traj, in its order and with its types."""
 _LETTERS = [*ascii_uppercase, *(f"{letter}a" for letter in ascii_uppercase)]
 _GROUP_BYTES = 64 << 20
-"""Frames are held until they are this much, then written as one row group."""
+"""Frames are collected up to this size and then written as one row group."""
 
 
 class TableWriter:
@@ -88,8 +88,8 @@ def table(relaxation: Relaxation, material: str, functional: str, trajectory: st
 
     Args:
         relaxation: Checked: the same sites in the same order in every step.
-        material: Goes into `immutable_id`.
-        functional: As LeMat-Traj names it.
+        material: The value of `immutable_id`.
+        functional: Name of the functional in LeMat-Traj.
         trajectory: Id of the frames without the step.
     """
     same = {
@@ -100,25 +100,24 @@ def table(relaxation: Relaxation, material: str, functional: str, trajectory: st
         "functional": functional,
     }
     rows = [
-        {**same, **_row(step), "id": f"{trajectory}-{i}", "relaxation_step": i}
+        {
+            **same,
+            "lattice_vectors": step.lattice.tolist(),
+            "cartesian_site_positions": step.positions.tolist(),
+            "energy": step.energy,
+            "forces": None if step.forces is None else step.forces.tolist(),
+            "stress_tensor": None if step.stress is None else step.stress.tolist(),
+            "relaxation_number": step.calculation,
+            "id": f"{trajectory}-{i}",
+            "relaxation_step": i,
+        }
         for i, step in enumerate(relaxation.steps)
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _row(step: Step) -> dict[str, Any]:
-    return {
-        "lattice_vectors": step.lattice.tolist(),
-        "cartesian_site_positions": step.positions.tolist(),
-        "energy": step.energy,
-        "forces": None if step.forces is None else step.forces.tolist(),
-        "stress_tensor": None if step.stress is None else step.stress.tolist(),
-        "relaxation_number": step.calculation,
-    }
-
-
 def _composition(symbols: tuple[str, ...]) -> dict[str, Any]:
-    """What follows from the sites, by the rules of OPTIMADE: elements in alphabetical order."""
+    """The columns that follow from the sites by OPTIMADE's rules; elements are sorted by symbol."""
     elements = sorted(set(symbols))
     counts = [symbols.count(element) for element in elements]
     units = [count // gcd(*counts) for count in counts]

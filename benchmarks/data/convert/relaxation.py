@@ -1,4 +1,4 @@
-"""One relaxation as any code wrote it, in the units of LeMat-Traj, and whether it is one."""
+"""One relaxation as any code wrote it, in the units of LeMat-Traj, and the check of its steps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from benchmarks.data.lemat.endpoints import SMALLEST_VOLUME_PER_ATOM
 from benchmarks.data.lemat.quarantine import Reason
 
 KEEP = ("constrained", "unfinished")
-"""What is left out unless it is asked for: cell or sites held fixed; a file that breaks off."""
+"""Kinds of relaxations that are left out by default: cell or sites held fixed; file breaks off."""
 _SAME_CELL = 1e-6
-"""Å; what a unit conversion may change in a cell that was held fixed."""
+"""Largest change that a unit conversion makes in a cell that was held fixed [Å]."""
 
 
 class ConversionError(Exception):
@@ -25,7 +25,7 @@ class ConversionError(Exception):
 
 
 class Step(NamedTuple):
-    """One ionic step; what the code did not keep is None."""
+    """One ionic step; a quantity that the code did not keep is None."""
 
     symbols: tuple[str, ...]
     lattice: NDArray[np.float64]
@@ -39,21 +39,21 @@ class Step(NamedTuple):
     stress: NDArray[np.float64] | None
     """(3, 3) [kB], VASP's sign."""
     calculation: int = 0
-    """Which calculation of the trajectory it belongs to, in order of time."""
+    """Number of the calculation that the step belongs to, in order of time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relaxation:
-    """Ionic steps in order of time, and what the file says about how they were computed."""
+    """Ionic steps in order of time, and the settings that the file names."""
 
     steps: Sequence[Step]
     functional: str | None = None
-    """One of `conventions.FUNCTIONALS`; None where the file does not say."""
+    """One of `conventions.FUNCTIONALS`; None if the file names none."""
     material: str | None = None
     """Name of the material where the file has one."""
     program: str | None = None
     cutoff: float | None = None
-    """Of the plane waves [eV]."""
+    """Cutoff of the plane waves [eV]."""
     hubbard_u: dict[str, float] = field(default_factory=dict)
     """Effective U (U - J) by element [eV]; those that are zero are left out."""
     held_sites: bool = False
@@ -77,23 +77,23 @@ def numbers(value: Any, shape: tuple[int, ...], unit: float = 1.0) -> NDArray[np
 
 
 def most_common(kinds: Sequence[str], found: Sequence[Collection[str]]) -> str:
-    """The kind that most steps have, the first of `kinds` among equals.
+    """The kind of energy that most steps have; among equals, the first of `kinds`.
 
-    One kind of energy serves a whole trajectory: energies of different kinds have different zeros.
+    All steps of a trajectory use one kind, because different kinds have different zeros.
     """
     count = Counter(kind for each in found for kind in each)
     return max(kinds, key=lambda kind: count[kind])
 
 
 def check(relaxation: Relaxation, keep: Collection[str] = ()) -> None:
-    """Whether the steps are the relaxation of a crystal with known start and end.
+    """Check that the steps are the relaxation of a crystal with known start and end.
 
     Args:
-        relaxation: As read.
-        keep: Which of `KEEP` to let pass.
+        relaxation: The relaxation, as it was read.
+        keep: The kinds of `KEEP` that pass.
 
     Raises:
-        ConversionError: They are not, and why.
+        ConversionError: They are not; the text is the reason.
     """
     steps = relaxation.steps
     if relaxation.unfinished and "unfinished" not in keep:
@@ -106,14 +106,11 @@ def check(relaxation: Relaxation, keep: Collection[str] = ()) -> None:
         reason = _fault(step, steps[0])
         if reason:
             raise ConversionError(f"{reason}: step {i}")
-    if "constrained" not in keep:
-        _check_free(relaxation)
-
-
-def _check_free(relaxation: Relaxation) -> None:
+    if "constrained" in keep:
+        return
     if relaxation.held_sites:
         raise ConversionError("some sites were held fixed (--keep constrained)")
-    cells = np.array([step.lattice for step in relaxation.steps])
+    cells = np.array([step.lattice for step in steps])
     if np.abs(cells - cells[0]).max() < _SAME_CELL:
         raise ConversionError("the cell was held fixed (--keep constrained)")
 

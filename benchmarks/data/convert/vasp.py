@@ -24,12 +24,15 @@ def read(path: Path) -> Relaxation:
         run, unfinished = _vasprun(path, strict=False), True
     tags = vasp_tags(run.incar, run.parameters)
     check_tags(tags)
+    functional, potcars = functional_of_tags(tags), run.potcar_symbols
+    if functional is None and potcars and all(x.startswith("PAW_PBE ") for x in potcars):
+        functional = "pbe"  # the titles are like `PAW_PBE Fe 06Sep2000`
     return Relaxation(
         steps=[_step(step) for step in run.ionic_steps],
-        functional=functional_of_tags(tags) or _of_potcars(run.potcar_symbols),
+        functional=functional,
         program="VASP",
         cutoff=tags.get("ENMAX") or tags.get("ENCUT"),
-        hubbard_u=_hubbard_u(tags, run.potcar_symbols),
+        hubbard_u=_hubbard_u(tags, potcars),
         held_sites=any(_holds_sites(step["structure"]) for step in run.ionic_steps),
         unfinished=unfinished,
     )
@@ -68,11 +71,6 @@ def _holds_sites(structure: Any) -> bool:
     """Whether selective dynamics stops a site in some direction."""
     moves = (structure.site_properties if structure else {}).get("selective_dynamics")
     return moves is not None and not all(all(site) for site in moves)
-
-
-def _of_potcars(titles: list[str]) -> str | None:
-    """The functional of the pseudopotentials (`PAW_PBE Fe 06Sep2000`)."""
-    return "pbe" if titles and all(title.startswith("PAW_PBE ") for title in titles) else None
 
 
 def _hubbard_u(tags: Mapping[str, Any], titles: list[str]) -> dict[str, float]:

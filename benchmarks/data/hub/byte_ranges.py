@@ -10,9 +10,9 @@ from benchmarks.core import UserError
 from benchmarks.data.hub.repository import HubFile, ResolvedRevision, reaching, request
 
 _PIECE = 8 * 2**20
-"""Most bytes of one request: what a cut-off costs."""
+"""Largest number of bytes of one request; this is lost when the connection is cut off."""
 _GAP = 16 * 2**10
-"""Bytes not wanted that are read along, for one request less."""
+"""Largest gap between two extents that is read along, to save a request."""
 
 
 class RemoteFile(io.RawIOBase):
@@ -52,7 +52,7 @@ class RemoteFile(io.RawIOBase):
         return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any binary file.
+        """Read as from any binary file.
 
         Raises:
             UserError: The server cannot be reached or sent something else.

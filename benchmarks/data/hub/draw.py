@@ -1,23 +1,23 @@
 """The rule of `--limit` for a data set of the Hub, and the row groups that it needs.
 
-The rule of local data (smallest hash of the id) needs all ids, which are gigabytes of LeMat-Traj.
-Here row groups are drawn, and trajectories in them:
+The rule for local data (smallest hash of the id) needs all ids, which are gigabytes for LeMat-Traj.
+Here row groups are drawn, and then trajectories in them:
 
 1. Files are in the order of sha256(seed + path), the row groups of a file in the order of
    sha256(seed + path + "#" + number). Turn after turn each file gives its next row group.
 2. A trajectory belongs to the row group in which its first row lies, and is read whole: rows are
    ordered by id as text, so one that a border cuts goes on in the row group (or file) after it.
-   To leave such ones out would favour short trajectories.
-3. Of a row group of n trajectories the max(32, n // 32) with the smallest sha256(seed + id) are
-   taken, in that order. What is left of the row groups comes after all of them, in the same order.
+   Leaving such trajectories out would favour short ones.
+3. From a row group of n trajectories, the max(32, n // 32) with the smallest sha256(seed + id) are
+   taken, in that order. The rest of each row group comes after all of these, in the same order.
 
-`--limit N` takes the first N usable ones, so that a smaller limit is contained in a larger one.
-For the same reason, what the trajectories of a source show together (see `order`) is asked of those
-drawn with it from its row group, and of no others.
-Of T trajectories this reads about N / T * 32 of the bytes, or less, and the footers of the files.
+`--limit N` takes the first N usable ones, so that a smaller limit is contained in a larger one. For
+the same reason, the vote of a source's trajectories on the order of calculations (see
+`lemat.calculation_order`) counts only trajectories that were drawn from the same row group. With T
+trajectories in all, this reads at most about N / T * 32 of the bytes, and the footers of the files.
 
-Neighbours in a row group are alike (ids sort by source and number): this is a sample in clusters,
-and an interval that takes its members as independent is somewhat too narrow.
+Neighbours in a row group are alike, because ids sort by source and number. The result is a sample
+in clusters, and an interval that takes its members as independent is somewhat too narrow.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from benchmarks.data.hub.row_groups import QUOTA, RowGroup, RowGroupReader
 from benchmarks.data.lemat.ids import keys_of, seeded_hash
 
 _THREADS = 4
-"""Row groups fetched at once; each may be a few hundred megabytes when decoded."""
+"""Number of row groups fetched at once; a decoded one may be a few hundred megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What was drawn, as local parquet files in the order of the rule."""
+    """The drawn trajectories, as local parquet files in the order of the rule."""
 
     paths: tuple[Path, ...]
     complete: bool
@@ -49,10 +49,10 @@ class Draw:
 
 
 def sample_row_groups(pin: ResolvedRevision, limit: int, seed: int) -> Draw:
-    """Fetch as many row groups as `limit` trajectories need, or all there are.
+    """Fetch as many row groups as `limit` trajectories need, or all of them.
 
     Raises:
-        UserError: One cannot be had, or the rows of a trajectory are not neighbours.
+        UserError: A row group cannot be fetched, or the rows of a trajectory are not neighbours.
     """
     groups = RowGroupReader(pin, seed)
     order = _order(groups, seed)
@@ -66,14 +66,14 @@ def sample_row_groups(pin: ResolvedRevision, limit: int, seed: int) -> Draw:
         while missing > 0 and (wanted := list(islice(order, -(-missing // QUOTA)))):
             for path in pool.map(groups.local, wanted):
                 paths.append(path)
-                found = _n_trajectories(path)
+                found = len(keys_of(pq.read_table(path, columns=["id"])["id"]).unique())
                 bar.update(min(found, max(missing, 0)))
                 missing -= found
     return Draw(tuple(paths), complete=missing > 0)
 
 
 def _order(groups: RowGroupReader, seed: int) -> Iterator[RowGroup]:
-    """What `--limit` takes of each row group, in order; then what that leaves."""
+    """The drawn part of each row group, in order; then the rest of each, in the same order."""
     firsts = []
     for place in _turns(groups, seed):
         firsts.append(place)
@@ -95,7 +95,3 @@ def _turns(groups: RowGroupReader, seed: int) -> Iterator[RowGroup]:
             if turns[file]:
                 yield RowGroup(file, turns[file].pop())
         files = [file for file in files if turns[file]]
-
-
-def _n_trajectories(path: Path) -> int:
-    return len(keys_of(pq.read_table(path, columns=["id"])["id"]).unique())

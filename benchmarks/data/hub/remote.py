@@ -1,9 +1,9 @@
 """A parquet file of the Hub, read by footer, row group and column over byte ranges, and kept.
 
-What was read is a parquet file of the cache, such as `footer.SHA256.parquet`, or
-`3.columns-1a2b3c4d.SHA256.parquet` for some columns of row group 3. The name says what the content
-must hash to: what a killed process left is never taken for whole, and what the disk damaged is
-fetched again.
+Everything that was read becomes a parquet file of the cache, such as `footer.SHA256.parquet`, or
+`3.columns-1a2b3c4d.SHA256.parquet` for some columns of row group 3. The name has the hash of the
+content. A file that a killed process left unfinished is therefore never used, and a file that the
+disk damaged is fetched again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from benchmarks.data.hub.repository import HubFile, ResolvedRevision, write_cach
 from benchmarks.data.lemat.reader import reading
 
 MOST_BYTES = 8 * 10**9
-"""Of a data set that is read without a limit. 8 GB of LeMat-Traj are 12 million frames, a million
-pairs: what stays in memory grows with their number."""
+"""Largest size of a data set that is read without a limit. 8 GB of LeMat-Traj are 12 million
+frames, a million pairs; the memory that is needed grows with their number."""
 _FOOTERS = 8
-"""Kept in memory; one of 750 row groups takes 15 MB."""
+"""Number of footers kept in memory; a footer with 750 row groups takes 15 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class RemoteParquet:
         return f"{self.pin.repo}/{self.file.path}"
 
     def footer(self) -> Any:
-        """What pyarrow calls its metadata.
+        """The footer of the file, which pyarrow calls its metadata.
 
         Raises:
             UserError: It cannot be had.
@@ -99,7 +99,7 @@ class RemoteParquet:
 
     @property
     def folder(self) -> Path:
-        """Where what was read of it is kept."""
+        """The folder of the cache for this file."""
         return self.pin.folder / self.file.path.removesuffix(".parquet")
 
     def read_footer(self) -> Any:
@@ -131,7 +131,7 @@ class RemoteParquet:
 
 
 def everything(pin: ResolvedRevision) -> tuple[RemoteParquet, ...]:
-    """All files of a pin, of which nothing is fetched yet.
+    """All files of a pin; nothing of them is fetched yet.
 
     Raises:
         UserError: They are more than `MOST_BYTES`.

@@ -1,11 +1,11 @@
-"""A data set of the Hugging Face Hub at one commit: which files it has, and how they are fetched.
+"""A data set of the Hugging Face Hub at one commit: the list of its files, and requests for them.
 
     --data hf://LeMaterial/LeMat-Traj[@REVISION][:CONFIG]
 
 The revision is resolved to a commit once; everything after that names the commit, which is the
 data set's revision in a run. huggingface_hub makes the requests, waits and repeats (429, 5xx,
 timeouts, bodies cut off) and reads its own variables: HF_ENDPOINT, HF_HOME, HF_TOKEN,
-HF_HUB_DOWNLOAD_TIMEOUT. What is checked here is what came back.
+HF_HUB_DOWNLOAD_TIMEOUT. This module checks the answers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file as the listing of its commit names it."""
+    """A file in the listing of its commit."""
 
     path: str
     size: int
@@ -50,7 +50,7 @@ class ResolvedRevision:
     files: tuple[HubFile, ...]
     """Sorted by path, which is the order of the rows."""
     offline: bool = False
-    """Only what is in the cache is used."""
+    """Whether only the cache is used."""
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class ResolvedRevision:
 
     @property
     def folder(self) -> Path:
-        """Where what was read of it is kept."""
+        """The folder of the cache for this commit."""
         return _cache(self.repo) / self.commit
 
 
@@ -68,7 +68,7 @@ def resolve_revision(address: str, *, offline: bool = False) -> ResolvedRevision
 
     Args:
         address: Without a revision the branch `main`, without a configuration `DEFAULT_CONFIG`.
-        offline: Take the answer that an earlier call kept.
+        offline: Use the answer that an earlier call kept.
 
     Raises:
         UserError: The address is malformed, the server cannot be reached or does not know the
@@ -84,16 +84,18 @@ def resolve_revision(address: str, *, offline: bool = False) -> ResolvedRevision
     if offline or constants.is_offline_mode():
         return _kept(address, repo, revision, config)
     with reaching(address):
-        commit = _commit(repo, revision)
+        url = f"{constants.ENDPOINT}/api/datasets/{repo}/revision/{quote(revision, safe='')}"
+        commit = str(request(url, constants.HF_HUB_ETAG_TIMEOUT).json()["sha"])
         found = ResolvedRevision(repo, commit, config, _listing(repo, commit, config))
+    content = {"commit": found.commit, "files": [asdict(file) for file in found.files]}
     for name in {revision, commit}:
-        _keep(found, name)
+        write_cached(_pin_path(repo, name, config), json.dumps(content, indent=1).encode())
     return found
 
 
 @contextmanager
 def reaching(what: str) -> Iterator[None]:
-    """Turn what can go wrong between here and the server into one line that names `what`."""
+    """Turn every error between here and the server into one line that names `what`."""
     from httpx2 import HTTPError
     from huggingface_hub import constants
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -114,7 +116,7 @@ def reaching(what: str) -> Iterator[None]:
 
 
 def request(url: str, timeout: float, headers: dict[str, str] | None = None) -> Any:
-    """The answer to a GET with the user's token, waited for and repeated as huggingface_hub does.
+    """The answer to a GET with the user's token, repeated as huggingface_hub repeats requests.
 
     Raises:
         httpx2.HTTPError: The last repetition failed too, or the server refused.
@@ -132,7 +134,7 @@ def request(url: str, timeout: float, headers: dict[str, str] | None = None) -> 
 
 
 def write_cached(path: Path, content: bytes) -> None:
-    """Write a file of the cache, whole or not at all.
+    """Write a file of the cache whole, or not at all.
 
     Raises:
         UserError: There is no room, or no permission.
@@ -144,15 +146,8 @@ def write_cached(path: Path, content: bytes) -> None:
         raise UserError(f"{error}; HF_HOME names another place for it") from error
 
 
-def _commit(repo: str, revision: str) -> str:
-    from huggingface_hub import constants
-
-    url = f"{constants.ENDPOINT}/api/datasets/{repo}/revision/{quote(revision, safe='')}"
-    return str(request(url, constants.HF_HUB_ETAG_TIMEOUT).json()["sha"])
-
-
 def _listing(repo: str, commit: str, config: str) -> tuple[HubFile, ...]:
-    """The parquet files of the split, which are stored as large files and so have a sha256."""
+    """The parquet files of the split; they are stored as large files, which have a sha256."""
     from huggingface_hub import HfApi, RepoFile, constants
 
     tree = HfApi(endpoint=constants.ENDPOINT).list_repo_tree(
@@ -179,12 +174,6 @@ def _cache(repo: str) -> Path:
 
 def _pin_path(repo: str, revision: str, config: str) -> Path:
     return _cache(repo) / "pins" / quote(revision, safe="") / f"{config}.json"
-
-
-def _keep(found: ResolvedRevision, revision: str) -> None:
-    content: dict[str, Any] = {"commit": found.commit, "files": [asdict(f) for f in found.files]}
-    path = _pin_path(found.repo, revision, found.config)
-    write_cached(path, json.dumps(content, indent=1).encode())
 
 
 def _kept(address: str, repo: str, revision: str, config: str) -> ResolvedRevision:

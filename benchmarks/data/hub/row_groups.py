@@ -1,6 +1,7 @@
 """Row groups of a data set of the Hub: the trajectories drawn from each, as local parquet files.
 
-A file of the cache `3.seed0.first.SHA256.parquet` holds what a draw takes first of row group 3.
+The file `3.seed0.first.SHA256.parquet` of the cache holds the trajectories of row group 3 that a
+draw takes first.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from benchmarks.data.lemat.ids import keys_of, seeded_hash
 from benchmarks.data.lemat.reader import reading
 
 QUOTA = 32
-"""Of n trajectories of a row group max(QUOTA, n // QUOTA) are drawn: fewer would be more spread
-over the data set, and cost more bytes each."""
+"""From a row group of n trajectories, max(QUOTA, n // QUOTA) are drawn. Fewer would be spread more
+evenly over the data set, but would cost more bytes each."""
 
 
 class RowGroup(NamedTuple):
-    """Where trajectories begin: in a row group of a file, in its drawn part or in the rest."""
+    """A row group of a file in which trajectories begin; its drawn part, or the rest."""
 
     file: int
     group: int
@@ -32,14 +33,14 @@ class RowGroup(NamedTuple):
 
 
 class RowGroupReader:
-    """The row groups of a pin, fetched on demand and kept. Threads may share it."""
+    """The row groups of a pin, fetched when they are needed and kept. Threads may share it."""
 
     def __init__(self, pin: ResolvedRevision, seed: int) -> None:
         self.files = tuple(RemoteParquet(pin, file) for file in pin.files)
         self._seed = seed
 
     def count(self, file: int) -> int:
-        """How many row groups a file has.
+        """The number of row groups of a file.
 
         Raises:
             UserError: It cannot be had, or has no ids.
@@ -78,7 +79,7 @@ class RowGroupReader:
             yield from self._continued(place, keys[-1])
 
     def _drawn(self, keys: Any) -> Any:
-        """The keys that a draw takes first."""
+        """The keys of the trajectories that a draw takes first."""
         names = keys.drop_null().unique().to_pylist()
         names.sort(key=lambda name: seeded_hash(self._seed, name))
         return pa.array(names[: max(QUOTA, len(names) // QUOTA)], pa.string())
@@ -122,7 +123,7 @@ class RowGroupReader:
 
 
 def _leading(keys: Any, key: Any) -> int:
-    """How many of the first `keys` are `key`; none where it is null."""
+    """The number of leading `keys` that equal `key`; 0 if `key` is null."""
     same = pc.fill_null(pc.equal(keys, key), fill_value=False)
     other = pc.index(same, value=False).as_py()
     return len(keys) if other < 0 else int(other)

@@ -1,19 +1,20 @@
-"""In which order the calculations of a trajectory were run, told from what the frames show.
+"""Find the order in which the calculations of a trajectory were run, by the evidence of its frames.
 
 A relaxation is often several calculations, each starting where the one before ended. Files number
 them (`relaxation_number`) forwards, as they were run, or backwards, as LeMat-Traj does for the
 Materials Project; nothing in a file says which. Both readings are compared:
 
 - cell: a calculation begins with the cell that the one before ended with;
-- energy: likewise, apart from a change of settings, in energy per atom;
+- energy: the same holds for the energy per atom, apart from a change of settings;
 - stress: the last calculation ends closer to zero stress than the first;
-- force: likewise; forces are heavy, so only where the others do not decide.
+- force: the same holds for the forces; they are expensive to read and are used only where the
+  others do not decide.
 
-Each is the logarithm of a ratio, positive for backwards; their sum decides. What it does not decide
-is read as most of its source is (in its set of files, see `FrameFiles`), and failing that by step.
-On the 41 trajectories with several
-calculations whose order is known by construction, written both ways, the sum is between 2.7 and
-16 with the right sign (`tests/test_pairing.py`).
+Each piece of evidence is the logarithm of a ratio, positive for backwards; their sum decides. If it
+does not decide, the trajectory is read as most trajectories of its source are (in its set of files,
+see `FrameFiles`), and if these do not decide either, by step. On the 41 trajectories with several
+calculations whose order is known by construction, written both ways, the sum is between 2.7 and 16
+with the right sign (`tests/test_pairing.py`).
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ from benchmarks.data.lemat.final_frames import residual_forces
 from benchmarks.data.lemat.reader import FrameFiles
 
 DECISIVE = float(np.log(4.0))
-"""The sum of evidence from which on it decides: one reading is four times better."""
+"""The smallest sum of evidence that decides: one reading is four times better."""
 CELL_FLOOR, ENERGY_FLOOR, STRESS_FLOOR, FORCE_FLOOR = 1e-5, 1e-4, 0.1, 0.01
-"""Relative; eV/atom; kB; eV/Å: what is below is noise and counts as this much."""
+"""Noise of cell (relative), energy [eV/atom], stress [kB] and force [eV/Å]; smaller values count as
+this much."""
 SAME_CELL = 1e-6
-"""Relative: a calculation that starts with a cell closer than this to another's end goes on from
-it (cells are compared in single precision)."""
+"""Largest relative difference between the cell with which a calculation ends and the cell with
+which its continuation starts (cells are compared in single precision)."""
 
 
 class Basis(StrEnum):
-    """What the order of a trajectory's calculations rests on."""
+    """The basis on which the order of a trajectory's calculations was decided."""
 
     SINGLE = "single calculation"
     EVIDENCE = "evidence"
@@ -56,12 +58,12 @@ class End(StrEnum):
 
 
 BASES, ENDS = tuple(Basis), tuple(End)
-"""`Order.basis` and `Order.end` are places in these."""
+"""`Order.basis` and `Order.end` are indices into these."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What was decided for each trajectory; (n,) each."""
+    """The decisions for the trajectories; (n,) each."""
 
     backwards: NDArray[np.bool_]
     """Whether the lowest `relaxation_number` was run last."""
@@ -78,16 +80,16 @@ class Order:
         return np.asarray(self.end == ENDS.index(End.MISSING))
 
     def take(self, indices: NDArray[np.int64]) -> Order:
-        """Those of these trajectories, in this order."""
+        """The decisions for the trajectories of these indices, in this order."""
         return Order(*(getattr(self, name)[indices] for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
 class _Seams:
-    """Where two calculations of a trajectory have consecutive numbers; (m,) each."""
+    """Pairs of calculations of a trajectory with consecutive numbers; (m,) each."""
 
     of: NDArray[np.int64]
-    """Which trajectory."""
+    """Index of the trajectory."""
     forwards: NDArray[np.float64]
     """Jump of the cell if the lower number was run first; NaN where it is not known."""
     backwards: NDArray[np.float64]
@@ -105,9 +107,9 @@ def decide(
     """Find the order of the calculations of each trajectory, and whether its end is there.
 
     Args:
-        files: Where the frames are, for forces.
+        files: The files that hold the frames, for the forces.
         calculations: Sorted by trajectory and number.
-        starts: (n,) where each trajectory begins in them.
+        starts: (n,) index of the first calculation of each trajectory.
         source: (n,) codes of the trajectories' sources.
     """
     ends = starts + np.diff(starts, append=len(calculations)) - 1
@@ -187,7 +189,7 @@ def _evidence(
 
 
 def _log_ratio(one: NDArray[Any], other: NDArray[Any], floor: float) -> NDArray[np.float64]:
-    """Of values not below the floor; 0 where one of them is not finite."""
+    """Logarithm of the ratio, values being at least the floor; 0 where one is not finite."""
     with np.errstate(invalid="ignore"):
         ratio = np.log(np.maximum(one, floor)) - np.log(np.maximum(other, floor))
     return np.where(np.isfinite(one) & np.isfinite(other), ratio, 0.0)

@@ -1,4 +1,4 @@
-"""What pass one keeps of a trajectory's calculations, and how parts of them are joined.
+"""The calculations of trajectories as the first pass keeps them, and how parts of them are joined.
 
 A frame is the smallest part of a calculation, the frames of one row group a larger one. Because
 parts join into parts of the same form, memory follows the number of calculations and not that of
@@ -27,7 +27,7 @@ class Calculations:
     """Frames of a trajectory that share a `relaxation_number`, or some of them; (n,) each."""
 
     key: NDArray[np.int64]
-    """Which trajectory."""
+    """Number of the trajectory."""
     number: NDArray[np.int32]
     """`relaxation_number`; -1 where it is null."""
     material: NDArray[np.int64]
@@ -44,18 +44,18 @@ class Calculations:
     last_energy: NDArray[np.float64]
     lowest_energy: NDArray[np.float64]
     first_cell: NDArray[np.float32]
-    """(n, 6) [Å^2], the metric tensor of the lattice, which does not change when it is turned."""
+    """(n, 6) [Å^2], the metric tensor of the lattice, which does not depend on its orientation."""
     last_cell: NDArray[np.float32]
     last_stress: NDArray[np.float32]
-    """Largest component [kB], of the last frame."""
+    """Largest component in the last frame [kB]."""
     composition: NDArray[np.uint64]
-    """Hash of the first frame's sites, blind to their order; `sites` is not."""
+    """Hash of the first frame's sites that does not depend on their order; `sites` does."""
     sites: NDArray[np.uint64]
     other_composition: NDArray[np.int64]
     """First step whose hash differs from that of the first frame, or `NONE`."""
     other_sites: NDArray[np.int64]
     fault: NDArray[np.int64]
-    """The gravest fault of a frame alone, see `FAULT_BITS`, or `NONE`."""
+    """The gravest fault that a single frame has (see `FAULT_BITS`), or `NONE`."""
 
     def __len__(self) -> int:
         return len(self.key)
@@ -143,12 +143,12 @@ def metric_tensor(lattices: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def cell_jump(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How much cells differ, about twice the strain; NaN where one is missing.
+    """The difference of cells, about twice the strain; NaN where one is missing.
 
     The norm of the difference of their metric tensors, relative to the norm of the first.
 
     Args:
-        one: (n, 6) [Å^2], as `metric` gives them.
+        one: (n, 6) [Å^2], as `metric_tensor` gives them.
         other: (n, 6) [Å^2]
     """
     weight = np.array([1, 1, 1, 2, 2, 2])
@@ -160,7 +160,7 @@ def cell_jump(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[n
 def site_hashes(
     numbers: NDArray[np.int64], count: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Two hashes of each frame's sites: one blind to their order, one not.
+    """Two hashes of each frame's sites: the first does not depend on their order, the second does.
 
     Args:
         numbers: (sum(count),) atomic numbers, frame after frame.

@@ -1,4 +1,4 @@
-"""The second pass: coordinates of the chosen frames, checked, as flat arrays."""
+"""The second pass reads and checks the coordinates of the chosen frames, as flat arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.data.lemat.trajectories import Trajectories
 
 _HEAVY = ("species_at_sites", "lattice_vectors", "cartesian_site_positions")
 CHUNK = 20_000
-"""Trajectories whose coordinates are read at a time where all are: some hundred megabytes."""
+"""Number of trajectories whose coordinates are read at a time, some hundred megabytes."""
 SMALLEST_VOLUME_PER_ATOM = 0.5
 """Å^3; hydrogen at the pressure of the Earth's centre still has more than 1."""
 _FAULTS = (
@@ -69,11 +69,11 @@ def fetch(
     """Read the initial and the relaxed frame of the first `limit` sound trajectories of `order`.
 
     Args:
-        files: Where the frames are.
-        trajectories: What the first pass found.
+        files: The files that hold the frames.
+        trajectories: The trajectories that the first pass found.
         order: (n,) indices into `trajectories`, the most wanted first.
-        limit: How many pairs are wanted; None for all.
-        missing_final_frame: What becomes of trajectories without their last frame.
+        limit: Number of pairs that are wanted; None for all.
+        missing_final_frame: Which trajectories without their last frame may be used.
 
     Returns:
         The pairs, in the order of being read, and the trajectories that turned out unusable.
@@ -86,7 +86,10 @@ def fetch(
     sound = 0
     rest = order
     while sound < wanted and len(rest):
-        n = CHUNK if limit is None else _enough(lost[rest], wanted - sound)
+        n = CHUNK
+        if limit is not None:  # a quarter more than needed, so that one reading mostly does
+            still = wanted - sound
+            n = int(np.searchsorted(np.cumsum(~lost[rest]), still + still // 4)) + 1
         chosen, rest = np.sort(rest[:n]), rest[n:]
         unfit = rejected_final_frames(
             files,
@@ -107,18 +110,13 @@ def fetch(
     return _first(_concatenated(pieces), quarantined, order, wanted)
 
 
-def _enough(lost: NDArray[np.bool_], wanted: int) -> int:
-    """How many to read for `wanted` sound ones, so that one reading mostly does."""
-    return int(np.searchsorted(np.cumsum(~lost), wanted + wanted // 4)) + 1
-
-
 def _first(
     columns: Columns,
     quarantined: dict[int, Quarantined],
     order: NDArray[np.int64],
     wanted: int,
 ) -> tuple[Columns, list[Quarantined]]:
-    """What was met on the way to the first `wanted` sound ones, had they been read one by one."""
+    """The pairs and faults up to the first `wanted` sound ones, as if they were read one by one."""
     rank = np.empty(order.max(initial=-1) + 1, dtype=np.int64)
     rank[order] = np.arange(len(order))
     of = rank[columns.trajectory]
@@ -139,7 +137,7 @@ class _Frames:
     positions: NDArray[np.float64]
     """(sum(count), 3) [Å], NaN where there are none."""
     fault: NDArray[np.int64]
-    """(n,) of each pair: 0, or 1 + index into `_FAULTS`."""
+    """(n,) 0, or 1 + index into `_FAULTS` for the fault of each pair."""
 
 
 def _read(

@@ -1,7 +1,7 @@
 """Parquet files in the column layout of LeMat-Traj, row group by row group.
 
-Several files are read as one table whose rows are numbered through. Everything that can be wrong
-with a file (missing, not parquet, damaged, lacking columns) is a `UserError` of one line.
+Several files are read as one table whose rows are numbered consecutively. Every fault of a file
+(missing, not parquet, damaged, lacking columns) is a `UserError` of one line.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ COLUMNS: dict[str, Any] = {
 }
 """The columns of LeMat-Traj that are read, with the types that they are brought to."""
 _AHEAD = 4
-"""Row groups of a file elsewhere that are fetched while the caller works on one."""
+"""Number of row groups of a remote file that are fetched while the caller works on one."""
 
 
 class Remote(Protocol):
-    """A parquet file elsewhere, whose text names it. Threads may share it."""
+    """A remote parquet file; `str` gives its name. Threads may share it."""
 
     def footer(self) -> Any:
-        """What pyarrow calls its metadata."""
+        """The footer of the file, which pyarrow calls its metadata."""
 
     def read(self, group: int, columns: Sequence[str], /) -> Any:
         """These columns of a row group as an Arrow table."""
@@ -71,8 +71,8 @@ class FrameFiles:
 
     Args:
         paths: Files, in order.
-        sets: For each file a number of the set that it is part of: what most trajectories of one
-            set show is not said of another. Without it all are of one.
+        sets: For each file the number of the set that it belongs to. Trajectories of one set do
+            not vote on the order of calculations in another. None if all files are one set.
 
     Raises:
         UserError: A file is missing, is not parquet, lacks one of `COLUMNS`, or has no rows.
@@ -109,14 +109,14 @@ class FrameFiles:
     def pick(
         self, rows: NDArray[np.int64], columns: Sequence[str]
     ) -> Iterator[tuple[NDArray[np.int64], Any]]:
-        """The asked rows of each row group that has some; no other row group is read.
+        """The rows asked for, by row group; row groups without such rows are not read.
 
         Args:
             rows: (n,) row numbers.
             columns: Names from `COLUMNS`.
 
         Yields:
-            Which of `rows` these are, as indices into it, and an Arrow table of them.
+            Indices into `rows`, and an Arrow table of these rows.
         """
         order = np.argsort(rows, kind="stable")
         asked = rows[order]
@@ -143,7 +143,7 @@ class FrameFiles:
     def _read_ahead(
         self, groups: Sequence[_Group], columns: Sequence[str]
     ) -> Iterator[tuple[_Group, Any]]:
-        """Row groups with their tables; of those elsewhere several are fetched at once."""
+        """Row groups with their tables; several remote ones are fetched at once."""
         remote = any(not isinstance(group.path, Path) for group in groups)
         ahead = _AHEAD if remote else 1
         coming: deque[tuple[_Group, Future[Any]]] = deque()
@@ -178,7 +178,7 @@ def _result(coming: deque[tuple[_Group, Future[Any]]]) -> tuple[_Group, Any]:
 
 @contextmanager
 def reading(path: FramePath) -> Iterator[None]:
-    """Turn what Arrow says of a damaged file into one line that names the file."""
+    """Turn Arrow's error about a damaged file into one line that names the file."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

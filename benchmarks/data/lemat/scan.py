@@ -61,7 +61,7 @@ ROW_FAULTS = (
     Reason.LENGTHS,
     Reason.ID_MISMATCH,
 )
-"""What can be wrong with a frame alone, in order of precedence."""
+"""The faults that a single frame can have, in order of precedence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ class Scan:
     materials: list[str | None]
     functionals: list[str | None]
     duplicates: dict[int, list[int]]
-    """Key -> steps that stand in more than one row."""
+    """Key -> steps that occur in more than one row."""
     notes: dict[tuple[str, int], str]
-    """Key and step -> what is wrong there, where there is more to say than the reason."""
+    """Key and step -> details of the fault of that frame, where there are any."""
     malformed: list[Quarantined]
     """Rows whose id does not end in a step."""
 

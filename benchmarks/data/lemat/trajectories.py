@@ -1,7 +1,8 @@
-"""Calculations -> trajectories: order, first and relaxed frame, quarantine.
+"""Calculations become trajectories, with their order, initial and relaxed frame, and quarantine.
 
-The relaxed frame is the last of the calculation that was run last (see `order`), the first that of
-the calculation that was run first; within a calculation `relaxation_step` counts, as a number.
+The relaxed frame is the last frame of the calculation that was run last (see `calculation_order`),
+and the initial frame is the first frame of the calculation that was run first. Within a
+calculation, frames are sorted by `relaxation_step` as a number.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ class Trajectories:
     stress: NDArray[np.float32]
     """Largest component of the relaxed frame's [kB]."""
     missing_steps: NDArray[np.int64]
-    """How many of the steps 0 … the highest are not there."""
+    """Number of the steps 0 … the highest that are missing."""
     start_missing: NDArray[np.bool_]
     """Whether the step before the initial frame is one of them."""
     duplicated_steps: NDArray[np.int64]
-    """How many steps stand in more than one row."""
+    """Number of steps that occur in more than one row."""
     order: Order
 
     def __len__(self) -> int:
@@ -65,12 +66,12 @@ class Trajectories:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All that the first pass met."""
+    """All trajectories and rows that the first pass found."""
 
     trajectories: Trajectories
-    """The unusable ones too."""
+    """All trajectories, also the unusable ones."""
     faults: dict[int, Quarantined]
-    """Place in `trajectories` -> why it cannot be used."""
+    """Index into `trajectories` -> the reason why it cannot be used."""
     malformed: list[Quarantined]
     """Rows that belong to no trajectory."""
 
@@ -82,7 +83,7 @@ def find(
 
     Args:
         files: Frames in the layout of LeMat-Traj, rows in any order.
-        wanted: Which of all trajectories, (n,), are looked for; all without it.
+        wanted: Gives (n,) booleans, the trajectories that are looked for; None for all.
 
     Returns:
         The usable trajectories, in the order in which they first appear, and those that are not.
@@ -97,7 +98,7 @@ def find(
 
 
 def survey(files: FrameFiles) -> Survey:
-    """The same, with the unusable trajectories among the others."""
+    """Group the frames of `files` into trajectories; unusable ones are among the others."""
     found = scan(files)
     calculations = found.calculations
     starts = np.flatnonzero(np.diff(calculations.key, prepend=-1))

@@ -1,4 +1,4 @@
-"""Groups to parts: test and val of the sizes asked for, in the proportions of the whole.
+"""Assign groups to parts: test and val get the sizes asked for and the proportions of the whole.
 
 Groups are walked through in the order of sha256(seed + smallest id). The first time a group is
 taken where each of its strata (functional, source, number of sites) still has room. Then, as long
@@ -27,7 +27,7 @@ from benchmarks.data.lemat.ids import seeded_hash
 TRAIN: Final = "train"
 LEFT_OUT: Final = "left_out"
 SIZES: Final = (4, 8, 16, 64)
-"""Numbers of sites up to which the strata reach; the last has no end."""
+"""Largest number of sites of each stratum; one more stratum has no upper bound."""
 SIZE_CLASSES: Final = (*(f"up to {size}" for size in SIZES), f"over {SIZES[-1]}")
 
 
@@ -35,9 +35,9 @@ def assign(table: pd.DataFrame, sizes: Mapping[str, int], seed: int) -> pd.Serie
     """The part of each sample: a name of `sizes`, `train` or `left_out`.
 
     Args:
-        table: With sample_id, group, composition, functional, source and n_sites.
+        table: Has the columns sample_id, group, composition, functional, source and n_sites.
         sizes: Number of samples of each part but train, in the order in which they are filled.
-        seed: Goes into the hash.
+        seed: Seed of the hash.
     """
     names = {group: seeded_hash(seed, group) for group in table["group"].unique()}
     order = sorted(names, key=names.__getitem__)
@@ -62,7 +62,7 @@ def strata(table: pd.DataFrame) -> pd.Series[str]:
 
 
 def size_class(n_sites: pd.Series[int]) -> pd.Series[str]:
-    """The class of each number of sites, of `SIZE_CLASSES`."""
+    """The class of `SIZE_CLASSES` to which each number of sites belongs."""
     classes = np.array(SIZE_CLASSES)[np.searchsorted(SIZES, n_sites)]
     return pd.Series(classes, index=n_sites.index, dtype="str")
 

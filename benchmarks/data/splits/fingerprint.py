@@ -7,8 +7,8 @@ depend on cell, origin, orientation or names of the elements and changes continu
 positions. Divided by (volume per site)^(1/3) it does not depend on the volume either, in which
 sources and functionals differ most.
 
-Two structures are near-duplicates where no component differs by more than `TOLERANCE`. Those of
-three may be two apart at the ends of the chain: all are then joined.
+Two structures are near-duplicates if no component differs by more than `TOLERANCE`. The ends of a
+chain of near-duplicates may differ by more; all structures of a chain are joined all the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEIGHBOURS = 24
 TOLERANCE = 0.02
 """In units of (volume per site)^(1/3), about 0.05 Å."""
 _GRID = TOLERANCE / 20
-"""Fingerprints are rounded to it, so that equal ones are one point of the search."""
+"""Fingerprints are rounded to multiples of this, so that equal ones are one point of the search."""
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def _nearest(lattice: Floats, cart: Floats) -> Floats:
         centre, _, _, distance = find_points_in_spheres(
             sites, sites, r=float(radius), pbc=np.ones(3, dtype=np.int64), lattice=cell, tol=1e-8
         )
-        # the site itself is among what is found, at distance 0
+        # the site itself is found, too, at distance 0
         found = np.bincount(centre, minlength=len(sites))
         if found.min() > NEIGHBOURS:
             break
@@ -72,7 +72,7 @@ def _nearest(lattice: Floats, cart: Floats) -> Floats:
 
 
 def near_duplicates(fingerprints: Floats, kinds: Sequence[Hashable]) -> NDArray[np.int64]:
-    """Groups of structures that are near-duplicates, or tied by a chain of them.
+    """Groups of structures that are near-duplicates, directly or through a chain of them.
 
     Args:
         fingerprints: (n, m).
@@ -97,7 +97,7 @@ def _by_kind(kinds: Sequence[Hashable]) -> Iterator[NDArray[np.int64]]:
 
 
 def _linked(points: Floats) -> NDArray[np.int64]:
-    """For each point the index of one that stands for all that chains of neighbours tie to it."""
+    """For each point the index of the one that represents all points in its chains."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree

@@ -1,4 +1,4 @@
-"""Which samples belong together: no two parts of a split may share a group.
+"""Groups of samples that belong together; no two parts of a split may share a group.
 
 By composition, a group is tied together by the material id, the reduced composition, and
 structures of one chemical system that are near-duplicates though their compositions differ a little
@@ -36,7 +36,7 @@ RULES: Final[Mapping[str, str]] = {
     f"{SYMPREC} Å, Wyckoff letters of the relaxed structure), or one anonymous formula with "
     "near-duplicate relaxed structures are a group.",
 }
-"""What ties a group, by the name of the split."""
+"""The rule that ties the samples of a group, by the kind of split."""
 DILUTE: Final = 0.05
 """Near-duplicates may differ by this share of the atoms."""
 
@@ -44,11 +44,11 @@ Floats = NDArray[np.float64]
 
 
 def describe(dataset: Dataset, by: str) -> pd.DataFrame:
-    """What is known of each sample, and its group.
+    """Describe each sample and find its group.
 
     Args:
         dataset: The samples.
-        by: Of `RULES`.
+        by: A key of `RULES`.
 
     Returns:
         A row for each, sorted by id: sample_id, material_id, functional, source, n_sites,
@@ -81,13 +81,13 @@ def describe(dataset: Dataset, by: str) -> pd.DataFrame:
 
 
 def joined(keys: Sequence[Sequence[Hashable]]) -> NDArray[np.int64]:
-    """Groups of what has a key in common, directly or by a chain.
+    """Groups of samples that have a key in common, directly or through a chain of samples.
 
     Args:
-        keys: Each (n,); None is nobody's key.
+        keys: Kinds of keys, (n,) each. A sample whose key is None has no key of that kind.
 
     Returns:
-        (n,) the number of the group.
+        (n,) the number of the group of each sample.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -120,5 +120,5 @@ def _scaled_shares(geometries: Sequence[Geometry]) -> Floats:
 
 
 def _smallest(ids: Sequence[str], groups: NDArray[np.int64]) -> pd.Series[str]:
-    """For each sample the smallest id of its group, whatever the order of the samples."""
+    """The smallest id in the group of each sample, which does not depend on their order."""
     return pd.Series(ids).groupby(groups).transform("min")

@@ -45,9 +45,9 @@ def make_manifest(folder: Path, *, name: str | None = None, version: int = 1) ->
 
     Args:
         folder: Its files are named by split.
-        name: Of the data set; without one, name and version are taken over from a manifest that is
-            there already, or are the folder's name and 1.
-        version: Of the data set.
+        name: Name of the data set. If it is None, name and version are those of a manifest that is
+            there already, or else the folder's name and 1.
+        version: Version of the data set.
 
     Raises:
         UserError: There are no such files, or a sample is in a split where the rule does not
@@ -61,25 +61,23 @@ def make_manifest(folder: Path, *, name: str | None = None, version: int = 1) ->
         if (folder / MANIFEST).is_file():
             old = read_manifest(folder)
             name, version = old["name"], old["version"]
-    splits = {split: _entry(split, paths) for split, paths in sorted(files.items())}
+    splits = {}
+    for split, (path, *others) in sorted(files.items()):
+        if others:
+            raise UserError(f"{folder}: {1 + len(others)} files of split {split}; join them first")
+        dataset = load(str(path))
+        for sample in dataset:
+            where = split_of(element.symbol for element in sample.initial.elements)
+            if where != split:
+                raise UserError(f"{path}: {sample.sample_id} belongs into {where}, not {split}")
+        splits[split] = {
+            "file": path.name,
+            "sha256": file_sha256(path),
+            "n_samples": len(dataset),
+            "ids_sha256": ids_sha256(dataset.ids),
+            "ids": sorted(dataset.ids),
+        }
     return {"name": name, "version": version, "rule": RULE, "splits": splits}
-
-
-def _entry(split: str, paths: Sequence[Path]) -> dict[str, Any]:
-    if len(paths) > 1:
-        raise UserError(f"{paths[0].parent}: {len(paths)} files of split {split}; join them first")
-    dataset = load(str(paths[0]))
-    for sample in dataset:
-        where = split_of(element.symbol for element in sample.initial.elements)
-        if where != split:
-            raise UserError(f"{paths[0]}: {sample.sample_id} belongs into {where}, not {split}")
-    return {
-        "file": paths[0].name,
-        "sha256": file_sha256(paths[0]),
-        "n_samples": len(dataset),
-        "ids_sha256": ids_sha256(dataset.ids),
-        "ids": sorted(dataset.ids),
-    }
 
 
 def main(argv: Sequence[str]) -> int:

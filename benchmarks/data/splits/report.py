@@ -1,4 +1,4 @@
-"""The sums of a held-out split as Markdown."""
+"""The report of a held-out split in Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.data.exposure import Seen
 from benchmarks.data.splits.assignment import SIZE_CLASSES, size_class
 
 LISTED: Final = 10
-"""Largest groups that are named."""
+"""Number of the largest groups that are named."""
 _EDGES: Final = (1, 2, 5, 10, 30, 100, 300, 1000)
 _CAVEAT: Final = (
     'Samples whose relaxation these models can have seen in training ("possibly": by source and '
@@ -24,16 +24,19 @@ _CAVEAT: Final = (
 
 
 def report(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
-    """What a split consists of.
+    """Describe the parts, the groups, the strata and the exposure of a split.
 
     Args:
-        table: A row for each sample, with its part in `split`.
-        manifest: What is written beside it.
+        table: A row for each sample, with its part in the column `split`.
+        manifest: The manifest that is written beside the report.
     """
     parts = list(manifest["splits"])
     sections = [
         f"# Held-out split: {manifest['name']}",
-        _about(manifest),
+        (
+            f"{manifest['rule']} Revision of the data: `{manifest['revision']}`; "
+            f"seed {manifest['seed']}; {manifest['n_quarantined']} trajectories quarantined."
+        ),
         _parts(table, parts),
         "## Sizes of the groups",
         _sizes(table),
@@ -48,13 +51,6 @@ def report(table: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         _seen(table, parts),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _about(manifest: Mapping[str, Any]) -> str:
-    return (
-        f"{manifest['rule']} Revision of the data: `{manifest['revision']}`; "
-        f"seed {manifest['seed']}; {manifest['n_quarantined']} trajectories quarantined."
-    )
 
 
 def _parts(table: pd.DataFrame, parts: Sequence[str]) -> str:
@@ -128,7 +124,7 @@ def _strata(table: pd.DataFrame, parts: Sequence[str]) -> str:
 
 
 def _by_size(value: str) -> tuple[int, str]:
-    """Classes of size in their order, names by the alphabet."""
+    """A sort key: classes of size keep their order, names are sorted by the alphabet."""
     return (SIZE_CLASSES.index(value) if value in SIZE_CLASSES else 0, value)
 
 

@@ -1,11 +1,11 @@
-"""Split a source so that no group of related samples spans two parts.
+"""Split a source so that no group of related samples is in two parts.
 
     python -m benchmarks.data split SOURCE… --out DIR                   # by composition
     python -m benchmarks.data split SOURCE… --out DIR --by prototype    # prototypes held out
     python -m benchmarks.data split SOURCE… --out DIR --check           # compare DIR with the data
 
-DIR is then a data set with splits: `python -m benchmarks.run --data DIR --split test`. It holds ids
-and no structures: `manifest.json` (sources, rule, sizes, sha256), `train.csv`, `val.csv` and
+DIR is then a data set with splits: `python -m benchmarks.run --data DIR --split test`. It contains
+ids and no structures: `manifest.json` (sources, rule, sizes, sha256), `train.csv`, `val.csv` and
 `test.csv` with a line for each sample, by prototype also `left_out.csv`, and `report.md`. The same
 command on the same data writes the same bytes; `groups` and `assignment` say by which rules.
 """
@@ -44,9 +44,9 @@ def split(dataset: Dataset, by: str, sizes: Mapping[str, int], seed: int) -> pd.
 
     Args:
         dataset: The samples.
-        by: Of `RULES`.
+        by: A key of `RULES`.
         sizes: Number of samples of each part but train.
-        seed: Another one gives other parts.
+        seed: Seed of the hash; another seed gives other parts.
 
     Returns:
         A row for each sample, sorted by id: `describe`, the part in `split`, and for each training
@@ -119,13 +119,13 @@ def _about(dataset: Dataset, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _sizes(args: argparse.Namespace) -> dict[str, int]:
-    """Of the parts that are filled, in this order."""
+    """The sizes of the parts that are filled, in the order in which they are filled."""
     val = max(1, args.test_size // 2) if args.val_size is None else args.val_size
     return {"test": args.test_size, "val": val}
 
 
 def _pinned(source: str, *, offline: bool) -> str:
-    """A source of the Hub with its commit; any other as it is."""
+    """The address of a source of the Hub with its commit; any other source unchanged."""
     if not source.startswith("hf://"):
         return source
     pin = hub.resolve_revision(source, offline=offline)
@@ -144,8 +144,12 @@ def main(argv: Sequence[str]) -> int:
     )
     texts = files(split(dataset, args.by, _sizes(args), args.seed), dataset, args)
     if args.check:
-        return _check(args.out, texts)
-    with ExitStack() as stack:  # which puts the manifest in its place last
+        paths = {args.out / name: text.encode() for name, text in texts.items()}
+        different = [p for p, text in paths.items() if not p.is_file() or p.read_bytes() != text]
+        for path in different:
+            sys.stdout.write(f"{path} differs from what the data give\n")
+        return 1 if different else 0
+    with ExitStack() as stack:  # at its end the manifest is put in its place last
         for name, text in texts.items():
             stack.enter_context(atomic_write(args.out / name)).write_text(text, encoding="utf-8")
     parts = json.loads(texts[MANIFEST])["splits"]
@@ -172,14 +176,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--offline", action="store_true", help="of hf:// data use the cache only")
     add("--check", action="store_true", help="write nothing; exit 1 naming files that differ")
     return parser
-
-
-def _check(folder: Path, texts: Mapping[str, str]) -> int:
-    different = [
-        folder / name
-        for name, text in texts.items()
-        if not (folder / name).is_file() or (folder / name).read_bytes() != text.encode()
-    ]
-    for path in different:
-        sys.stdout.write(f"{path} differs from what the data give\n")
-    return 1 if different else 0
