@@ -29,16 +29,16 @@ tables. `python -m benchmarks.dft --convergence` measures the error of the basis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What a card says beside the counts."""
+    """The contents of a data card beside the counts."""
 
     title: str
     about: str
-    """Where the starting structures are from."""
+    """The origin of the initial structures."""
     licence: str
     settings: DFTSettings
     versions: Mapping[str, str]
     records: Sequence[DFTResult]
-    """All, failures included."""
+    """All records, also those of failures."""
 
     def text(self, splits: Mapping[str, Sequence[DFTResult]]) -> str:
         """The card as Markdown.
@@ -48,6 +48,8 @@ class Card:
         """
         failed = [record for record in self.records if record.reason]
         used = [record for record in self.records if not record.reason]
+        pairs = {pair for record in self.records for pair in record.setups.items()}
+        setups = ", ".join(f"{symbol} {found[:8]}" for symbol, found in sorted(pairs))
         sections = [
             f"# {self.title}",
             f"{len(used)} of {len(self.records)} structures relaxed. {self.about}",
@@ -58,7 +60,7 @@ class Card:
             _computed(self.settings, self.versions),
             _residuals(used),
             _grids(used, self.settings),
-            "PAW setups (fingerprint of the file): " + _setups(self.records) + ".",
+            f"PAW setups (fingerprint of the file): {setups}.",
             "## Columns",
             _COLUMNS,
             "## Left out",
@@ -86,27 +88,27 @@ def _sizes(splits: Mapping[str, Sequence[DFTResult]]) -> str:
 
 
 def _size(records: Sequence[DFTResult]) -> tuple[object, ...]:
+    moves = [displacements(record.geometry(-1), record.geometry(0)) for record in records]
+    largest = [np.linalg.norm(moved, axis=1).max() for moved in moves]
     ends = np.array([[r.frames[0]["lattice"], r.frames[-1]["lattice"]] for r in records])
     lengths, volumes = np.linalg.norm(ends, axis=3), np.abs(np.linalg.det(ends))
     return (
         len(records),
         sum(len(record.frames) for record in records),
         len({frozenset(record.symbols) for record in records}),
-        sum(_moved(record) > _MOVED for record in records),
+        sum(moved > _MOVED for moved in largest),
         f"{np.abs(lengths[:, 1] - lengths[:, 0]).mean():.3f}",
         f"{100 * np.abs(volumes[:, 0] / volumes[:, 1] - 1).mean():.1f}",
     )
 
 
-def _moved(record: DFTResult) -> float:
-    """The largest displacement of an atom [Å]."""
-    moved = displacements(record.geometry(-1), record.geometry(0))
-    return float(np.linalg.norm(moved, axis=1).max())
-
-
 def _computed(settings: DFTSettings, versions: Mapping[str, str]) -> str:
+    cutoffs = []
+    for light, energy in CUTOFFS:
+        where = f"with {' '.join(sorted(light))}" if light else "otherwise"
+        cutoffs.append(f"{settings.cutoff_factor * energy:g} eV {where}")
     basis = (
-        f"plane waves, {_cutoffs(settings)}; Pulay correction of the stress (`dedecut='estimate'`)"
+        f"plane waves, {', '.join(cutoffs)}; Pulay correction of the stress (`dedecut='estimate'`)"
     )
     tolerances = (settings.density_tolerance, settings.eigenstates_tolerance)
     rows = {
@@ -146,19 +148,6 @@ def _grids(used: Sequence[DFTResult], settings: DFTSettings) -> str:
         f"different ones ({n} of {len(used)} trajectories): their energies differ by more than "
         "their forces say."
     )
-
-
-def _cutoffs(settings: DFTSettings) -> str:
-    parts = []
-    for light, energy in CUTOFFS:
-        where = f"with {' '.join(sorted(light))}" if light else "otherwise"
-        parts.append(f"{settings.cutoff_factor * energy:g} eV {where}")
-    return ", ".join(parts)
-
-
-def _setups(records: Sequence[DFTResult]) -> str:
-    found = {pair for record in records for pair in record.setups.items()}
-    return ", ".join(f"{symbol} {fingerprint[:8]}" for symbol, fingerprint in sorted(found))
 
 
 def _failures(failed: Sequence[DFTResult]) -> str:

@@ -60,11 +60,12 @@ def read(path: Path) -> Relaxation:
     energies = [_at(calculation, "energy") or {} for _, calculation in found]
     kind = most_common(_ENERGIES, energies)
     program = _at(runs[0], "program", "name")
+    material = _at(archive, "results", "material", "material_id")
     sign = _STRESS_SIGN.get(str(program).lower())
     return Relaxation(
         steps=[_step(runs, number, calculation, kind, sign) for number, calculation in found],
         functional=_functional(methods),
-        material=_material(archive),
+        material=f"nomad-{material}" if re.fullmatch(r"[\w-]+", str(material or "")) else None,
         program=program,
         cutoff=_cutoff(archive, methods),
         hubbard_u=_hubbard_u(methods),
@@ -74,7 +75,7 @@ def read(path: Path) -> Relaxation:
 
 
 def _archive(path: Path) -> Any:
-    """The part that has the runs: of a file of its own, or as the API wraps it."""
+    """The part that has the runs; the API wraps it in other objects."""
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as file:
         archive = json.load(file)
@@ -87,7 +88,7 @@ def _archive(path: Path) -> Any:
 
 
 def _at(section: Any, *keys: str) -> Any:
-    """What stands at a path of nested objects; None where one is missing."""
+    """The value at a path of nested objects; None where one is missing."""
     for key in keys:
         section = section.get(key) if isinstance(section, dict) else None
     return section
@@ -105,18 +106,26 @@ def _check_workflow(archive: Any) -> None:
 def _step(
     runs: Any, number: int, calculation: Mapping[str, Any], kind: str, sign: int | None
 ) -> Step:
-    atoms = _at(_system(runs, calculation), "atoms") or {}
+    from ase.data import chemical_symbols
+
+    reference = str(calculation.get("system_ref"))
+    match = re.search(r"run/(\d+)/system/(\d+)$", reference)
+    if not match:
+        raise ConversionError(f"a calculation without its system (system_ref: {reference})")
+    atoms = _at(runs[int(match[1])]["system"][int(match[2])], "atoms") or {}
     lattice = atoms.get("lattice_vectors")
     if lattice is None or not all(atoms.get("periodic") or (True,)):
         raise ConversionError(Reason.NOT_PERIODIC)
-    symbols = _symbols(atoms)
+    symbols = atoms.get("labels")
+    if symbols is None:
+        symbols = [chemical_symbols[number] for number in atoms.get("species") or []]
     energy = numbers(_at(calculation, "energy", kind, "value"), (), JOULE)
     forces = _at(calculation, "forces", "total", "value")
     if forces is None:
         forces = _at(calculation, "forces", "free", "value")
     stress = _at(calculation, "stress", "total", "value") if sign else None
     return Step(
-        symbols=symbols,
+        symbols=tuple(symbols),
         lattice=np.asarray(lattice, dtype=np.float64) * METRE,
         positions=np.asarray(atoms.get("positions"), dtype=np.float64) * METRE,
         energy=None if energy is None else float(energy),
@@ -124,23 +133,6 @@ def _step(
         stress=numbers(stress, (3, 3), PASCAL * (sign or 1)),
         calculation=number,
     )
-
-
-def _system(runs: Any, calculation: Mapping[str, Any]) -> Any:
-    reference = str(calculation.get("system_ref"))
-    match = re.search(r"run/(\d+)/system/(\d+)$", reference)
-    if not match:
-        raise ConversionError(f"a calculation without its system (system_ref: {reference})")
-    return runs[int(match[1])]["system"][int(match[2])]
-
-
-def _symbols(atoms: Mapping[str, Any]) -> tuple[str, ...]:
-    from ase.data import chemical_symbols
-
-    labels = atoms.get("labels")
-    if labels is None:
-        labels = [chemical_symbols[number] for number in atoms.get("species") or []]
-    return tuple(labels)
 
 
 def _tags(method: Any) -> dict[str, Any]:
@@ -169,13 +161,8 @@ def _libxc(functional: Any) -> Iterator[str]:
     yield from parts or filter(None, str(_at(functional, "name") or "").split("+"))
 
 
-def _material(archive: Any) -> str | None:
-    name = _at(archive, "results", "material", "material_id")
-    return f"nomad-{name}" if re.fullmatch(r"[\w-]+", str(name or "")) else None
-
-
 def _cutoff(archive: Any, methods: list[Any]) -> float | None:
-    """Of the plane waves [eV]."""
+    """The cutoff of the plane waves [eV]."""
     cutoff = _at(archive, "results", "method", "simulation", "precision", "planewave_cutoff")
     sets = (
         basis

@@ -68,21 +68,23 @@ class RowGroupReader:
     def _trajectories(self, place: RowGroup) -> Iterator[Any]:
         table = self._rows(place)
         keys = keys_of(table["id"])
-        self._check_neighbours(place, keys)
+        known = keys.drop_null()
+        if len(pc.run_end_encode(known).values) != len(known.unique()):
+            raise UserError(
+                f"{self.files[place.file]}: the rows of a trajectory are not neighbours in row "
+                f"group {place.group}: leave out --limit"
+            )
         before = self._beside(place, -1)
         begun = _leading(keys, self._keys(before)[-1]) if before and len(keys) else 0
         table, keys = table.slice(begun), keys.slice(begun)
-        drawn = pc.is_in(keys, self._drawn(keys))
+        names = keys.drop_null().unique().to_pylist()
+        names.sort(key=lambda name: seeded_hash(self._seed, name))
+        firsts = pa.array(names[: max(QUOTA, len(names) // QUOTA)], pa.string())
+        drawn = pc.is_in(keys, firsts)
         chosen = pc.invert(drawn) if place.rest else drawn
         yield table.filter(chosen)
         if len(keys) and chosen[-1].as_py():
             yield from self._continued(place, keys[-1])
-
-    def _drawn(self, keys: Any) -> Any:
-        """The keys of the trajectories that a draw takes first."""
-        names = keys.drop_null().unique().to_pylist()
-        names.sort(key=lambda name: seeded_hash(self._seed, name))
-        return pa.array(names[: max(QUOTA, len(names) // QUOTA)], pa.string())
 
     def _continued(self, place: RowGroup, key: Any) -> Iterator[Any]:
         """The rows of a trajectory in the row groups after the one where it begins."""
@@ -93,14 +95,6 @@ class RowGroupReader:
             if more:
                 yield self._rows(following).slice(0, more)
             following = self._beside(following, 1) if more == len(keys) else None
-
-    def _check_neighbours(self, place: RowGroup, keys: Any) -> None:
-        known = keys.drop_null()
-        if len(pc.run_end_encode(known).values) != len(known.unique()):
-            raise UserError(
-                f"{self.files[place.file]}: the rows of a trajectory are not neighbours in row "
-                f"group {place.group}: leave out --limit"
-            )
 
     def _beside(self, place: RowGroup, step: int) -> RowGroup | None:
         """The row group before (-1) or after (1) that has rows, over the borders of files."""

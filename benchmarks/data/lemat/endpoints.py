@@ -125,21 +125,6 @@ def _first(
     return columns.take(of <= last), kept
 
 
-@dataclass(frozen=True, slots=True)
-class _Frames:
-    """The chosen frames as read: all first ones, then all last ones."""
-
-    count: NDArray[np.int64]
-    """(2n,) number of sites."""
-    numbers: NDArray[np.int16]
-    lattices: NDArray[np.float64]
-    """(2n, 3, 3) [Å], NaN where there is none."""
-    positions: NDArray[np.float64]
-    """(sum(count), 3) [Å], NaN where there are none."""
-    fault: NDArray[np.int64]
-    """(n,) 0, or 1 + index into `_FAULTS` for the fault of each pair."""
-
-
 def _read(
     files: FrameFiles,
     trajectories: Trajectories,
@@ -162,25 +147,20 @@ def _read(
     n = len(chosen)
     faults = [~(sound[:n] & sound[n:]) for sound in (has_cell, has_positions, finite, spacious)]
     fault = first_true([*faults, np.isin(np.arange(n), list(unfit))])
-    frames = _Frames(count, atomic_numbers(species.flatten()), lattices, positions, fault)
-    return _columns(chosen, frames), fault
-
-
-def _columns(chosen: NDArray[np.int64], frames: _Frames) -> Columns:
-    """Keep the pairs without a fault, with fractional coordinates."""
-    good = np.tile(frames.fault == 0, 2)
-    sites = np.repeat(good, frames.count)
-    lattices, count = frames.lattices[good], frames.count[good]
+    good = np.tile(fault == 0, 2)
+    sites = np.repeat(good, count)
+    lattices, count = lattices[good], count[good]
     inverse = np.repeat(np.linalg.inv(lattices), count, axis=0)
-    frac = np.einsum("ni,nij->nj", frames.positions[sites], inverse)
+    frac = np.einsum("ni,nij->nj", positions[sites], inverse)
     m, half = len(lattices) // 2, len(frac) // 2
-    return Columns(
-        trajectory=chosen[frames.fault == 0],
+    columns = Columns(
+        trajectory=chosen[fault == 0],
         offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count[:m])]),
-        numbers=frames.numbers[sites][:half],
+        numbers=atomic_numbers(species.flatten())[sites][:half],
         lattices=np.stack([lattices[:m], lattices[m:]], axis=1),
         frac_coords=frac.reshape(2, half, 3),
     )
+    return columns, fault
 
 
 def _concatenated(pieces: Sequence[Columns]) -> Columns:

@@ -92,7 +92,8 @@ class FrameFiles:
                 self._groups.append(_Group(path, group, self.n_rows, size))
                 self.n_rows += size
         if not self.n_rows:
-            raise UserError(f"{_listed(self.paths)}: no rows")
+            many = f"{len(self.paths)} files from {self.paths[0]}" if len(self.paths) > 1 else ""
+            raise UserError(f"{many or next(iter(self.paths), 'what was drawn')}: no rows")
 
     def file_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index into `paths` of the file in which each row lies."""
@@ -217,9 +218,3 @@ def _typed(path: FramePath, table: Any, columns: Sequence[str]) -> Any:
                 f"{path}: column {name} is {table[name].type}, expected {COLUMNS[name]}"
             ) from error
     return table.combine_chunks()
-
-
-def _listed(paths: Sequence[FramePath]) -> str:
-    if len(paths) < 2:
-        return str(paths[0]) if paths else "what was drawn"
-    return f"{len(paths)} files from {paths[0]}"

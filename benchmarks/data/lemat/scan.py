@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,17 +167,20 @@ class _Scanner:
     def result(self) -> Scan:
         if not self._steps:
             return Scan(empty(), [], [], [], {}, self._notes, self._malformed)
-        texts = {name: _codes(self._texts.pop(name)) for name in tuple(self._texts)}
-        for name, (codes, _) in texts.items():
-            self._parts[name] = [codes]
+        texts: dict[str, list[Any]] = {}
+        for name in tuple(self._texts):  # codes count in order of first appearance
+            chunks = pa.chunked_array(self._texts.pop(name)).unify_dictionaries().chunks
+            codes = np.concatenate([numpy(chunk.indices) for chunk in chunks])
+            self._parts[name] = [codes.astype(np.int64)]
+            texts[name] = chunks[0].dictionary.to_pylist()
         parts = concatenated(self._parts)
         duplicates = duplicated_steps(parts, np.concatenate(self._steps))
         self._steps.clear()
         return Scan(
             calculations=merge_segments(parts)[0],
-            keys=texts["key"][1],
-            materials=texts["material"][1],
-            functionals=texts["functional"][1],
+            keys=texts["key"],
+            materials=texts["material"],
+            functionals=texts["functional"],
             duplicates=duplicates,
             notes=self._notes,
             malformed=self._malformed,
@@ -233,10 +235,3 @@ def _periodic(table: Any) -> NDArray[np.bool_]:
 
 def _encoded(column: Any) -> Any:
     return pc.dictionary_encode(array(column), null_encoding="encode")
-
-
-def _codes(chunks: Iterable[Any]) -> tuple[NDArray[np.int64], list[Any]]:
-    """Dictionary-encoded chunks -> codes in order of first appearance, and the values."""
-    unified = pa.chunked_array(list(chunks)).unify_dictionaries()
-    codes = np.concatenate([numpy(chunk.indices) for chunk in unified.chunks])
-    return codes.astype(np.int64), unified.chunk(0).dictionary.to_pylist()

@@ -14,7 +14,7 @@ chain of near-duplicates may differ by more; all structures of a chain are joine
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,18 +82,14 @@ def near_duplicates(fingerprints: Floats, kinds: Sequence[Hashable]) -> NDArray[
         (n,) the index of a structure of the same group.
     """
     group = np.arange(len(fingerprints))
-    for members in _by_kind(kinds):
+    of_kind: dict[Hashable, list[int]] = defaultdict(list)
+    for i, kind in enumerate(kinds):
+        of_kind[kind].append(i)
+    for members in map(np.array, of_kind.values()):
         rounded = np.rint(fingerprints[members] / _GRID)
         points, first, of = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
         group[members] = members[first[_linked(points)][of.ravel()]]
     return group
-
-
-def _by_kind(kinds: Sequence[Hashable]) -> Iterator[NDArray[np.int64]]:
-    places: dict[Hashable, list[int]] = defaultdict(list)
-    for i, kind in enumerate(kinds):
-        places[kind].append(i)
-    yield from (np.array(members) for members in places.values())
 
 
 def _linked(points: Floats) -> NDArray[np.int64]:

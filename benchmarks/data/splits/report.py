@@ -117,15 +117,11 @@ def _strata(table: pd.DataFrame, parts: Sequence[str]) -> str:
     for name, values in columns.items():
         counts = pd.crosstab(values, table["split"])
         shares = 100 * counts / counts.sum()
-        for value in sorted(counts.index, key=_by_size):
+        by_size = {value: place for place, value in enumerate(SIZE_CLASSES)}  # else by the alphabet
+        for value in sorted(counts.index, key=lambda value: (by_size.get(value, 0), value)):
             cells = (f"{counts[part][value]} ({shares[part][value]:.1f} %)" for part in parts)
             rows.append((name, value, *cells))
     return markdown_table(("", "", *parts), rows)
-
-
-def _by_size(value: str) -> tuple[int, str]:
-    """A sort key: classes of size keep their order, names are sorted by the alphabet."""
-    return (SIZE_CLASSES.index(value) if value in SIZE_CLASSES else 0, value)
 
 
 def _seen(table: pd.DataFrame, parts: Sequence[str]) -> str:
