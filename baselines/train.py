@@ -79,7 +79,7 @@ def train_mean_delta(data: Sequence[str], out: Path, limit: int | None = None) -
 
 
 def train_gbr(data: Sequence[str], out: Path, limit: int | None = None, seed: int = 0) -> None:
-    """Fit `gbr`, the gradient boosting of `baselines.gbr.boosting`, on all pairs.
+    """Fit `gbr`, the gradient boosting of `baselines.gbr`, on all pairs.
 
     Args:
         data: Sources of the pairs; of a source that has splits the training split is used.
@@ -87,7 +87,7 @@ def train_gbr(data: Sequence[str], out: Path, limit: int | None = None, seed: in
         limit: Largest number of relaxations of each source.
         seed: Seed of the trees.
     """
-    from baselines.gbr import boosting as gbr
+    from baselines import gbr
 
     started = time.perf_counter()
     datasets = training_sets(data, limit)
@@ -122,7 +122,8 @@ def _train(args: argparse.Namespace, command: str) -> None:
     elif args.model == "gbr":
         train_gbr(args.data, args.out or trivial.GBR, args.limit, args.seed)
     elif args.model == "gnn-delta":
-        from baselines.delta import graph_delta, train_delta
+        from baselines.delta import network as graph_delta
+        from baselines.delta import train_delta
 
         config = train_delta.DeltaTrainingConfig(
             data=tuple(args.data),

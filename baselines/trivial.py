@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
-from baselines.gbr import features
+from baselines.gbr import N_ELEMENTS
 from benchmarks.core import Relaxed, Status
 
 Floats = NDArray[np.float64]
@@ -98,7 +98,7 @@ class GradientBoosting:
     """
 
     def __init__(self, path: str | Path = GBR) -> None:
-        from baselines.gbr.boosting import load
+        from baselines.gbr import load
 
         self.model = load(Path(path))
 
@@ -116,7 +116,7 @@ class GradientBoosting:
 
 def _within_plutonium(structure: Structure) -> bool:
     """Return True if every site holds one element, and features exist for it."""
-    return structure.is_ordered and all(site.specie.Z <= features.N_ELEMENTS for site in structure)
+    return structure.is_ordered and all(site.specie.Z <= N_ELEMENTS for site in structure)
 
 
 def _with_lattice(structure: Structure, lattice: Floats) -> Structure:

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from baselines import train
+from baselines import gbr, train
 from baselines.engines.ase_engine import AseRelaxer
-from baselines.gbr import boosting as gbr
 from baselines.potentials import chgnet, mace
 from baselines.training import labelled_frames as labelled
 from baselines.trivial import GradientBoosting, Identity, MeanDelta, VolumeScaling

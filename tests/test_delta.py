@@ -10,10 +10,9 @@ from pymatgen.core import Lattice, Structure
 from scipy.spatial.transform import Rotation
 
 from baselines import train
-from baselines.delta import graph_delta as delta
+from baselines.delta import network as delta
 from baselines.delta import train_delta
-from baselines.delta.graph_delta import GraphDelta, predict
-from baselines.delta.network import MARGIN, DeltaNetwork, Shape, load, save
+from baselines.delta.network import MARGIN, DeltaNetwork, GraphDelta, Shape, load, predict, save
 from baselines.delta.train_delta import DeltaExamples, DeltaTrainingConfig, example
 from benchmarks.core import ANSWERED, Geometry, Status, UserError
 from benchmarks.core.geometry import displacements, strain, strained

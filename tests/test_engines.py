@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from pymatgen.core import Lattice, Structure
 
 from baselines.engines.ase_engine import AseRelaxer
-from baselines.engines.frechet import FrechetLBFGS
+from baselines.engines.batch_engine import FrechetLBFGS
 from baselines.engines.protocol import PotentialResult, relaxation_loop
 from baselines.potentials import chgnet, mace, matgl
 from benchmarks.core import GPA, Geometry, Relaxed, RelaxSettings, Status

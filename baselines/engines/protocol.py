@@ -11,14 +11,21 @@ from collections.abc import Collection, Generator
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 from pymatgen.core import Element, Structure
+from scipy.linalg import sqrtm
 
-from baselines.engines.kept_symmetry import KeptSymmetry
-from baselines.engines.sanity import check_geometry, shortest_contact
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
+from benchmarks.core.geometry import invariant
+from benchmarks.core.symmetry import space_group
+from benchmarks.metrics.columns import MIN_DISTANCE, VOLUME_BOUNDS
 
 Floats = NDArray[np.float64]
+
+SYMPREC = 0.01
+"""Tolerance of the symmetry search [Å], as for the metrics. A smaller asymmetry is not removed."""
+_PERIODIC = np.ones(3, dtype=np.int64)
 
 
 class PotentialResult(NamedTuple):
@@ -149,3 +156,94 @@ def _invalid(path: GeometryOptimizer, start: Geometry, n_steps: int, detail: str
         n_force_evals=n_steps + 1,
         detail=detail,
     )
+
+
+class KeptSymmetry(NamedTuple):
+    """The symmetry operations of the initial structure: `benchmarks.run --keep-symmetry`.
+
+    They stay those of every later geometry, because a strain that the operations leave unchanged
+    commutes with them. A potential that is exactly symmetric keeps the symmetry except for
+    rounding. One that is not (trained without it, or in single precision over many steps) leaves
+    the saddle points to which symmetry holds a structure. DFT codes keep the symmetry, so that a
+    comparison with them may need it. ASE's `FixSymmetry` does the same, but only for ASE's atoms.
+    """
+
+    rotations: Floats
+    """(n_operations, 3, 3) orthogonal, on columns of Cartesian coordinates."""
+    images: NDArray[np.intp]
+    """(n_operations, n_sites) index of the site onto which each site is mapped."""
+
+    @classmethod
+    def of(cls, start: Geometry) -> KeptSymmetry | None:
+        """Return the operations of `start`; None if no consistent space group is found."""
+        group = space_group(start, SYMPREC)
+        if group is None:
+            return None
+        # strain the cell by as little as makes it exactly as symmetric as it nearly is
+        metric = invariant(start.lattice @ start.lattice.T, group.rotations)
+        inverse = np.linalg.inv(start.lattice)
+        cell = start.lattice @ np.real(sqrtm(inverse @ metric @ inverse.T))
+        return cls(cell.T @ group.rotations @ np.linalg.inv(cell).T, group.images)
+
+    def forces(self, forces: Floats) -> Floats:
+        """Return the part of the forces, (n_sites, 3), that is invariant under all operations."""
+        carried_back = np.einsum("gba,gnb->gna", self.rotations, forces[self.images])
+        mean: Floats = carried_back.mean(axis=0)
+        return mean
+
+    def stress(self, stress: Floats) -> Floats:
+        """Return the invariant part, (3, 3), of a stress, (3, 3) or six Voigt components."""
+        full = stress if stress.shape == (3, 3) else voigt_6_to_full_3x3_stress(stress)
+        mean: Floats = (self.rotations.transpose(0, 2, 1) @ full @ self.rotations).mean(axis=0)
+        return mean
+
+
+def check_geometry(start: Floats, cell: Floats, positions: Floats) -> str | None:
+    """Return what is wrong with a geometry, or None.
+
+    The bounds are those of a valid prediction (`benchmarks.metrics`): a cell whose volume leaves
+    them has exploded or collapsed, and atoms that are nearer to each other have fused.
+
+    Args:
+        start: The cell before the relaxation, (3, 3) row vectors [Å].
+        cell: The cell now, likewise.
+        positions: (n_sites, 3) Cartesian [Å].
+    """
+    ratio = np.linalg.det(cell) / np.linalg.det(start)
+    if not VOLUME_BOUNDS[0] < ratio < VOLUME_BOUNDS[1]:
+        return f"volume changed by a factor of {ratio:.3g}"
+    distance = shortest_contact(cell, positions)
+    return None if distance is None else f"two atoms {distance:.2f} Å apart"
+
+
+def shortest_contact(cell: Floats, positions: Floats, reach: float = MIN_DISTANCE) -> float | None:
+    """Return the shortest distance between two atoms, or an atom and its image, below `reach`.
+
+    The neighbours are searched in the reduced cell. In a flat or skewed cell so many images can be
+    within reach that they fill the memory.
+
+    Args:
+        cell: (3, 3) row vectors [Å].
+        positions: (n_sites, 3) Cartesian [Å], anywhere.
+        reach: [Å]
+
+    Returns:
+        The shortest distance [Å], or the shortest lattice vector if that is already below `reach`;
+        0 in a cell without a volume. None if all atoms are farther apart.
+    """
+    from moyopy import minkowski_reduce
+    from pymatgen.optimization.neighbors import find_points_in_spheres
+
+    if not abs(np.linalg.det(cell)) > 0:
+        return 0.0
+    reduced = np.array(minkowski_reduce(cell.tolist())[0])
+    image = float(np.linalg.norm(reduced, axis=1).min())
+    if image < reach:
+        return image
+    frac_coords = positions @ np.linalg.inv(reduced)
+    wrapped = np.ascontiguousarray((frac_coords - np.floor(frac_coords)) @ reduced)
+    first, second, _, distances = find_points_in_spheres(
+        wrapped, wrapped, r=reach, pbc=_PERIODIC, lattice=reduced
+    )
+    near = distances[first != second]
+    return float(near.min()) if len(near) else None

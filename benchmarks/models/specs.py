@@ -171,7 +171,7 @@ _SPECS = (
     ),
     ModelSpec(
         name="gnn-delta",
-        target="baselines.delta.graph_delta:GraphDelta",
+        target="baselines.delta.network:GraphDelta",
         kwargs={"path": str(_ROOT / "baselines" / "gnn_delta.safetensors")},
         honours=("device",),
         family="gnn",

@@ -1,1 +1,0 @@
-"""Gradient boosting on composition and cell."""
