@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -610,6 +611,12 @@ def test_an_archive_gives_a_new_metric_where_the_data_are_named(tmp_path, toy, l
         "Unknown, as the stored scores of identity, oracle are older: strain, rmsd_normalized; "
         "to compute, name toy with --data."
     )
+    table = stored.to_pandas()
+    table.loc[table["model"] == "oracle", "strain"] = np.nan
+    partly = pa.Table.from_pandas(table, preserve_index=False)
+    pq.write_table(partly.replace_schema_metadata(stored.schema.metadata), folder / FILE)
+    (note,) = make_boards([folder])[0].notes
+    assert note.startswith("Unknown, as the stored scores of oracle are older: strain;")
     (new,) = make_boards([folder], [toy])
     assert new.notes == ()
     assert value(new.rows[1], "strain") == pytest.approx(0.0633, abs=1e-3)

@@ -24,7 +24,7 @@ from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import reduced_composition, symmetry
 from benchmarks.core.statistics import Floats
 from benchmarks.data import Dataset
-from benchmarks.metrics import EVALUATOR, SLOW_COLUMNS, Metric, score, score_slow
+from benchmarks.metrics import COLUMNS, EVALUATOR, SLOW_COLUMNS, Metric, score, score_slow
 from benchmarks.store import Record, StoredRun
 
 if TYPE_CHECKING:
@@ -216,6 +216,11 @@ def _read(run: StoredRun) -> tuple[pd.DataFrame, dict[str, Any]] | None:
         ) from error
     if "model" in arrow.column_names:
         arrow = arrow.filter(pc.equal(arrow["model"], run.name)).drop_columns("model")
+        if pc.any(pc.equal(arrow["scored"], 1)).as_py():
+            # a column that only other models of the archive have is missing for this one
+            stored = [name for name in (*COLUMNS, *SLOW_COLUMNS) if name in arrow.column_names]
+            empty = [name for name in stored if arrow[name].null_count == len(arrow)]
+            arrow = arrow.drop_columns(empty)
     return arrow.to_pandas(), about
 
 

@@ -27,13 +27,9 @@ from leaderboard.board.rows import ranked_rows, row_apart
 from leaderboard.board.schema import (
     Board,
     BoardDataset,
-    DifferenceTable,
     MetricInfo,
     Row,
-    Saving,
-    SliceTable,
     TrackTable,
-    TrainingSlice,
 )
 from leaderboard.board.scores import missing_columns
 
@@ -76,31 +72,14 @@ def board(
     everyone = [*runs, *ended]
     ids = _samples(tables)
     together = [k for k, table in enumerate(tables) if set(ids) <= set(table["sample_id"])]
-    alone = [k for k in range(len(runs)) if k not in together]
-    ranked, scored = [runs[k] for k in together], [tables[k] for k in together]
-    rows: tuple[Row, ...] = ()
-    ties: tuple[tuple[str, str], ...] = ()
-    compared: tuple[DifferenceTable, ...] = ()
-    sliced: tuple[SliceTable, ...] = ()
-    by_training: tuple[TrainingSlice, ...] = ()
-    hybrids: tuple[Saving, ...] = ()
-    if ranked:
-        resampling = _resampling(scored[0], ids, replicates, seed)
-        rows, ties = ranked_rows(ranked, scored, ids, resampling)
-        by_model = {run.name: table for run, table in zip(ranked, scored, strict=True)}
-        models = [row.model for row in rows]
-        rivals = [row.model for row in rows if row.family != "llm"]
-        ordered = [by_model[model] for model in models]
-        compared = differences(models, rivals, ordered, ids, resampling)
-        sliced, by_training = slices(ranked, scored, ids)
-        hybrids = savings(ranked, with_ends(ranked, scored), ids, resampling)
     apart = tuple(
         row_apart(
             runs[k],
             tables[k],
             _resampling(tables[k], sorted(set(tables[k]["sample_id"])), replicates, seed),
         )
-        for k in alone
+        for k in range(len(runs))
+        if k not in together
     )
     identity = everyone[0].identity
     quarantined = max((run.provenance.get("quarantined") or [] for run in everyone), key=len)
@@ -124,19 +103,44 @@ def board(
             )
             for name, metric in METRICS.items()
         },
-        rows=rows,
         apart=apart,
-        ties=ties,
         about=ABOUT.get(identity["dataset"].split("/")[0])
         or reference_uncertainty(identity["dataset"]),
         notes=(*_on_other_samples(runs, tables, ids), *_unknown(runs, tables), *_not_ranked(ended)),
-        tracks=_tracks(rows),
-        differences=compared,
-        slices=sliced,
-        training_slices=by_training,
         same_minimum=SAME_MINIMUM,
-        hybrids=hybrids,
+        **_compared(
+            [runs[k] for k in together], [tables[k] for k in together], ids, replicates, seed
+        ),
     )
+
+
+def _compared(
+    runs: Sequence[StoredRun],
+    tables: Sequence[pd.DataFrame],
+    ids: Sequence[str],
+    replicates: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The parts of a board that are about ranked runs, all of which have the samples `ids`."""
+    if not runs:
+        names = ("rows", "ties", "tracks", "differences", "slices", "training_slices", "hybrids")
+        return dict.fromkeys(names, ())
+    resampling = _resampling(tables[0], ids, replicates, seed)
+    rows, ties = ranked_rows(runs, tables, ids, resampling)
+    by_model = {run.name: table for run, table in zip(runs, tables, strict=True)}
+    models = [row.model for row in rows]
+    rivals = [row.model for row in rows if row.family != "llm"]
+    ordered = [by_model[model] for model in models]
+    sliced, by_training = slices(runs, tables, ids)
+    return {
+        "rows": rows,
+        "ties": ties,
+        "tracks": _tracks(rows),
+        "differences": differences(models, rivals, ordered, ids, resampling),
+        "slices": sliced,
+        "training_slices": by_training,
+        "hybrids": savings(runs, with_ends(runs, tables), ids, resampling),
+    }
 
 
 def _samples(tables: Sequence[pd.DataFrame]) -> list[str]:
