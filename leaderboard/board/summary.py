@@ -220,7 +220,7 @@ def _unknown(runs: Sequence[StoredRun], tables: Sequence[pd.DataFrame]) -> list[
         return []
     models = sorted({model for names in lacking.values() for model in names})
     older = f"the stored scores of {', '.join(models)} are older"
-    data = runs[0].identity["dataset"]
+    data = runs[0].identity["dataset"].split(" (")[0]  # a part is named in parentheses
     return [f"Unknown, as {older}: {', '.join(lacking)}; to compute, name {data} with --data."]
 
 
