@@ -19,7 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core import MissingFinalFrame, RelaxSettings, UserError
+from benchmarks.core import WHOLE, MissingFinalFrame, RelaxSettings, Shard, UserError
 from benchmarks.core.cli import check_device, gigapascals, positive, run_command, whole_number
 from benchmarks.models.environments import interpreter, locate_model
 from benchmarks.models.registry import ENGINES, on_engine, resolve_all
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=[*map(str, MissingFinalFrame)],
         help=_LAST_FRAME,
     )
+    add("--shard", type=_shard, default=WHOLE, metavar="i/n", help=_SHARD)
     add("--repeats", type=whole_number(1), default=1, metavar="R", help="default: 1")
     add("--seed", type=int, default=0, help="default: 0")
     add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu")
@@ -87,11 +88,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+_SHARD = "run part i of n, chosen by a hash of the sample id; the parts can run side by side"
 _DATA = "default: embedded; several are read as one set"
 _ENGINE = "of potentials: one structure after the other, or many at a time; default: ase"
 _TIMEOUT = "for one structure; a batch has little more, and halves are tried; default: 600"
 _SYMMETRY = "potentials keep the space group of what they start from"
 _LAST_FRAME = "trajectories without their last frame; default: if-relaxed, those that are near it"
+
+
+def _shard(text: str) -> Shard:
+    number, slash, total = text.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not i/n with i from 1 to n, as 1/4")
+    return Shard(int(number), int(total))
 
 
 def _model_list() -> str:
@@ -118,13 +127,16 @@ def _run(args: argparse.Namespace, command: str) -> int:
         repeats=args.repeats,
         out=args.out,
         command=command,
-        say=_say,
+        log=_say,
+        shard=args.shard,
     )
+    if not campaign.positions:
+        raise UserError(f"--shard {args.shard.number}/{args.shard.total} holds none of the samples")
     if args.dry_run:
         _print(_dry_run(plans, campaign))
         return 0
     given_up = run_all(plans, campaign)
-    _publish([spec.name for spec in specs], campaign)
+    _publish(campaign)
     for reason in given_up:
         _say(reason)
     return 1 if given_up else 0
@@ -163,9 +175,10 @@ def _load(args: argparse.Namespace) -> Dataset:
 
 
 def _dry_run(plans: Sequence[ModelRun], campaign: BenchmarkRun) -> str:
-    dataset, settings = campaign.dataset, campaign.settings
+    settings = campaign.settings
     times = f", {campaign.repeats} times each" if campaign.repeats > 1 else ""
-    lines = [f"would run {len(dataset)} samples{times} on {settings.device} into {campaign.out}/:"]
+    n_samples = len(campaign.positions)
+    lines = [f"would run {n_samples} samples{times} on {settings.device} into {campaign.out}/:"]
     for plan in plans:
         weights = ", ".join(map(str, plan.weights)) or "no weights"
         size = settings.batch_size or plan.spec.batch_size
@@ -173,13 +186,32 @@ def _dry_run(plans: Sequence[ModelRun], campaign: BenchmarkRun) -> str:
     return "\n".join(lines)
 
 
-def _publish(names: Sequence[str], campaign: BenchmarkRun) -> None:
-    from benchmarks.store import model_folder
+def _publish(campaign: BenchmarkRun) -> None:
+    """The board of all runs on this data set in `--out`, also those of earlier commands."""
+    from benchmarks.store import read_runs, run_folders
     from leaderboard.publish import publish
     from leaderboard.views.markdown import table
 
-    folders = [model_folder(campaign.out, name) for name in names]
-    published = publish(folders, campaign.out, [campaign.dataset])
+    dataset = campaign.dataset
+    policy = str(dataset.missing_final_frame)
+    ours = (dataset.name, dataset.revision, dataset.split, policy)
+    folders = []
+    for folder in run_folders(campaign.out):
+        try:
+            identities = [run.identity for run in read_runs([folder])]
+        except UserError as error:
+            _say(f"left out of the board: {error}")
+            continue
+        default = {"missing_final_frame": str(MissingFinalFrame.IF_RELAXED)}
+        keys = ("dataset", "revision", "split", "missing_final_frame")
+        theirs = [tuple((default | identity).get(key) for key in keys) for identity in identities]
+        if all(each == ours for each in theirs):
+            folders.append(folder)
+            continue
+        other = next(each for each in theirs if each != ours)
+        named = ", ".join(str(value) for value in other if value is not None)
+        _say(f"left out of the board: {folder} is of other data ({named})")
+    published = publish(folders, campaign.out, [dataset])
     for board in published.boards:
         _print(table(board))
     _say("wrote " + ", ".join(str(path) for path in (*folders, *published.files)))

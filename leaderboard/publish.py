@@ -216,7 +216,7 @@ def find_dataset(run: StoredRun, datasets: Sequence[Dataset]) -> Dataset | None:
     from benchmarks.data import load
     from benchmarks.data.folders import EMBEDDED_SETS, MANIFEST
 
-    policy = run.identity.get("end_missing", MissingFinalFrame.IF_RELAXED)
+    policy = run.identity.get("missing_final_frame", MissingFinalFrame.IF_RELAXED)
     for dataset in datasets:
         key = (dataset.name, dataset.revision, dataset.split or "")
         if _key(run) == key and dataset.missing_final_frame == policy:

@@ -1,6 +1,5 @@
 """A model with an environment of its own runs there, into the same folders, or says what to do."""
 
-import json
 import platform
 import sys
 import venv
@@ -15,6 +14,7 @@ from benchmarks.models import environments as interpreter
 from benchmarks.models.environments import locate_model
 from benchmarks.models.registry import MODELS, ModelSpec, resolve
 from benchmarks.run import main
+from benchmarks.store import read_runs
 from tests import toys
 
 REPOSITORY = Path(__file__).parent.parent
@@ -88,13 +88,13 @@ def test_one_run_folder_for_models_of_two_environments(there, tmp_path, monkeypa
     monkeypatch.setitem(MODELS, "there", SPEC)
     out = tmp_path / "runs"
     assert main(["--models", "there,identity+there", "--limit", "2", "--out", str(out)]) == 0
-    headers = {path.parent.name: json.loads(path.read_text()) for path in out.glob("*/run.json")}
+    headers = {run.folder.name: run for run in read_runs([out])}
     assert set(headers) == {"identity", "there", "identity+there"}
-    same = [{k: h["identity"][k] for k in ("revision", "settings")} for h in headers.values()]
+    same = [{k: h.identity[k] for k in ("revision", "settings")} for h in headers.values()]
     assert same[0] == same[1] == same[2]
-    assert headers["there"]["identity"]["weights"] == "site-packages/only_there.py"
-    assert headers["there"]["provenance"]["python"] == platform.python_version()
-    assert "numpy" in headers["there"]["provenance"]["packages"]
+    assert headers["there"].identity["weights"] == "site-packages/only_there.py"
+    assert headers["there"].provenance["python"] == platform.python_version()
+    assert "numpy" in headers["there"].provenance["packages"]
 
 
 def test_a_missing_environment_is_one_line_before_any_model_runs(nowhere, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.conftest import one_line
 N = 12
 SLOW = "slow=ase:tests.toys:slow_calculator"
 ROOT = Path(__file__).parent.parent
+SHARD = "shard-0000"
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def ids(folder):
 
 
 def provenance(folder):
-    return json.loads((folder / "run.json").read_text())["provenance"]
+    return read_run(folder).provenance
 
 
 def test_a_run_leaves_records_and_a_board(data, tmp_path, capsys):
@@ -71,7 +73,7 @@ def test_a_run_leaves_records_and_a_board(data, tmp_path, capsys):
     assert facts["started"] <= facts["ended"]
     assert facts["packages"]["numpy"] == np.__version__
     assert facts["load_seconds"] > 0
-    assert not (out / "identity" / "worker.log").exists()  # nothing was printed
+    assert not (out / "identity" / SHARD / "worker.log").exists()  # nothing was printed
 
 
 def test_two_runs_agree(data, tmp_path):
@@ -101,10 +103,80 @@ def test_a_larger_run_goes_on_from_a_smaller_one(data, tmp_path, capsys):
     batches = [(r.batch_id, r.repeat) for r in read_run(out / "identity").records]
     assert len({batch for batch, _ in batches}) == 3  # numbers are not used twice
     capsys.readouterr()
-    before = {path: path.read_bytes() for path in (out / "identity").iterdir()}
+    files = [path for path in (out / "identity").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
     assert main([*command, "--repeats", "2"]) == 0
     assert f"identity: all {2 * N} there already" in capsys.readouterr().err
-    assert before == {path: path.read_bytes() for path in (out / "identity").iterdir()}
+    files = [path for path in (out / "identity").rglob("*") if path.is_file()]
+    assert before == {path: path.read_bytes() for path in files}
+
+
+def table_without_times(text):
+    """The cells of a printed board by column, without the times, which no two runs share."""
+    lines = [re.split(r"  +", line.strip()) for line in text.splitlines() if "  " in line]
+    return {
+        name: cells
+        for name, *cells in zip(*lines, strict=True)
+        if not name.startswith(("Time", "Machine"))
+    }
+
+
+def test_shards_give_the_board_of_one_run(data, tmp_path, capsys):
+    whole, out = tmp_path / "whole", tmp_path / "parts"
+    command = ["--models", "identity,volume-scaling", "--data", data]
+    assert main([*command, "--out", str(whole)]) == 0
+    board = table_without_times(capsys.readouterr().out)
+    assert "volume-scaling" in board["Model"]
+    for part in ("1/2", "2/2"):
+        capsys.readouterr()
+        assert main([*command, "--out", str(out), "--shard", part]) == 0
+    assert table_without_times(capsys.readouterr().out) == board
+    folder = out / "volume-scaling"
+    assert sorted(path.name for path in folder.glob("shard-*")) == ["shard-0001", "shard-0002"]
+    sizes = [len(ids(shard)) for shard in sorted(folder.glob("shard-*"))]
+    assert sum(sizes) == N
+    assert min(sizes) > 0
+    assert sorted(ids(folder)) == sorted(ids(whole / "volume-scaling"))
+    assert main([*command, "--out", str(out)]) == 0  # nothing is left for the whole
+    assert sorted(path.name for path in folder.glob("shard-*")) == ["shard-0001", "shard-0002"]
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/", "-1/2"])
+def test_a_part_that_is_none_is_an_error(part, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--models", "identity", "--shard", part])
+    assert ended.value.code == 2
+    assert "is not i/n" in capsys.readouterr().err or part.startswith("-")
+
+
+def test_a_part_without_samples_is_one_line(data, tmp_path, capsys):
+    command = ["--models", "identity", "--data", data, "--limit", "1", "--out", str(tmp_path)]
+    codes = [main([*command, "--shard", part]) for part in ("1/2", "2/2")]
+    assert sorted(codes) == [0, 2]
+    assert "holds none of the samples" in capsys.readouterr().err
+
+
+def test_the_board_shows_all_models_of_out(data, tmp_path, capsys, lemat_frame, write_lemat):
+    """Also those of earlier commands, but not those on other data or in damaged folders."""
+    out = tmp_path / "runs"
+    command = ["--data", data, "--out", str(out)]
+    assert main(["--models", "volume-scaling", *command]) == 0
+    (out / "volume-scaling").rename(out / "mine")  # the name of the folder says nothing
+    cells = [Structure(Lattice.cubic(a), ["Ge"], [[0, 0, 0]]) for a in (3.0, 3.1)]
+    rows = [lemat_frame(cell, "nomad-x", step) for step, cell in enumerate(cells)]
+    other = ["--data", str(write_lemat(tmp_path / "more.parquet", rows))]
+    assert main(["--models", "identity", *other, "--out", str(tmp_path / "x")]) == 0
+    (tmp_path / "x" / "identity").rename(out / "elsewhere")
+    damaged = out / "damaged" / SHARD
+    damaged.mkdir(parents=True)
+    (damaged / "run.json").write_text("{")
+    capsys.readouterr()
+    assert main(["--models", "identity", *command]) == 0
+    said = capsys.readouterr()
+    assert "volume-scaling" in said.out
+    first, second = (line for line in said.err.splitlines() if "left out" in line)
+    assert f"left out of the board: {damaged.resolve()}/run.json: damaged" in first
+    assert f"{out / 'elsewhere'} is of other data ({tmp_path.name}/more, sha256:" in second
 
 
 def test_several_data_make_one_board(data, tmp_path, lemat_frame, write_lemat):
@@ -133,12 +205,12 @@ def test_another_policy_for_missing_ends_is_another_run(tmp_path, lemat_frame, w
     command = ["--models", "identity", "--data", data, "--out", str(out)]
     assert main([*command, "--missing-final-frame", "keep", "--limit", "9"]) == 0
     facts = provenance(out / "identity")
-    assert facts["end_missing"] == {"policy": "keep", "sample_ids": ["mp-2-0-pbe"]}
+    assert facts["missing_final_frame"] == {"policy": "keep", "sample_ids": ["mp-2-0-pbe"]}
     assert facts["limit"] == 9
     assert len(ids(out / "identity")) == 2
     capsys.readouterr()
     assert main(command) == 2
-    assert "end_missing differs ('keep' stored, now None)" in capsys.readouterr().err
+    assert "missing_final_frame differs ('keep' stored, now None)" in capsys.readouterr().err
     assert (
         render([str(out), "--data", data, "--missing-final-frame", "keep", "--out", str(tmp_path)])
         == 0
@@ -146,7 +218,7 @@ def test_another_policy_for_missing_ends_is_another_run(tmp_path, lemat_frame, w
     assert json.loads((tmp_path / "board.json").read_text())["dataset"]["n_samples"] == 2
     assert main([*command, "--out", str(tmp_path / "default")]) == 0
     assert len(ids(tmp_path / "default" / "identity")) == 1
-    assert "end_missing" not in read_run(tmp_path / "default" / "identity").identity
+    assert "missing_final_frame" not in read_run(tmp_path / "default" / "identity").identity
 
 
 def start(command, *, flush=False):
@@ -177,7 +249,7 @@ def wait_for(condition, process, seconds=60):
 
 def worker_is_gone(folder):
     """Within a second or two: it hears of its driver's end by itself."""
-    pid = int((folder / "worker.log").read_text().split()[1])
+    pid = int((folder / SHARD / "worker.log").read_text().split()[1])
     for _ in range(200):
         try:
             os.kill(pid, 0)
@@ -193,7 +265,7 @@ def test_a_killed_run_is_resumed_without_loss_or_repetition(data, tmp_path):
     folder = tmp_path / "runs" / "slow"
     command = ["--models", SLOW, "--data", data, "--out", str(tmp_path / "runs")]
     process = start(command, flush=True)
-    wait_for(lambda: len(list(folder.glob("part-*.parquet"))) >= 3, process)
+    wait_for(lambda: len(list(folder.rglob("part-*.parquet"))) >= 3, process)
     process.kill()
     process.communicate()
     assert worker_is_gone(folder)
@@ -208,8 +280,9 @@ def test_a_killed_run_is_resumed_without_loss_or_repetition(data, tmp_path):
 def test_an_interrupted_run_ends_with_130_and_keeps_what_it_has(data, tmp_path):
     folder = tmp_path / "runs" / "slow"
     process = start(["--models", SLOW, "--data", data, "--out", str(tmp_path / "runs")])
-    wait_for((folder / "worker.log").exists, process)
-    wait_for(lambda: "worker" in (folder / "worker.log").read_text(), process)
+    log = folder / SHARD / "worker.log"
+    wait_for(log.exists, process)
+    wait_for(lambda: "worker" in log.read_text(), process)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
@@ -247,7 +320,7 @@ def test_a_broken_model_ends_with_1_and_the_others_have_their_rows(data, tmp_pat
     assert "bad given up: 6 of 6 structures ended in error, the last with KeyError" in said.err
     assert provenance(out / "bad")["aborted"].startswith("6 of 6 structures")
     assert "Traceback" not in said.err
-    assert "KeyError" in (out / "bad" / "worker.log").read_text()
+    assert "KeyError" in (out / "bad" / SHARD / "worker.log").read_text()
     assert main(command) == 1  # going on with it does not make it good
     assert len(ids(out / "bad")) == 6
 

@@ -1,10 +1,12 @@
 """The run folder: round trip, kills, resume, damage, merging."""
 
+import errno
 import json
 import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from benchmarks.core import Geometry, Status, UserError
+from benchmarks.core import Geometry, Shard, Status, UserError
 from benchmarks.store import SCHEMA, Record, RunWriter, model_folder, read_run, read_runs
+from benchmarks.store.locking import FolderLock
 
 IDENTITY = {
     "dataset": "embedded-v1",
@@ -28,6 +31,9 @@ IDENTITY = {
     "settings": {"fmax": 0.05, "max_steps": 500},
     "seed": 0,
 }
+
+
+SHARD = "shard-0000"
 
 
 def record(sample_id="a", repeat=0, status=Status.OK, geometry=None, **columns):
@@ -108,6 +114,9 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path_factory, rows, flush_every
         assert writer.done == {(r.sample_id, r.repeat) for r in rows[: len(rows) // 2]}
         for row in rows[len(rows) // 2 :]:
             writer.append([row])
+    if not rows:
+        assert not folder.exists()
+        return
     run = read_run(folder)
     assert len(run.records) == run.table.num_rows == len(rows)
     for stored, row in zip(run.records, rows, strict=True):
@@ -164,7 +173,7 @@ def test_columns_are_those_of_the_design(tmp_path):
         "batch_seconds",
         "detail",
     ]
-    row = pq.read_table(tmp_path / "part-00000.parquet").to_pylist()[0]
+    row = pq.read_table(tmp_path / SHARD / "part-00000.parquet").to_pylist()[0]
     assert row["lattice"] == [[4.1, 0, 0], [0, 4.1, 0], [0, 0, 4.1]]
     assert row["frac_coords"] == [[1 / 3] * 3] * 2
     assert row["numbers"] == [22, 22]
@@ -193,16 +202,17 @@ def test_records_are_a_sequence(tmp_path):
 
 
 def test_parts_are_written_when_enough_is_buffered(tmp_path):
+    folder = tmp_path / SHARD
     with RunWriter.open(tmp_path, IDENTITY, {}, flush_every=3) as writer:
         writer.append([record("a"), record("b")])
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json"]
+        assert list(folder.iterdir()) == []
         writer.append([record("c")])
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["part-00000.parquet", "run.json"]
+        assert sorted(p.name for p in folder.iterdir()) == ["part-00000.parquet", "run.json"]
         writer.append([record("d")])
         writer.flush()
         writer.flush()
-        assert len(list(tmp_path.glob("part-*"))) == 2
-    assert len(list(tmp_path.glob("part-*"))) == 2
+        assert len(list(folder.glob("part-*"))) == 2
+    assert len(list(folder.glob("part-*"))) == 2
 
 
 def test_slow_model_does_not_keep_its_records_in_memory(tmp_path):
@@ -237,53 +247,243 @@ def test_record_of_another_model_is_our_bug(tmp_path):
         ({"settings": {"fmax": 0.03, "max_steps": 500}}, "settings.fmax differs (0.05 stored, now"),
         ({"settings": {"fmax": 0.05}}, "settings.max_steps differs (500 stored, now None)"),
         ({"extra": "x"}, "extra differs (None stored, now 'x')"),
-        ({"schema_version": 2}, "schema_version differs (1 stored, now 2)"),
+        ({"schema_version": 3}, "schema_version differs (2 stored, now 3)"),
     ],
 )
 def test_header_that_differs_is_an_error_that_names_the_field(tmp_path, change, words):
     write(tmp_path, [record()])
-    before = (tmp_path / "run.json").read_bytes()
+    before = (tmp_path / SHARD / "run.json").read_bytes()
     with pytest.raises(UserError) as info:
         RunWriter.open(tmp_path, IDENTITY | change, {})
     assert words in str(info.value)
     assert "\n" not in str(info.value)
-    assert (tmp_path / "run.json").read_bytes() == before
+    assert (tmp_path / SHARD / "run.json").read_bytes() == before
     RunWriter.open(tmp_path, IDENTITY, {}).close()
 
 
 def test_tuples_and_lists_of_an_identity_are_equal(tmp_path):
-    write(tmp_path, [], IDENTITY | {"training_data": ("a", "b")})
-    write(tmp_path, [], IDENTITY | {"training_data": ["a", "b"]})
+    write(tmp_path, [record("a")], IDENTITY | {"training_data": ("a", "b")})
+    write(tmp_path, [record("b")], IDENTITY | {"training_data": ["a", "b"]})
 
 
-def test_provenance_is_recorded_and_not_compared(tmp_path):
-    with RunWriter.open(tmp_path, IDENTITY, {"device": "cpu", "started": "1"}) as writer:
+def test_each_process_adds_its_own_provenance(tmp_path):
+    """Two machines: the second one's device, versions and memory do not stand for the first's."""
+    first = {"device": "cuda (NVIDIA H100)", "cpu": "A", "git_sha": "aa", "started": "1"}
+    with RunWriter.open(tmp_path, IDENTITY, first) as writer:
+        writer.append([record("a"), record("b")])
+        writer.close(ended="2", aborted=None, peak_memory_mb=4000.0)
+    second = {"device": "cpu", "cpu": "B", "git_sha": "bb", "started": "3"}
+    with RunWriter.open(tmp_path, IDENTITY, second) as writer:
+        writer.append([record("c")])
+        writer.close(ended="4", aborted=None, peak_memory_mb=500.0)
+    run = read_run(tmp_path)
+    common = {"shard": SHARD, "aborted": None}
+    assert run.segments == (
+        {
+            **first,
+            **common,
+            "ended": "2",
+            "peak_memory_mb": 4000.0,
+            "first_part": 0,
+            "n_records": 2,
+        },
+        {
+            **second,
+            **common,
+            "ended": "4",
+            "peak_memory_mb": 500.0,
+            "first_part": 1,
+            "n_records": 1,
+        },
+    )
+    assert run.provenance == first | {"ended": "4", "aborted": None, "peak_memory_mb": 4000.0}
+    assert run.machines == ("B", "NVIDIA H100")
+    assert run.identity == {"schema_version": 2, **IDENTITY}
+
+
+def test_facts_that_are_noted_late_are_those_of_the_segment(tmp_path):
+    with RunWriter.open(tmp_path, IDENTITY, {"started": "when the queue was made"}) as writer:
+        writer.note(started="its turn")
         writer.append([record("a")])
-        writer.close(ended="2", aborted=None)
-    assert read_run(tmp_path).provenance == {
-        "device": "cpu",
-        "started": "1",
-        "ended": "2",
-        "aborted": None,
-    }
-    assert read_run(tmp_path).identity == {"schema_version": 1, **IDENTITY}
-    with RunWriter.open(tmp_path, IDENTITY, {"device": "cuda", "started": "3"}) as writer:
-        writer.append([record("b")])
-        writer.close(ended="4")
-    assert read_run(tmp_path).provenance == {
-        "device": "cuda",
-        "started": "1",
-        "ended": "4",
-        "aborted": None,
-    }
+    assert read_run(tmp_path).provenance["started"] == "its turn"
+
+
+def test_a_killed_process_leaves_its_provenance(tmp_path):
+    writer = RunWriter.open(tmp_path, IDENTITY, {"cpu": "A", "ended": None})
+    writer.append([record("a")])
+    writer.flush()  # and never closed
+    (segment,) = read_run(tmp_path).segments
+    assert (segment["cpu"], segment["ended"], segment["n_records"]) == ("A", None, 1)
 
 
 def test_resuming_a_finished_run_leaves_it_byte_for_byte(tmp_path):
     write(tmp_path, [record("a")], provenance={"device": "cpu"})
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    with RunWriter.open(tmp_path, IDENTITY, {"device": "cuda"}) as writer:
-        writer.close(ended="later")
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for shard in (Shard(), Shard(1, 2)):
+        with RunWriter.open(tmp_path, IDENTITY, {"device": "cuda"}, shard=shard) as writer:
+            assert writer.done == {("a", 0)}
+            writer.close(ended="later")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert [p.name for p in tmp_path.iterdir()] == [SHARD]
+
+
+def test_a_run_that_never_had_a_record_leaves_nothing(tmp_path):
+    RunWriter.open(tmp_path / "t5", IDENTITY, {}).close(ended="later")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- shards ---------------------------------------------------------------------------------------
+
+
+def test_every_sample_is_in_exactly_one_part():
+    ids = [f"mp-{i}" for i in range(500)]
+    for total in (1, 2, 3, 7):
+        parts = [Shard(number, total) for number in range(1, total + 1)]
+        assert [sum(part.holds(name) for part in parts) for name in ids] == [1] * len(ids)
+        sizes = [sum(part.holds(name) for name in ids) for part in parts]
+        assert min(sizes) > 0.7 * len(ids) / total
+    # sha256("a") = ca978112ca1bbdca… is even: the rule, so that it never changes in silence
+    assert (Shard(1, 2).holds("a"), Shard(2, 2).holds("a")) == (False, True)
+    assert Shard().holds("a")
+
+
+def test_shards_written_side_by_side_are_one_run(tmp_path):
+    one = RunWriter.open(tmp_path, IDENTITY, {"cpu": "A"}, shard=Shard(1, 2))
+    two = RunWriter.open(tmp_path, IDENTITY, {"cpu": "B"}, shard=Shard(2, 2))
+    two.append([record("c", batch_id=0)])
+    one.append([record("a", batch_id=0), record("b", batch_id=1)])
+    one.close(peak_memory_mb=7.0, aborted=None)
+    two.close(peak_memory_mb=9.0, aborted="too many errors")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["shard-0001", "shard-0002"]
+    run = read_run(tmp_path)
+    assert [r.sample_id for r in run.records] == ["a", "b", "c"]
+    assert [(s["shard"], s["cpu"], s["n_records"]) for s in run.segments] == [
+        ("shard-0001", "A", 2),
+        ("shard-0002", "B", 1),
+    ]
+    assert (run.provenance["peak_memory_mb"], run.provenance["aborted"]) == (9.0, "too many errors")
+    assert run.machines == ("A", "B")
+    with RunWriter.open(tmp_path, IDENTITY, {}, shard=Shard(2, 2)) as writer:
+        assert writer.done == {("a", 0), ("b", 0), ("c", 0)}
+        writer.append([record("d")])
+        writer.close(aborted=None)
+    assert read_run(tmp_path).provenance["aborted"] is None  # it went on after all
+    assert [run.name for run in read_runs([tmp_path])] == ["t5+chgnet"]
+    (alone,) = read_runs([tmp_path / "shard-0001"])
+    assert [r.sample_id for r in alone.records] == ["a", "b"]
+
+
+def test_shards_are_merged_strictly(tmp_path):
+    write(tmp_path / "x", [record("a")], shard=Shard(1, 2))
+    write(tmp_path / "y", [record("a")], shard=Shard(2, 2))
+    shutil.copytree(tmp_path / "y" / "shard-0002", tmp_path / "x" / "shard-0002")
+    with pytest.raises(UserError, match="sample a, repeat 0 is there twice"):
+        read_run(tmp_path / "x")
+    write(tmp_path / "z", [record("b")], IDENTITY | {"seed": 5}, shard=Shard(3, 3))
+    shutil.rmtree(tmp_path / "x" / "shard-0002")
+    shutil.copytree(tmp_path / "z" / "shard-0003", tmp_path / "x" / "shard-0003")
+    with pytest.raises(UserError, match=r"seed differs \(0 and 5\)"):
+        read_run(tmp_path / "x")
+    with pytest.raises(
+        UserError, match=r"shard-0003: cannot resume: seed differs \(5 stored, now 0"
+    ):
+        RunWriter.open(tmp_path / "x", IDENTITY, {})
+
+
+def test_other_identity_in_another_shard_is_refused(tmp_path):
+    write(tmp_path, [record("a")], shard=Shard(1, 2))
+    with pytest.raises(UserError, match=r"shard-0001: cannot resume: seed differs"):
+        RunWriter.open(tmp_path, IDENTITY | {"seed": 1}, {}, shard=Shard(2, 2))
+    assert [p.name for p in tmp_path.iterdir()] == ["shard-0001"]
+
+
+# --- the layout of schema version 1 ---------------------------------------------------------------
+
+
+@pytest.fixture
+def version_1(tmp_path):
+    """A run folder as version 1 wrote it: parts beside one `run.json` in the model's folder."""
+    folder = tmp_path / "t5+chgnet"
+    write(folder, [record("a"), record("b")])
+    (folder / SHARD / "part-00000.parquet").rename(folder / "part-00000.parquet")
+    shutil.rmtree(folder / SHARD)
+    header = {
+        "identity": {"schema_version": 1, **IDENTITY, "end_missing": "keep"},
+        "provenance": {
+            "cpu": "A",
+            "device": "cpu",
+            "peak_memory_mb": 4000.0,
+            "aborted": None,
+            "end_missing": {"policy": "keep", "sample_ids": []},
+        },
+    }
+    (folder / "run.json").write_text(json.dumps(header))
+    return folder
+
+
+def test_a_run_of_version_1_is_read(version_1):
+    (run,) = read_runs([version_1.parent])
+    assert [r.sample_id for r in run.records] == ["a", "b"]
+    assert run.identity == {"schema_version": 2, **IDENTITY, "missing_final_frame": "keep"}
+    assert run.provenance["missing_final_frame"] == {"policy": "keep", "sample_ids": []}
+    assert (run.provenance["peak_memory_mb"], run.machines) == (4000.0, ("A",))
+    assert [segment["n_records"] for segment in run.segments] == [2]
+
+
+def test_a_run_of_version_1_goes_on_in_a_shard_beside_its_parts(version_1):
+    before = {p.name: p.read_bytes() for p in version_1.iterdir()}
+    identity = IDENTITY | {"missing_final_frame": "keep"}
+    with RunWriter.open(version_1, identity, {"cpu": "B"}) as writer:
+        assert (writer.done, writer.next_batch_id) == ({("a", 0), ("b", 0)}, 1)
+        writer.append([record("c")])
+        writer.close(peak_memory_mb=500.0)
+    assert {p.name: p.read_bytes() for p in version_1.iterdir() if p.is_file()} == before
+    run = read_run(version_1)
+    assert [r.sample_id for r in run.records] == ["a", "b", "c"]
+    assert [segment["n_records"] for segment in run.segments] == [2, 1]
+    assert (run.provenance["peak_memory_mb"], run.machines) == (4000.0, ("A", "B"))
+    with pytest.raises(UserError, match="missing_final_frame differs"):
+        RunWriter.open(version_1, IDENTITY, {})
+
+
+# --- locks ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system that has no locks, as NFS without a lock service."""
+
+    def flock(handle, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("benchmarks.store.locking.fcntl.flock", flock)
+
+
+def test_a_file_system_without_locks_is_locked_by_a_file(tmp_path, no_locks):
+    with RunWriter.open(tmp_path, IDENTITY, {}) as writer:
+        with pytest.raises(UserError) as info:
+            RunWriter.open(tmp_path, IDENTITY, {})
+        assert "this file system cannot lock (No locks available)" in str(info.value)
+        assert "remove that file if the process has ended" in str(info.value)
+        assert "--shard i/n" in str(info.value)
+        assert "\n" not in str(info.value)
+        writer.append([record("a")])
+    assert sorted(p.name for p in (tmp_path / SHARD).iterdir()) == [
+        "part-00000.parquet",
+        "run.json",
+    ]
+    write(tmp_path, [record("b")])
+    assert len(read_run(tmp_path).records) == 2
+
+
+def test_the_lock_file_of_a_killed_process_is_no_obstacle(tmp_path, no_locks):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
+    (tmp_path / ".lock").write_text(f"{gone} {socket.gethostname()}\n")
+    FolderLock(tmp_path).close()
+    (tmp_path / ".lock").write_text(f"{gone} another-machine\n")
+    with pytest.raises(UserError, match="another process is writing"):
+        FolderLock(tmp_path)
 
 
 def test_records_survive_an_exception_of_the_driver(tmp_path):
@@ -306,7 +506,7 @@ def test_interrupt_between_rename_and_return_does_not_repeat_records(tmp_path, m
     def fsync(handle):
         real(handle)
         calls.append(handle)
-        if len(calls) == 2:  # the folder, after the rename
+        if len(calls) == 4:  # the folder, after the header and the rename of the part
             raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -317,10 +517,14 @@ def test_interrupt_between_rename_and_return_does_not_repeat_records(tmp_path, m
 
 
 def test_two_writers_at_once_are_refused(tmp_path):
-    with RunWriter.open(tmp_path, IDENTITY, {}):
+    with RunWriter.open(tmp_path, IDENTITY, {}) as writer:
         with pytest.raises(UserError, match="another process"):
             RunWriter.open(tmp_path, IDENTITY, {})
-        assert read_run(tmp_path).table.num_rows == 0
+        writer.append([record("a")])
+        writer.flush()
+        with pytest.raises(UserError, match="another process"):
+            RunWriter.open(tmp_path, IDENTITY, {})
+        assert read_run(tmp_path).table.num_rows == 1
     RunWriter.open(tmp_path, IDENTITY, {}).close()
 
 
@@ -374,11 +578,12 @@ def test_sigkill_loses_nothing_that_was_flushed_and_repeats_nothing(tmp_path):
 
 def test_leftovers_of_a_kill_are_removed_and_never_read(tmp_path):
     write(tmp_path, [record("a")])
-    (tmp_path / ".part-00001.parquet.tmp").write_bytes(b"PAR1 half a part")
-    (tmp_path / ".run.json.tmp").write_text('{"identity": {')
+    folder = tmp_path / SHARD
+    (folder / ".part-00001.parquet.tmp").write_bytes(b"PAR1 half a part")
+    (folder / ".run.json.123.456.tmp").write_text('{"identity": {')
     assert read_run(tmp_path).table.num_rows == 1
     write(tmp_path, [record("b")])
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
+    assert sorted(p.name for p in folder.iterdir()) == [
         "part-00000.parquet",
         "part-00001.parquet",
         "run.json",
@@ -386,7 +591,8 @@ def test_leftovers_of_a_kill_are_removed_and_never_read(tmp_path):
 
 
 def test_kill_before_the_first_header_is_a_fresh_start(tmp_path):
-    (tmp_path / ".run.json.tmp").write_text('{"identity": {')
+    (tmp_path / SHARD).mkdir()
+    (tmp_path / SHARD / ".run.json.tmp").write_text('{"identity": {')
     write(tmp_path, [record("a")])
     assert read_run(tmp_path).table.num_rows == 1
 
@@ -408,7 +614,7 @@ def stored(tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "text"])
 def test_damaged_part_is_named_with_what_to_do(stored, damage):
-    part = stored / "part-00001.parquet"
+    part = stored / SHARD / "part-00001.parquet"
     data = bytearray(part.read_bytes())
     data[60] ^= 0xFF
     content = {
@@ -427,7 +633,7 @@ def test_damaged_part_is_named_with_what_to_do(stored, damage):
 
 
 def test_deleting_a_damaged_part_and_running_again_completes_the_run(stored):
-    (stored / "part-00000.parquet").unlink()
+    (stored / SHARD / "part-00000.parquet").unlink()
     with RunWriter.open(stored, IDENTITY, {}) as writer:
         todo = [f"s{i}" for i in range(9) if (f"s{i}", 0) not in writer.done]
         writer.append([record(i, geometry=geometry()) for i in todo])
@@ -440,7 +646,7 @@ def test_flipped_bits_are_noticed_or_harmless(tmp_path_factory, where, mask):
     folder = tmp_path_factory.mktemp("flip")
     write(folder, [record(f"s{i}", geometry=geometry(i % 3)) for i in range(20)])
     before = read_run(folder).table
-    part = folder / "part-00000.parquet"
+    part = folder / SHARD / "part-00000.parquet"
     data = bytearray(part.read_bytes())
     data[int(where * len(data))] ^= mask
     part.write_bytes(data)
@@ -453,21 +659,23 @@ def test_flipped_bits_are_noticed_or_harmless(tmp_path_factory, where, mask):
 
 
 def test_part_copied_twice_is_an_error(stored):
-    shutil.copy(stored / "part-00000.parquet", stored / "part-00007.parquet")
+    shutil.copy(stored / SHARD / "part-00000.parquet", stored / SHARD / "part-00007.parquet")
     with pytest.raises(UserError, match="sample s0, repeat 0 is there twice"):
         read_run(stored)
 
 
 def test_part_of_another_model_is_an_error(stored, tmp_path):
     write(tmp_path / "mace", [record("z", model="mace")], IDENTITY | {"model": "mace"})
-    shutil.copy(tmp_path / "mace" / "part-00000.parquet", stored / "part-00007.parquet")
+    shutil.copy(
+        tmp_path / "mace" / SHARD / "part-00000.parquet", stored / SHARD / "part-00007.parquet"
+    )
     with pytest.raises(UserError, match=r"part-00007.parquet: holds records of mace, not of t5"):
         read_run(stored)
 
 
 def test_part_with_other_columns_is_an_error(stored):
-    table = pq.read_table(stored / "part-00000.parquet").drop_columns(["detail"])
-    pq.write_table(table, stored / "part-00000.parquet")
+    table = pq.read_table(stored / SHARD / "part-00000.parquet").drop_columns(["detail"])
+    pq.write_table(table, stored / SHARD / "part-00000.parquet")
     with pytest.raises(UserError, match="columns are not those of a record"):
         read_run(stored)
 
@@ -481,20 +689,24 @@ def test_part_with_other_columns_is_an_error(stored):
         ('{"identity": {"model": "a"}}', "damaged"),
         ('{"identity": {"model": "a"}, "provenance": {}}', "schema_version"),
         (
-            '{"identity": {"model": "a", "schema_version": 2}, "provenance": {}}',
-            "schema version 2, this program reads 1",
+            '{"identity": {"model": "a", "schema_version": 3}, "segments": [{}]}',
+            "schema version 3, this program reads up to 2",
+        ),
+        (
+            '{"identity": {"model": "a", "schema_version": 2}, "segments": []}',
+            "damaged \\(no segments",
         ),
     ],
 )
 def test_bad_header_is_one_line(stored, text, words):
-    (stored / "run.json").write_text(text)
+    (stored / SHARD / "run.json").write_text(text)
     with pytest.raises(UserError, match=words) as info:
         read_run(stored)
     assert "\n" not in str(info.value)
 
 
 def test_parts_without_header_are_not_adopted(stored):
-    (stored / "run.json").unlink()
+    (stored / SHARD / "run.json").unlink()
     with pytest.raises(UserError, match="no such file"):
         read_run(stored)
     with pytest.raises(UserError, match=r"has parts but no run\.json"):
@@ -506,7 +718,7 @@ def test_parts_without_header_are_not_adopted(stored):
 
 def test_run_stored_without_structures_has_no_records(tmp_path):
     write(tmp_path / "t5", [record()])
-    (tmp_path / "t5" / "part-00000.parquet").unlink()
+    (tmp_path / "t5" / SHARD / "part-00000.parquet").unlink()
     (tmp_path / "t5" / "scores.parquet").write_bytes(b"somebody else's file")
     run = read_run(tmp_path / "t5")
     assert (run.name, len(run.records), run.table.num_rows) == ("t5+chgnet", 0, 0)
@@ -556,7 +768,7 @@ def test_merge_refuses_duplicates_and_differences(tmp_path):
     with pytest.raises(UserError, match="sample a, repeat 0 is there twice"):
         read_runs([tmp_path / "1", tmp_path / "2"])
     write(tmp_path / "3", [record("b")], IDENTITY | {"seed": 5})
-    with pytest.raises(UserError, match="cannot be merged: seed differs"):
+    with pytest.raises(UserError, match=r"cannot be merged: seed differs \(0 and 5\)"):
         read_runs([tmp_path / "1", tmp_path / "3"])
 
 
@@ -577,11 +789,11 @@ def test_nothing_to_read(tmp_path):
 
 
 def test_header_is_plain_json(tmp_path):
-    write(tmp_path, [], provenance={"load_average": [0.1, 0.2, 0.3]})
-    header = json.loads((tmp_path / "run.json").read_text())
-    assert set(header) == {"identity", "provenance"}
-    assert header["identity"]["schema_version"] == 1
-    assert math.isclose(header["provenance"]["load_average"][2], 0.3)
+    write(tmp_path, [record()], provenance={"load_average": [0.1, 0.2, 0.3]})
+    header = json.loads((tmp_path / SHARD / "run.json").read_text())
+    assert set(header) == {"identity", "segments"}
+    assert header["identity"]["schema_version"] == 2
+    assert math.isclose(header["segments"][0]["load_average"][2], 0.3)
 
 
 def test_a_run_given_up_before_its_first_new_record_says_so(tmp_path):

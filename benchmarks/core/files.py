@@ -39,7 +39,8 @@ READ_ERRORS: Final[tuple[type[Exception], ...]] = (
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary file beside `path`, which becomes `path` at the end of the block.
 
-    After an exception no temporary file is left, and the old file at `path` stays.
+    After the block the file survives a power cut. After an exception no temporary file is left,
+    and the old file at `path` stays.
 
     Raises:
         UserError: The file cannot be written (no room, no permission).
@@ -52,6 +53,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:

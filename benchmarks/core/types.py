@@ -7,6 +7,7 @@ eV/Å^3 with ASE's sign, times in s.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -116,6 +117,32 @@ class Geometry(NamedTuple):
         from pymatgen.core import Structure
 
         return Structure(self.lattice, [int(z) for z in self.numbers], self.frac_coords)
+
+
+class Shard(NamedTuple):
+    """A part of the samples: number `number` of `total`, counted from 1.
+
+    A sample belongs to a part by its id alone (sha256 modulo `total`), so that each sample is in
+    exactly one of the `total` parts, whatever `--limit` and the order of the data are. The default
+    is the whole.
+    """
+
+    number: int = 0
+    total: int = 1
+
+    def holds(self, sample_id: str) -> bool:
+        """Whether a sample belongs to this part."""
+        digest = hashlib.sha256(sample_id.encode()).digest()
+        return int.from_bytes(digest[:8]) % self.total == self.number % self.total
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder: `shard-0000` for the whole, `shard-0001`, … for parts."""
+        return f"shard-{self.number:04d}"
+
+
+WHOLE = Shard()
+"""All samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +16,8 @@ import numpy as np
 from benchmarks.core import Geometry, UserError
 from benchmarks.core.files import atomic_write
 from benchmarks.dft.settings import DFTSettings
+from benchmarks.store.locking import FolderLock
 from benchmarks.store.stored_run import require_equal
-from benchmarks.store.writing import locked
 
 SETTINGS = "settings.json"
 
@@ -94,7 +93,7 @@ class Folder:
         Raises:
             UserError: The settings, GPAW or ASE differ, or another process writes to it.
         """
-        lock = locked(path)
+        lock = FolderLock(path)
         try:
             for leftover in (path / "records").glob(".*.tmp"):
                 leftover.unlink()
@@ -112,7 +111,7 @@ class Folder:
                     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             yield cls(path)
         finally:
-            os.close(lock)
+            lock.close()
 
     def file(self, name: str) -> Path:
         """The path of the record of a structure."""

@@ -8,24 +8,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.core import MissingFinalFrame, RelaxSettings, Status
+from benchmarks.core import WHOLE, MissingFinalFrame, RelaxSettings, Shard, Status
 from benchmarks.data import Dataset
 from benchmarks.engine.execute import Budget, ModelRunSummary, run_model
 from benchmarks.engine.process import threads
 from benchmarks.models.provenance import environment, load_average, now, weights_identity
 from benchmarks.models.registry import ModelSpec, decoding_identity, honoured_settings
-from benchmarks.store import Record, RunWriter, model_folder, read_run
+from benchmarks.store import Record, RunWriter, model_folder
 
 LOG = "worker.log"
 """What a model printed, beside its records."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkRun:
     """What is run on what, and where it goes."""
 
@@ -34,14 +35,21 @@ class BenchmarkRun:
     repeats: int
     out: Path
     command: str
-    """For the record."""
-    say: Callable[[str], None]
-    """Told one line per model."""
+    """The command line, for the record."""
+    log: Callable[[str], None]
+    """Is told one line per model."""
+    shard: Shard = WHOLE
+    """The part of the samples that this process runs."""
+
+    @cached_property
+    def positions(self) -> list[int]:
+        """The positions in the data set of the samples that this process runs."""
+        return [i for i, name in enumerate(self.dataset.ids) if self.shard.holds(name)]
 
     @property
     def n_wanted(self) -> int:
-        """Records that a complete run of a model has."""
-        return len(self.dataset) * self.repeats
+        """The number of records of a model that this process sees to."""
+        return len(self.positions) * self.repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,7 @@ class ModelRun:
         if (
             dataset.missing_final_frame is not MissingFinalFrame.IF_RELAXED
         ):  # runs without the field are of it
-            identity["end_missing"] = str(dataset.missing_final_frame)
+            identity["missing_final_frame"] = str(dataset.missing_final_frame)
         if decoding := decoding_identity(self.spec):  # runs without the field are older
             identity["decoding"] = decoding
         parts = self.spec.parts or (self.spec,)
@@ -98,7 +106,7 @@ class ModelRun:
             "n_samples": len(campaign.dataset),
             "limit": campaign.dataset.limit,
             "chosen_by": campaign.dataset.rule,
-            "end_missing": {
+            "missing_final_frame": {
                 "policy": str(campaign.dataset.missing_final_frame),
                 "sample_ids": list(campaign.dataset.missing_final_frame_ids),
             },
@@ -126,6 +134,7 @@ def run_all(plans: Sequence[ModelRun], campaign: BenchmarkRun) -> list[str]:
                     model_folder(campaign.out, plan.spec.name),
                     plan.identity(campaign),
                     common | plan.provenance(campaign),
+                    shard=campaign.shard,
                 )
             )
             for plan in plans
@@ -138,10 +147,10 @@ def run_all(plans: Sequence[ModelRun], campaign: BenchmarkRun) -> list[str]:
 def _run_one(spec: ModelSpec, writer: RunWriter, campaign: BenchmarkRun) -> str | None:
     """Run what is not stored yet, with a bar on a terminal and a line at the end."""
     budget = Budget()
-    for status in read_run(writer.folder).table["status"].to_pylist():
+    for status in writer.statuses.elements():
         budget.add(Status(status))
     # A queue of models is opened at once; a run starts when it is this model's turn.
-    started = {} if writer.done else {"started": now()}
+    writer.note(started=now(), load_average=load_average())
     counts: Counter[str] = Counter()
     begin = time.monotonic()
     with tqdm(total=campaign.n_wanted, desc=spec.name, disable=None, file=sys.stderr) as bar:
@@ -153,11 +162,11 @@ def _run_one(spec: ModelSpec, writer: RunWriter, campaign: BenchmarkRun) -> str 
 
         outcome = _merged(list(_repeats(spec, writer, campaign, budget, store)))
     seconds = time.monotonic() - begin
-    writer.close(**started, ended=now(), load_average_end=load_average(), **asdict(outcome))
-    campaign.say(_summary(spec.name, counts, campaign.n_wanted, seconds))
+    writer.close(ended=now(), load_average_end=load_average(), **asdict(outcome))
+    campaign.log(_summary(spec.name, counts, campaign.n_wanted, seconds))
     if outcome.aborted is None:
         return None
-    folder, log = writer.folder, writer.folder / LOG
+    folder, log = writer.folder.parent, writer.folder / LOG
     return f"{spec.name} given up: {outcome.aborted} (see {log}; remove {folder} to start over)"
 
 
@@ -170,7 +179,7 @@ def _repeats(
 ) -> Iterator[ModelRunSummary]:
     dataset, settings = campaign.dataset, campaign.settings
     for repeat in range(campaign.repeats):
-        todo = [i for i, name in enumerate(dataset.ids) if (name, repeat) not in writer.done]
+        todo = [i for i in campaign.positions if (dataset.ids[i], repeat) not in writer.done]
         outcome = run_model(
             spec,
             ((dataset.ids[i], repeat, dataset.geometries(i)[0]) for i in todo),

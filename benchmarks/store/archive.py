@@ -75,7 +75,7 @@ def write_archive(
             ],
             write_page_checksum=True,
         )
-    headers = [{"identity": run.identity, "provenance": run.provenance} for run in runs]
+    headers = [{"identity": run.identity, "segments": run.segments} for run in runs]
     text = json.dumps(headers, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=True)
     with atomic_write(folder / HEADERS) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
@@ -135,7 +135,7 @@ def read_archive(folder: Path) -> list[StoredRun]:
             name=model,
             folders=(folder,),
             identity=header["identity"],
-            provenance=header["provenance"],
+            segments=tuple(header["segments"]),
             table=rows.select(SCHEMA.names),
             changes=rows.select(list(CHANGES)),
         )

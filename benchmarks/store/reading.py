@@ -25,73 +25,94 @@ _PART = re.compile(r"part-(\d{5,})\.parquet")
 
 
 def read_run(folder: Path) -> StoredRun:
-    """Read one model's folder; a folder with only `run.json` has no records.
+    """Read one model's folder, all its shards, or one shard alone.
+
+    A folder with a header and no parts has no records.
 
     Raises:
-        UserError: A file is missing, damaged, of another schema version or of another model, or
-            a (sample_id, repeat) occurs twice.
+        UserError: A file is missing, damaged, of another schema version or of another model, the
+            identities of two shards differ, or a (sample_id, repeat) occurs twice.
     """
+    shards = [_read_shard(shard) for shard in shard_folders(folder) or [folder]]
+    return _merged(shards, (folder,))
+
+
+def shard_folders(folder: Path) -> list[Path]:
+    """The folders with a header of a model: its shards, and itself in the old layout."""
+    headers = [folder / "run.json", *sorted(folder.glob("shard-*/run.json"))]
+    return [header.parent for header in headers if header.is_file()]
+
+
+def _read_shard(folder: Path) -> StoredRun:
     header = read_header(folder)
     model = header["identity"]["model"]
+    # Each segment names its first part; the parts up to the next segment's are its own.
+    segments = [{**segment, "shard": folder.name} for segment in header["segments"]]
+    for segment in segments:
+        segment["n_records"] = 0
     tables = []
-    for _, path in parts(folder):
+    for number, path in parts(folder):
         remedy = "delete it and run again, which computes what it held once more"
-        tables.append(read_table(path, SCHEMA, remedy))
-        others = set(pc.unique(tables[-1]["model"]).to_pylist()) - {model}
+        table = read_table(path, SCHEMA, remedy)
+        others = set(pc.unique(table["model"]).to_pylist()) - {model}
         if others:
             raise UserError(f"{path}: holds records of {min(map(str, others))}, not of {model}")
+        begun = [segment for segment in segments if segment.get("first_part", 0) <= number]
+        if begun:
+            begun[-1]["n_records"] += table.num_rows
+        tables.append(table)
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
-    require_unique(table, [folder])
-    return StoredRun(model, (folder,), header["identity"], header["provenance"], table)
+    return StoredRun(model, (folder,), header["identity"], tuple(segments), table)
 
 
 def read_runs(paths: Iterable[Path]) -> list[StoredRun]:
     """Read model folders, archives, or folders of them, and merge runs that continue one another.
 
     Runs of one model on one data set, revision and split are one run, and must agree in their
-    whole identity. The provenance of a merged run is that of its first folder, but it counts as
-    aborted where one of them was.
+    whole identity.
 
     Raises:
         UserError: As `read_run` and `read_archive`; or nothing is there, or identities differ.
     """
     groups: dict[tuple[Any, ...], list[StoredRun]] = {}
-    for folder in dict.fromkeys(f.resolve() for path in paths for f in _folders(path)):
+    for folder in dict.fromkeys(f.resolve() for path in paths for f in run_folders(path)):
         is_archive = (folder / HEADERS).is_file()
         for run in read_archive(folder) if is_archive else [read_run(folder)]:
             key = (run.name, *(run.identity.get(k) for k in ("dataset", "revision", "split")))
             groups.setdefault(key, []).append(run)
-    return [_merged(group) for group in groups.values()]
+    return [_merged(group, tuple(run.folder for run in group)) for group in groups.values()]
 
 
-def _merged(runs: list[StoredRun]) -> StoredRun:
+def _merged(runs: list[StoredRun], folders: tuple[Path, ...]) -> StoredRun:
     first = runs[0]
-    if len(runs) == 1:
-        return first
     for other in runs[1:]:
         where = f"{first.folder} and {other.folder} cannot be merged"
         if first.changes is not None or other.changes is not None:
             raise UserError(f"{where}: '{first.name}' of an archive is a whole run")
-        require_equal(first.identity, other.identity, where)
+        require_equal(first.identity, other.identity, where, resumed=False)
     table = pa.concat_tables([run.table for run in runs])
-    folders = tuple(run.folder for run in runs)
-    require_unique(table, folders)
-    reasons = (run.provenance.get("aborted") for run in runs)
-    provenance = first.provenance | {"aborted": next(filter(None, reasons), None)}
-    return StoredRun(first.name, folders, first.identity, provenance, table)
+    require_unique(table, [run.folder for run in runs])
+    segments = tuple(segment for run in runs for segment in run.segments)
+    return StoredRun(first.name, folders, first.identity, segments, table, first.changes)
 
 
-def _folders(path: Path) -> list[Path]:
-    """The model folders and archives at `path` or in it."""
-    names = ("run.json", HEADERS)
-    if any((path / name).is_file() for name in names):
-        return [path]
+def run_folders(path: Path) -> list[Path]:
+    """The model folders and archives at `path`, or else in it.
+
+    Raises:
+        UserError: There are none.
+    """
     if not path.is_dir():
         raise UserError(f"{path}: no such run folder")
-    found = sorted({header.parent for name in names for header in path.glob(f"*/{name}")})
-    if not found:
-        raise UserError(f"{path}: no run.json in it or in a folder of it")
-    return found
+    for candidates in ([path], sorted(path.iterdir())):
+        found = [
+            folder
+            for folder in candidates
+            if folder.is_dir() and ((folder / HEADERS).is_file() or shard_folders(folder))
+        ]
+        if found:
+            return found
+    raise UserError(f"{path}: no run.json in it or in a folder of it")
 
 
 def parts(folder: Path) -> list[tuple[int, Path]]:

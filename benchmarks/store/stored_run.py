@@ -16,7 +16,10 @@ from benchmarks.core import Geometry, UserError
 from benchmarks.store.changes import Change
 from benchmarks.store.records import CHANGES, SCHEMA, Records, geometry_columns, list_rows
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 had one block `provenance` in place of the segments; it is read as one segment."""
+_OF_ONE = ("first_part", "n_records", "shard")
+"""Facts of a segment that say nothing about the run as a whole."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,9 @@ class StoredRun:
     folders: tuple[Path, ...]
     """Several where runs that continue one another were merged."""
     identity: dict[str, Any]
-    provenance: dict[str, Any]
+    segments: tuple[dict[str, Any], ...]
+    """The provenance of each process that wrote to the run, in order within its shard. `shard`
+    names the folder and `n_records` counts the records that the process wrote."""
     table: Any
     """Arrow table in `SCHEMA`; empty where the records were not kept."""
     changes: Any = None
@@ -39,6 +44,43 @@ class StoredRun:
     def folder(self) -> Path:
         """The model's (first) folder, or the archive: `scores.parquet` lies in it."""
         return self.folders[0]
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """The segments as one: the first, with what is true of the run as a whole.
+
+        `started` and `ended` are the first and the last time, `peak_memory_mb` and `batch_size`
+        are the largest, and `aborted` is the reason of the first shard whose last process gave up.
+        """
+        merged = {key: value for key, value in self.segments[0].items() if key not in _OF_ONE}
+        for name, choose in (
+            ("started", min),
+            ("ended", max),
+            ("peak_memory_mb", max),
+            ("batch_size", max),
+        ):
+            values = [segment[name] for segment in self.segments if segment.get(name) is not None]
+            if values:
+                merged[name] = choose(values)
+        last = {segment.get("shard"): segment for segment in self.segments}
+        reasons = [segment.get("aborted") for segment in last.values()]
+        if any("aborted" in segment for segment in self.segments):
+            merged["aborted"] = next(filter(None, reasons), None)
+        return merged
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """The machines that records were computed on: the name of the GPU, else of the CPU.
+
+        Times and memory can be compared only between runs of the same machine.
+        """
+        names = set()
+        for segment in self.segments:
+            device = str(segment.get("device") or "cpu")
+            name = device.partition("(")[2].rstrip(")") or segment.get("cpu") or device
+            if segment.get("n_records", 1):
+                names.add(str(name))
+        return tuple(sorted(names))
 
     @cached_property
     def records(self) -> Records:
@@ -86,8 +128,12 @@ class StoredRun:
         return replace(self, table=table.cast(SCHEMA), changes=None)
 
 
-def read_header(folder: Path) -> dict[str, dict[str, Any]]:
-    """The two blocks of `run.json`; a `UserError` where it is missing, damaged or too new."""
+def read_header(folder: Path) -> dict[str, Any]:
+    """`identity` and `segments` of `run.json`, see `checked_header`.
+
+    Raises:
+        UserError: The file is missing, damaged or too new.
+    """
     path = folder / "run.json"
     remedy = f"remove {folder} and run again"
     try:
@@ -100,25 +146,37 @@ def read_header(folder: Path) -> dict[str, dict[str, Any]]:
     return checked_header(header, path, remedy)
 
 
-def checked_header(header: Any, path: Path, remedy: str) -> dict[str, dict[str, Any]]:
-    """The two blocks of one header of the file `path`.
+def checked_header(header: Any, path: Path, remedy: str) -> dict[str, Any]:
+    """One header of the file `path`, in the form of the present schema version.
+
+    Returns:
+        `identity`: a dict, and `segments`: a list of them.
 
     Raises:
-        UserError: A block or a field is missing, or the schema version is another.
+        UserError: A block or a field is missing, or the schema version is not known.
     """
     try:
-        identity, provenance = dict(header["identity"]), dict(header["provenance"])
+        identity = dict(header["identity"])
         version = identity["schema_version"]
         _ = identity["model"]
+        blocks = [header["provenance"]] if version == 1 else header.get("segments", [])
+        segments = [dict(block) for block in blocks]
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{path}: damaged ({reason}): {remedy}") from error
-    if version != SCHEMA_VERSION:
+    if version not in (1, SCHEMA_VERSION):
         raise UserError(
-            f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}: run again "
-            "into another folder, or use the version that wrote it"
+            f"{path}: schema version {version}, this program reads up to {SCHEMA_VERSION}: run "
+            "again into another folder, or use the version that wrote it"
         )
-    return {"identity": identity, "provenance": provenance}
+    if not segments:
+        raise UserError(f"{path}: damaged (no segments): {remedy}")
+    if version == 1:
+        identity["schema_version"] = SCHEMA_VERSION
+        for block in (identity, *segments):
+            if "end_missing" in block:
+                block["missing_final_frame"] = block.pop("end_missing")
+    return {"identity": identity, "segments": segments}
 
 
 def read_table(path: Path, schema: Any, remedy: str) -> Any:
@@ -138,15 +196,27 @@ def read_table(path: Path, schema: Any, remedy: str) -> Any:
     return table
 
 
-def require_equal(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> None:
-    """Raise a `UserError` that begins with `where` and names the first field that differs."""
+def require_equal(
+    old: Mapping[str, Any], new: Mapping[str, Any], where: str, *, resumed: bool = True
+) -> None:
+    """Raise a `UserError` that begins with `where` and names the first field that differs.
+
+    Args:
+        old: A stored identity.
+        new: The identity of the present command, or with `resumed=False` another stored one.
+        where: What cannot be done, and the folder.
+        resumed: Says which of the two the message speaks of.
+    """
     a, b = _flattened(old), _flattened(new)
     for name in sorted(a.keys() | b.keys()):
-        if a.get(name) != b.get(name):
-            raise UserError(
-                f"{where}: {name} differs ({a.get(name)!r} stored, now {b.get(name)!r}): "
-                "use another folder, or the same settings"
-            )
+        if a.get(name) == b.get(name):
+            continue
+        if not resumed:
+            raise UserError(f"{where}: {name} differs ({a.get(name)!r} and {b.get(name)!r})")
+        raise UserError(
+            f"{where}: {name} differs ({a.get(name)!r} stored, now {b.get(name)!r}): "
+            "use another folder, or the same settings"
+        )
 
 
 def _flattened(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,52 +1,59 @@
-"""Writing a run folder so that a kill at any moment loses and repeats nothing."""
+"""Writing a shard of a run so that a kill at any moment loses and repeats nothing."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.core import UserError
-from benchmarks.store.reading import parts, read_run
+from benchmarks.core import WHOLE, Shard, UserError
+from benchmarks.core.files import atomic_write
+from benchmarks.store.locking import FolderLock
+from benchmarks.store.reading import parts, read_run, shard_folders
 from benchmarks.store.records import SCHEMA, Record, table_of
 from benchmarks.store.stored_run import SCHEMA_VERSION, keys, read_header, require_equal
 
 
 class RunWriter:
-    """Appends records to one run folder; made by `RunWriter.open`, closed as a context manager.
+    """Appends records to one shard of a model's run; made by `open`, closed as a context manager.
 
     Attributes:
-        done: (sample_id, repeat) of every record that is stored or buffered.
+        folder: The folder of the shard.
+        done: (sample_id, repeat) of every record of the model that is stored, in any shard, or
+            buffered.
+        statuses: The number of stored records of each status.
         next_batch_id: Larger than any stored or buffered; a resumed run counts on from here.
     """
 
     def __init__(
         self,
         folder: Path,
-        header: dict[str, dict[str, Any]],
-        lock: int,
+        header: dict[str, Any],
+        segment: dict[str, Any],
+        lock: FolderLock,
         *,
         stored: Any,
-        header_is_stale: bool,
         flush_every: int,
         flush_seconds: float,
     ) -> None:
         self.folder = folder
         self.done: set[tuple[str, int]] = set(keys(stored))
+        self.statuses: Counter[str] = Counter(stored["status"].to_pylist())
         self.next_batch_id: int = 1 + (pc.max(stored["batch_id"]).as_py() or 0) if self.done else 0
         self._header = header
-        self._header_is_stale = header_is_stale
-        self._lock: int | None = lock
+        self._segment = segment
+        self._lock: FolderLock | None = lock
         taken = max((number for number, _ in parts(folder)), default=-1)
+        segment["first_part"] = taken + 1
         # One attribute, so that an interrupt cannot come between a new number and an empty
         # buffer: a flush that is cut off and tried again replaces its own part.
         self._part: tuple[int, list[Record]] = (taken + 1, [])
@@ -61,55 +68,60 @@ class RunWriter:
         identity: Mapping[str, Any],
         provenance: Mapping[str, Any],
         *,
+        shard: Shard = WHOLE,
         flush_every: int = 500,
         flush_seconds: float = 30.0,
     ) -> RunWriter:
-        """Create a run folder, or go on with one of equal identity.
+        """Begin a shard of a run, or go on with one; all shards must be of equal identity.
 
-        What a killed run left under temporary names is removed. A resumed run keeps the stored
-        provenance until the first new record is written; then the new one is laid over it, except
-        for `started`.
+        What a killed process left under temporary names is removed. Nothing is written before the
+        first record; then the provenance becomes a new segment of the shard, beside those of the
+        processes that wrote to it before. A run of the old layout (parts beside `run.json` in the
+        model's folder) is gone on with in a shard beside its parts.
 
         Args:
             folder: The model's folder, see `model_folder`.
             identity: JSON-able; needs `model`.
             provenance: JSON-able; recorded, not compared.
+            shard: The part that this process writes.
             flush_every: Write a part when so many records are buffered …
             flush_seconds: … or when the last part is so old [s] at an `append`.
 
         Raises:
             UserError: The stored identity differs, a stored file is damaged, the folder cannot be
-                written, or another process is writing to it.
+                written, or another process is writing to the shard.
         """
-        header = _plain(
-            {
-                "identity": {"schema_version": SCHEMA_VERSION, **identity},
-                "provenance": dict(provenance),
-            }
-        )
-        lock = locked(folder)
+        header = _plain({"identity": {"schema_version": SCHEMA_VERSION, **identity}})
+        own = folder / shard.folder
+        lock = FolderLock(own)
         try:
-            for leftover in folder.glob(".*.tmp"):
+            for leftover in own.glob(".*.tmp"):
                 leftover.unlink()
-            stored, stale = SCHEMA.empty_table(), False
-            if (folder / "run.json").exists():
-                header = _resumed(folder, header)
-                stored, stale = read_run(folder).table, True
-            else:
-                _require_no_parts(folder)
-                _write_header(folder, header)
+            stored = shard_folders(folder)
+            for other in stored:
+                old = read_header(other)["identity"]
+                require_equal(old, header["identity"], f"{other}: cannot resume")
+            for each in {folder, own} - set(stored):
+                _require_no_parts(each)
+            header["segments"] = read_header(own)["segments"] if own in stored else []
+            table = read_run(folder).table if stored else SCHEMA.empty_table()
         except BaseException:
-            os.close(lock)
+            lock.close()
+            _remove_empty(own)
             raise
         return cls(
-            folder,
+            own,
             header,
+            _plain(provenance),
             lock,
-            stored=stored,
-            header_is_stale=stale,
+            stored=table,
             flush_every=flush_every,
             flush_seconds=flush_seconds,
         )
+
+    def note(self, **provenance: Any) -> None:
+        """Change facts of this process's segment; they are written with the next records."""
+        self._segment |= _plain(provenance)
 
     def append(self, records: Iterable[Record]) -> None:
         """Buffer records; they are safe after the next flush.
@@ -120,7 +132,7 @@ class RunWriter:
         for record in records:
             key = (record.sample_id, record.repeat)
             if key in self.done:
-                raise ValueError(f"{key} is already recorded in {self.folder}")
+                raise ValueError(f"{key} is already recorded in {self.folder.parent}")
             if record.model != self._header["identity"]["model"]:
                 raise ValueError(f"a record of {record.model} for {self.folder}")
             self.done.add(key)
@@ -136,31 +148,34 @@ class RunWriter:
         number, records = self._part
         if not records:
             return
-        if self._header_is_stale:
+        if not self._has_segment:
             self._write_header()
         table = table_of(records)
-        _write_atomically(
-            self.folder / f"part-{number:05d}.parquet",
-            lambda file: pq.write_table(table, file, compression="zstd", write_page_checksum=True),
-        )
+        with atomic_write(self.folder / f"part-{number:05d}.parquet") as partial:
+            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
         self._part = (number + 1, [])
 
     def close(self, **provenance: Any) -> None:
-        """Flush, record last facts (`ended`, `aborted`, …) and let go of the folder.
+        """Flush, record last facts (`ended`, `aborted`, …) and let go of the shard.
 
-        A resumed run that had nothing left to do stays byte for byte as it was, unless it was
-        given up.
+        A run that had nothing left to do stays byte for byte as it was, unless it was given up
+        and does not say so yet.
         """
         if self._lock is None:
             return
         try:
             self.flush()
-            if provenance and (provenance.get("aborted") or not self._header_is_stale):
-                self._header["provenance"] |= _plain(provenance)
+            self.note(**provenance)
+            segments = self._header["segments"]
+            given_up = self._segment.get("aborted")
+            if self._has_segment or (
+                given_up and not (segments and segments[-1].get("aborted") == given_up)
+            ):
                 self._write_header()
         finally:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
+            _remove_empty(self.folder)
 
     def __enter__(self) -> Self:
         return self
@@ -173,9 +188,21 @@ class RunWriter:
     ) -> None:
         self.close()
 
+    @property
+    def _has_segment(self) -> bool:
+        """Whether the segment of this process is in `run.json`."""
+        segments = self._header["segments"]
+        return bool(segments) and segments[-1] is self._segment
+
     def _write_header(self) -> None:
-        _write_header(self.folder, self._header)
-        self._header_is_stale = False
+        segments = self._header["segments"]
+        if not self._has_segment:
+            segments = [*segments, self._segment]
+        header = self._header | {"segments": segments}
+        text = json.dumps(header, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        with atomic_write(self.folder / "run.json") as partial:
+            partial.write_text(text, encoding="utf-8")
+        self._header = header
 
 
 def model_folder(out: Path, model: str) -> Path:
@@ -189,50 +216,13 @@ def _require_no_parts(folder: Path) -> None:
         raise UserError(f"{folder}: has parts but no run.json: remove it, or choose another --out")
 
 
-def _resumed(folder: Path, header: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    old = read_header(folder)
-    require_equal(old["identity"], header["identity"], f"{folder}: cannot resume")
-    provenance = old["provenance"] | header["provenance"]
-    if "started" in old["provenance"]:
-        provenance["started"] = old["provenance"]["started"]
-    return {"identity": header["identity"], "provenance": provenance}
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder of a shard, and of its model, if nothing is in it."""
+    with suppress(OSError):
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
-def _plain(header: Mapping[str, Any]) -> Any:
-    """What JSON makes of it, so that stored and new headers compare equal."""
-    return json.loads(json.dumps(header, allow_nan=False))
-
-
-def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
-    text = json.dumps(header, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    _write_atomically(folder / "run.json", lambda file: file.write(text.encode()))
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write under a temporary name, sync, rename, sync the folder."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def locked(folder: Path) -> int:
-    """Create the folder and lock it; the system lets go of the lock when the process dies."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise UserError(f"{folder}: another process is writing to it") from error
-    return handle
+def _plain(block: Mapping[str, Any]) -> Any:
+    """The block as JSON gives it back, so that stored and new ones compare equal."""
+    return json.loads(json.dumps(block, allow_nan=False))

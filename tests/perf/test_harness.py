@@ -101,8 +101,7 @@ def harness(path, out):
     assert len(table) == len(dataset)
     assert (table["strain"] > 0).all()
     stages = dict(zip(("read", "run_and_store", "errors"), np.diff(clock), strict=True))
-    header = json.loads((Path(out) / "identity" / "run.json").read_text())
-    worker = header["provenance"]["peak_memory_mb"]
+    worker = read_run(Path(out) / "identity").provenance["peak_memory_mb"]
     memory = {"peak_memory_mb": peak_memory_mb(), "worker_memory_mb": worker}
     return {**stages, **memory, "wall": wall}
 
