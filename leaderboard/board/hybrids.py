@@ -47,8 +47,13 @@ def standalone_run(hybrid: StoredRun, runs: Sequence[StoredRun]) -> StoredRun | 
     last = hybrid.name.rpartition("+")[2]
     joined = str(hybrid.identity.get("weights_sha256") or "")
     for run in runs:
-        keys = (*DATASET_KEYS, "settings", "seed", "end_missing")
+        keys = (*DATASET_KEYS, "missing_final_frame")
         same = all(hybrid.identity.get(key) == run.identity.get(key) for key in keys)
+        # A hybrid records the settings that any of its parts honours, so that it can have more.
+        alone, both = (each.identity.get("settings", {}) for each in (run, hybrid))
+        same &= alone.items() <= both.items()
+        same &= both.keys() - alone.keys() <= {"fmax", "max_steps"}
+        same &= run.identity.get("seed") in (None, hybrid.identity.get("seed"))
         own = str(run.identity.get("weights_sha256") or "")
         if run.name == last and same and joined.endswith(own):
             return run

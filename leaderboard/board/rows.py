@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -135,9 +135,9 @@ def _measured(
 
 def _hardware(run: StoredRun) -> tuple[Hardware, ...]:
     """The machines that wrote the run; each of its segments names one."""
-    segments: Sequence[dict[str, Any]] = run.provenance.get("segments") or [run.provenance]
     found = [
         Hardware(cpu=each.get("cpu"), device=each.get("device"), threads=each.get("threads"))
-        for each in segments
+        for each in run.segments
+        if each.get("n_records", 1)
     ]
     return tuple(dict.fromkeys(found))
