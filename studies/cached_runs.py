@@ -1,6 +1,6 @@
 """Records of runs that are kept as they finish, and seeds, for studies of several trainings.
 
-`python -m studies.ablation.ablation` and `python -m studies.comparison.comparison` use them.
+`python -m studies.ablation` and `python -m studies.comparison` use them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A T5 as a policy: it writes texts freely, and learns from the reward of each text.
 
-`python -m t2relax.train_seq` and `python -m studies.ablation.ablation` run this loop.
+`python -m t2relax.train_seq` and `python -m studies.ablation` run this loop.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from torch.nn import functional
 
 from benchmarks.core import UserError
 from benchmarks.core.training import require_numbers
-from t2relax.data.augmentation import Augmentation
 from t2relax.data.token_dataset import IGNORE, collate, pad
-from t2relax.data.training_pairs import Pair, encode_pair
+from t2relax.data.training_pairs import Augmentation, Pair, encode_pair
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_free
 from t2relax.muon import MuonAdamW

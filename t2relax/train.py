@@ -45,9 +45,15 @@ from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import strain
 from benchmarks.core.training import parse_fields, plain, require_numbers, require_same_training
 from benchmarks.metrics import score
-from t2relax.data.augmentation import NO_AUGMENTATION, Augmentation
 from t2relax.data.token_dataset import PairDataset, collate
-from t2relax.data.training_pairs import Pair, PairData, encode_pair, read_training_data
+from t2relax.data.training_pairs import (
+    NO_AUGMENTATION,
+    Augmentation,
+    Pair,
+    PairData,
+    encode_pair,
+    read_training_data,
+)
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained
 from t2relax.lm.pretrained import average, from_pretrained

@@ -16,7 +16,7 @@ from pymatgen.core import Lattice, Structure
 from baselines import gbr, train
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials import chgnet, mace
-from baselines.training import labelled_frames as labelled
+from baselines.training import potential_training as labelled
 from baselines.trivial import GradientBoosting, Identity, MeanDelta, VolumeScaling
 from benchmarks.core import GPA, Geometry, Relaxed, RelaxSettings, Status, UserError
 from benchmarks.testing import ZeroForce, assert_same, check_relaxer, sample_structures

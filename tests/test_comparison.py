@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studies.comparison import comparison
-from studies.comparison.comparison_report import BASE, NO_CHANGE, TITLES, differences, write_report
-from studies.comparison.digits import (
+from studies import comparison
+from studies.comparison import BASE, NO_CHANGE, TITLES, differences, write_report
+from studies.digits import (
     DIGIT_VOCABULARY,
     DIGITS,
     SIGNS,
@@ -20,9 +20,8 @@ from studies.comparison.digits import (
     decode_digits,
     digit_tokenizer,
 )
-from t2relax.data.augmentation import NO_AUGMENTATION
 from t2relax.data.token_dataset import PairDataset, collate
-from t2relax.data.training_pairs import Pair, encode_pair, save_pairs
+from t2relax.data.training_pairs import NO_AUGMENTATION, Pair, encode_pair, save_pairs
 from t2relax.lm import t5
 from t2relax.objective import Objective
 from t2relax.text.codec import Crystal, Delta, read_delta, write_cif, write_delta

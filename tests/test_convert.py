@@ -19,7 +19,7 @@ from benchmarks.data import frames, load
 from benchmarks.data.__main__ import main
 from benchmarks.data.convert.convert import convert
 from benchmarks.data.convert.inputs import ConvertOptions
-from studies.dft_settings.known_settings import settings_of
+from studies.dft_settings.materials import settings_of
 from tests.conftest import LEMAT_SCHEMA
 
 EV = 1.602176634e-19

@@ -8,11 +8,11 @@ import pytest
 
 from benchmarks.core import RelaxSettings, UserError
 from benchmarks.models.registry import resolve
-from studies.cost import batching, figures, sites
+from studies.cost import batching, sites
+from studies.cost import batching as figures
 from studies.cost.__main__ import main
-from studies.cost.models import Choice, Measured, chosen
 from studies.cost.sites import Point, exponent, rattled, supercell
-from studies.cost.timing import Machine
+from studies.cost.timing import Choice, Machine, Measured, chosen
 from tests.conftest import one_line
 
 STILL = "still=ase:benchmarks.testing:ZeroForce"
@@ -128,7 +128,7 @@ def test_an_out_that_is_a_file_is_an_error_of_one_line(tmp_path, capsys):
 
 
 def test_of_the_default_what_is_not_here_is_left_out_and_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("studies.cost.models.DEFAULT", ("identity", "nothing-like-it"))
+    monkeypatch.setattr("studies.cost.timing.DEFAULT", ("identity", "nothing-like-it"))
     said = []
     models = chosen(Choice(None, "ase", tmp_path), said.append)
     assert [model.spec.name for model in models] == ["identity"]
@@ -148,7 +148,7 @@ def test_random_weights_stand_in_for_published_ones(name, n_parameters, tmp_path
     def missing(spec, *, offline):
         raise UserError("not there")
 
-    monkeypatch.setattr("studies.cost.models.locate_model", missing)
+    monkeypatch.setattr("studies.cost.timing.locate_model", missing)
     (model,) = chosen(Choice([f"{name}-matpes-pbe"], "ase", tmp_path), print)
     assert model.weights == "random"
     relaxer = MatGL(**model.spec.kwargs, settings=RelaxSettings(max_steps=0))

@@ -12,8 +12,7 @@ from benchmarks.core import Geometry
 from benchmarks.data import load
 from leaderboard.__main__ import main
 from studies.dft_settings.__main__ import main as study
-from studies.dft_settings.known_settings import settings_of
-from studies.dft_settings.materials import describe, difference, pairs
+from studies.dft_settings.materials import describe, difference, pairs, settings_of
 from tests.conftest import one_line
 from tests.test_leaderboard import halfway, write
 

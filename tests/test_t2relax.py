@@ -27,9 +27,10 @@ from benchmarks.core.symmetry import space_group
 from benchmarks.models.registry import MODELS, decoding_identity, resolve
 from benchmarks.testing import check_relaxer, sample_structures
 from t2relax import train
-from t2relax.data.augmentation import NO_AUGMENTATION, Augmentation
 from t2relax.data.token_dataset import PairDataset, collate
 from t2relax.data.training_pairs import (
+    NO_AUGMENTATION,
+    Augmentation,
     Pair,
     encode_pair,
     load_pairs,

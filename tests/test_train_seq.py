@@ -9,8 +9,8 @@ import torch
 from numpy.testing import assert_allclose
 
 from benchmarks.core import UserError
-from studies.ablation import ablation
-from studies.ablation.ablation_report import AblationOutcome, replicates, verdict
+from studies import ablation
+from studies.ablation import AblationOutcome, replicates, verdict
 from t2relax import train_seq
 from t2relax.data.training_pairs import Pair, encode_pair, save_pairs
 from t2relax.lm import t5

@@ -10,7 +10,7 @@ from pymatgen.core import Lattice, Structure
 
 from baselines import train
 from baselines.potentials import mace, matgl
-from baselines.training import labelled_frames as labelled
+from baselines.training import potential_training as labelled
 from baselines.training import train_mace, train_tensornet
 from baselines.training.potential_training import PotentialTrainingConfig
 from benchmarks.core import RelaxSettings, Status

@@ -6,6 +6,8 @@
 The frames are read, the library trains in a folder of its own, and what it leaves is loaded and
 measured. Only then it replaces what was there before. An interrupted training begins anew: the
 libraries' trainers keep no state that a second run could go on from.
+
+The frames with energy, forces and stress, and the errors of a potential on them, are made here too.
 """
 
 from __future__ import annotations
@@ -16,17 +18,95 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from baselines.training import labelled_frames as labelled
+import numpy as np
+
 from baselines.training.model_card import described, training_sets, versions, write_card
 from benchmarks.core import UserError
 from benchmarks.core.files import atomic_write
 from benchmarks.core.training import require_numbers
-from benchmarks.data import Frame
+from benchmarks.data import Frame, frames, load
+from benchmarks.data.folders import split_names
+
+
+def training_frames(sources: Sequence[str], limit: int | None = None) -> list[Frame]:
+    """The frames that have all three labels; of a source that has splits, of its training split.
+
+    Args:
+        sources: `embedded`, or paths of data sets.
+        limit: Largest number of relaxations of each source; of the Hub no more is read.
+
+    Raises:
+        UserError: A source has no such frame.
+    """
+    examples: list[Frame] = []
+    for source in sources:
+        split = "train" if split_names(source) else None
+        found = [frame for frame in frames_of(source, split, limit) if _complete(frame)]
+        if not found:
+            raise UserError(f"{source}: no frame has energy, forces and stress")
+        examples += found
+    return examples
+
+
+def validation_frames(sources: Sequence[str]) -> list[Frame]:
+    """The labelled frames of the validation splits; sources without such a split have none."""
+    held_out = (frames(source, "val") for source in sources if "val" in split_names(source))
+    return [frame for each in held_out for frame in each if _complete(frame)]
+
+
+def frames_of(source: str, split: str | None, limit: int | None) -> Iterator[Frame]:
+    """Yield all frames; with a limit those of the relaxations that the limit chooses."""
+    if limit is None:
+        yield from frames(source, split)
+        return
+    chosen = load(source, split=split, limit=limit)
+    ids = set(chosen.ids)
+    yield from (frame for frame in chosen.frames() if frame.sample_id in ids)
+
+
+def _complete(frame: Frame) -> bool:
+    return frame.energy is not None and frame.forces is not None and frame.stress is not None
+
+
+def to_atoms(frame: Frame) -> Any:
+    """ASE's atoms of a frame, without its labels."""
+    from ase import Atoms
+
+    lattice, frac_coords, numbers = frame.geometry
+    return Atoms(numbers, cell=lattice, scaled_positions=frac_coords, pbc=True)
+
+
+def errors(potential: Any, elements: frozenset[int], examples: Sequence[Frame]) -> dict[str, Any]:
+    """Root mean square errors over the frames whose elements a potential knows.
+
+    Args:
+        potential: An ASE calculator.
+        elements: Atomic numbers.
+        examples: Frames with all labels.
+
+    Returns:
+        `n` frames, `energy_per_atom` [eV], `force` component [eV/Å], `stress` component [eV/Å^3].
+    """
+    differences: dict[str, list[Any]] = {"energy_per_atom": [], "force": [], "stress": []}
+    usable = [frame for frame in examples if elements.issuperset(frame.geometry.numbers.tolist())]
+    for frame in usable:
+        atoms = to_atoms(frame)
+        atoms.calc = potential
+        energy = atoms.get_potential_energy() - frame.energy
+        differences["energy_per_atom"].append([energy / len(atoms)])
+        differences["force"].append((atoms.get_forces() - frame.forces).ravel())
+        differences["stress"].append((atoms.get_stress(voigt=False) - frame.stress).ravel())
+    rmse = {
+        name: round(float(np.sqrt(np.mean(np.concatenate(values) ** 2))), 5) if values else None
+        for name, values in differences.items()
+    }
+    return {"n": len(usable), **rmse}
+
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +196,8 @@ def train(config: PotentialTrainingConfig, command: str | None = None) -> dict[s
     """
     recipe = recipe_of(config.model)
     datasets = described(training_sets(config.data, config.limit))
-    examples = labelled.training_frames(config.data, config.limit)
-    held_out = labelled.validation_frames(config.data)
+    examples = training_frames(config.data, config.limit)
+    held_out = validation_frames(config.data)
     if os.environ.get("OMP_NUM_THREADS") is None:
         log.warning("set OMP_NUM_THREADS=1 before starting: these graphs are too small to share")
     started = time.perf_counter()
@@ -128,8 +208,8 @@ def train(config: PotentialTrainingConfig, command: str | None = None) -> dict[s
         potential = recipe.calculator(trained.path)
         elements = recipe.elements(potential)
         table = {
-            "rmse_train": labelled.errors(potential, elements, examples),
-            "rmse_val": labelled.errors(potential, elements, held_out),
+            "rmse_train": errors(potential, elements, examples),
+            "rmse_val": errors(potential, elements, held_out),
         }
         _replace(trained.path, config.out)
     card = {

@@ -21,11 +21,11 @@ import numpy as np
 
 from baselines.potentials import mace
 from baselines.potentials.loading import quiet
-from baselines.training.labelled_frames import to_atoms
 from baselines.training.potential_training import (
     PotentialTrainingConfig,
     Recipe,
     TrainedPotential,
+    to_atoms,
 )
 from benchmarks.data import Frame
 

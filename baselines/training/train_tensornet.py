@@ -23,12 +23,12 @@ from tqdm import tqdm
 
 from baselines.potentials import matgl
 from baselines.potentials.loading import quiet
-from baselines.training.labelled_frames import to_atoms
 from baselines.training.lightning_utils import lightning_session
 from baselines.training.potential_training import (
     PotentialTrainingConfig,
     Recipe,
     TrainedPotential,
+    to_atoms,
 )
 from benchmarks.core import GPA
 from benchmarks.data import Frame

@@ -24,9 +24,9 @@ import pandas as pd
 from benchmarks.core import UserError
 from benchmarks.core.cli import check_device, whole_number
 from benchmarks.models.registry import ENGINES
-from studies.cost import batching, figures, sites
-from studies.cost.models import DEFAULT, Choice, chosen
-from studies.cost.timing import Machine
+from studies.cost import batching, sites
+from studies.cost import batching as figures
+from studies.cost.timing import DEFAULT, Choice, Machine, chosen
 
 
 def main(argv: Sequence[str] | None = None) -> int:

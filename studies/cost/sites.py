@@ -15,8 +15,7 @@ from pymatgen.core import Structure
 from benchmarks.core import SCORED, Geometry, RelaxSettings, UserError
 from benchmarks.data import load
 from benchmarks.models.registry import ENGINES
-from studies.cost.models import Measured
-from studies.cost.timing import Machine, timed
+from studies.cost.timing import Machine, Measured, timed
 
 CRYSTAL = "gpaw-B1-Li-Br-0-pbe"
 """Rocksalt with 2 sites and 21 Å^3 per site, of the embedded training split."""

@@ -3,6 +3,6 @@
 Run it as `python -m studies.dft_settings RUNS --data SOURCE --out DIR`.
 """
 
-from studies.dft_settings.files import report
+from studies.dft_settings.findings import report
 
 __all__ = ["report"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.core import UserError
 from leaderboard.__main__ import add_data_arguments, load_datasets
-from studies.dft_settings.files import report
+from studies.dft_settings.findings import report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

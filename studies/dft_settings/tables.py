@@ -12,8 +12,7 @@ from benchmarks.core import Status
 from benchmarks.core.statistics import Resampling, estimates, interval
 from benchmarks.metrics import METRICS, Reduce, score
 from leaderboard.board.scores import per_sample
-from studies.dft_settings.known_settings import SETTINGS, UNKNOWN
-from studies.dft_settings.materials import DIFFERENCES
+from studies.dft_settings.materials import DIFFERENCES, SETTINGS, UNKNOWN
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from t2relax.data.augmentation import Augmentation
-from t2relax.data.training_pairs import Pair, encode_pair
+from t2relax.data.training_pairs import Augmentation, Pair, encode_pair
 from t2relax.text.codec import CodecError
 from t2relax.text.tokens import PAD_ID, Template, Tokenizer, template
 

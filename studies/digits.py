@@ -2,7 +2,7 @@
 
 The same texts with a token for each sign, digit and point, the loss a plain cross-entropy, the
 decoding greedy under the same grammar: all that the input determines is given, a sign is a sign and
-a digit a digit. An arm of `python -m studies.comparison.comparison`; no checkpoint is made of it.
+a digit a digit. An arm of `python -m studies.comparison`; no checkpoint is made of it.
 """
 
 from __future__ import annotations

@@ -1,22 +1,26 @@
 """Compare the packaged recipe with others: the same small T5, trained from scratch in several ways.
 
-    python -m studies.comparison.comparison --data TRAIN.parquet --val VAL.parquet --out DIR
+    python -m studies.comparison --data TRAIN.parquet --val VAL.parquet --out DIR
 
 All arms see the same data with the same seeds for the same number of steps, warm-up a tenth of
 them, and write freely running text under the grammar of the target. `packaged-recipe` has the
 defaults of `t2relax.train`; `plain-cross-entropy` forgets that number tokens are near each other;
 `deep-encoder` has two layers moved from the decoder to the encoder, which is cheaper to decode;
-`digits` reads and writes numbers digit by digit (`studies.comparison.digits`), as is usual. Without
+`digits` reads and writes numbers digit by digit (`studies.digits`), as is usual. Without
 --data and --val the embedded set serves, whose validation split is tiny.
 
 The last weights of an arm count, none are selected, so that the structures of the comparison have
 decided nothing. Writes DIR/comparison.md and .json. A finished run is DIR/runs/ARM-SEED.json and is
 not run again.
+
+The tables give means and, over seeds, ranges; differences to the packaged recipe have 95 %
+intervals of the bootstrap of `studies.ablation`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,26 +29,149 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from transformers import T5Config, set_seed
 
 from benchmarks.core import UserError
 from benchmarks.core.cli import run_command, whole_number
+from benchmarks.core.formatting import markdown_table
 from benchmarks.core.geometry import reduced_composition
 from benchmarks.core.training import parse_fields, plain
+from studies.ablation import Draws, RewardEstimate
 from studies.cached_runs import cached_run, seeds
-from studies.comparison.comparison_report import BASE, NO_CHANGE, write_report
-from studies.comparison.digits import DigitStudent, decode_digits, digit_tokenizer
+from studies.digits import DigitStudent, decode_digits, digit_tokenizer
 from t2relax import train
-from t2relax.data.augmentation import Augmentation
 from t2relax.data.token_dataset import PairDataset, collate
-from t2relax.data.training_pairs import read_training_data
+from t2relax.data.training_pairs import Augmentation, read_training_data
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained
 from t2relax.objective import Objective, T5ForRelaxation
+from t2relax.reward import Floats
 from t2relax.text.codec import CODEC_VERSION
 from t2relax.text.tokens import Template, Tokenizer
 from t2relax.train_seq import subset
+
+BASE: Final = "packaged-recipe"
+NO_CHANGE: Final = "no-change"
+TITLES: Final = {
+    "lattice_mae": "lattice MAE (Å)",
+    "volume_mape": "volume MAPE (%)",
+    "strain": "strain",
+    "position_mae": "displacement (Å)",
+    "score": "score",
+}
+
+Records = Mapping[str, Sequence[Mapping[str, Any]]]
+"""For each arm, and for each seed: `columns`, and of a training `steps`, `minutes`, ..."""
+
+
+def write_report(
+    folder: Path, records: Records, groups: Sequence[str], origin: Mapping[str, Any]
+) -> str:
+    """Write comparison.md and comparison.json; return the former.
+
+    Args:
+        folder: The folder of the files.
+        records: over the same structures in the same order; `NO_CHANGE` has one, for all seeds.
+        groups: the composition of each structure.
+        origin: The origin of the data, for the JSON.
+    """
+    n_seeds = max(map(len, records.values()))
+    found = {arm: [_means(run) for run in runs] for arm, runs in records.items()}
+    apart = differences(records, groups)
+    content = {
+        **origin,
+        "n_compositions": len(set(groups)),
+        "n_seeds": n_seeds,
+        "arms": {
+            arm: {
+                **{key: [run[key] for run in runs] for key in runs[0] if key in _OF_TRAINING},
+                "means": found[arm],
+                "difference": {k: e._asdict() for k, e in apart.get(arm, {}).items()},
+            }
+            for arm, runs in records.items()
+        },
+    }
+    (folder / "comparison.json").write_text(json.dumps(content, indent=1) + "\n")
+    text = _markdown(records, found, apart, content)
+    (folder / "comparison.md").write_text(text)
+    return text
+
+
+_OF_TRAINING = ("n_parameters", "n_layer_parameters", "steps", "minutes")
+
+
+def _means(run: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(np.mean(run["columns"][name])) for name in TITLES}
+
+
+def differences(records: Records, groups: Sequence[str]) -> dict[str, dict[str, RewardEstimate]]:
+    """The difference of each measure of each other arm to `BASE`; empty without `BASE`."""
+    if BASE not in records:
+        return {}
+    n_seeds = len(records[BASE])
+    draws = Draws.of(groups, n_seeds, np.random.default_rng(0))
+
+    def replicates(arm: str, name: str) -> Floats:
+        values = np.array([run["columns"][name] for run in records[arm]])
+        return draws.mean(np.broadcast_to(values, (n_seeds, len(groups))))
+
+    return {
+        arm: {
+            name: RewardEstimate.of(replicates(arm, name) - replicates(BASE, name))
+            for name in TITLES
+        }
+        for arm in records
+        if arm != BASE
+    }
+
+
+def _markdown(
+    records: Records,
+    found: Mapping[str, Sequence[Mapping[str, float]]],
+    apart: Mapping[str, Mapping[str, RewardEstimate]],
+    content: Mapping[str, Any],
+) -> str:
+    heads = ["arm", "parameters", "in layers", "steps", "minutes", *TITLES.values()]
+    rows = [
+        [arm, *_training(records[arm]), *(_spread([m[k] for m in means]) for k in TITLES)]
+        for arm, means in found.items()
+    ]
+    gaps = [[arm, *(_difference(row[k]) for k in TITLES)] for arm, row in apart.items()]
+    text = (
+        f"{markdown_table(heads, rows)}\n\n"
+        f"{content['n_structures']} validation structures ({content['n_compositions']} "
+        f"compositions), {content['n_pairs']} for training, {content['n_seeds']} seeds; the last "
+        "weights of each run. Means over structures and seeds; brackets: lowest and highest seed. "
+        "A decode that is no cell counts as no change, with a score of 0.\n"
+    )
+    if gaps:
+        text += (
+            f"\nDifferences to {BASE}:\n\n{markdown_table(['arm', *TITLES.values()], gaps)}\n\n"
+            "Brackets: 95 % intervals of a bootstrap over compositions and, independently, seeds, "
+            "with the same draws for all arms.\n"
+        )
+    return text
+
+
+def _training(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Parameters, steps and minutes; of no training dashes."""
+    if "steps" not in runs[0]:
+        return ["–"] * 4
+    steps = "–".join(map(str, sorted({run["steps"] for run in runs})))
+    minutes = np.mean([run["minutes"] for run in runs])
+    sizes = (f"{runs[0][key]:,}" for key in ("n_parameters", "n_layer_parameters"))
+    return [*sizes, steps, f"{minutes:.1f}"]
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{np.mean(values):.4f}"
+    return f"{mean} [{min(values):.4f}, {max(values):.4f}]" if len(values) > 1 else mean
+
+
+def _difference(estimate: RewardEstimate) -> str:
+    return "{:+.4f} [{:+.4f}, {:+.4f}]".format(*estimate)
 
 
 class Arm(NamedTuple):
@@ -177,7 +304,7 @@ def _lists(columns: Mapping[str, NDArray[Any]]) -> dict[str, list[float]]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m studies.comparison.comparison",
+        prog="python -m studies.comparison",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,1 +1,0 @@
-"""The ablation of the sequence reward: its parts, one by one."""

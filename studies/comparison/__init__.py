@@ -1,1 +1,0 @@
-"""The comparison of the packaged recipe of the T5 with other recipes."""
