@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from benchmarks.core.cli import run_command, whole_number
 from benchmarks.core.geometry import reduced_composition
-from benchmarks.core.plotting import save_figure
+from leaderboard.views.figures import save_figure
 from studies.cached_runs import cached_run, seeds
 from t2relax import train_seq
 from t2relax.data.training_pairs import read_training_data

@@ -30,10 +30,10 @@ from baselines.delta.train_delta import train as train_graph
 from baselines.delta.train_delta import training_identity as graph_identity
 from baselines.training.model_card import training_sets
 from benchmarks.core.cli import check_device, run_command, whole_number
-from benchmarks.core.plotting import save_figure
 from benchmarks.core.training import require_same_training
 from benchmarks.models.registry import resolve
 from benchmarks.run import main as run_models
+from leaderboard.views.figures import save_figure
 from t2relax.data.training_pairs import read_training_data
 from t2relax.train import T5TrainingConfig
 from t2relax.train import train as train_text

@@ -22,8 +22,8 @@ import numpy as np
 from pymatgen.core import Lattice, Structure
 from tqdm import tqdm
 
-from benchmarks.core.plotting import save_figure
 from benchmarks.engine.worker import peak_memory_mb
+from leaderboard.views.figures import save_figure
 
 SITES = (1, 2, 4, 8, 16, 30, 60)
 BATCHES = (1, 4, 16, 64, 256)

@@ -1,4 +1,4 @@
-"""What a reader relies on in the tree: no import leads back, and a name means one thing."""
+"""A reader relies on the tree: no import leads back, and a name means one thing."""
 
 import ast
 from collections import defaultdict
@@ -10,8 +10,8 @@ import networkx as nx
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("benchmarks", "t2relax", "baselines", "leaderboard", "studies")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-SAME_FILE_NAME = {"figures.py", "files.py", "markdown.py", "text.py", "train.py"}
-"""File names with two meanings that are still there; none may be added."""
+SAME_FILE_NAME = {"train.py"}
+"""`python -m t2relax.train` and `python -m baselines.train` are two commands that train models."""
 
 
 def module_name(path: Path) -> str:

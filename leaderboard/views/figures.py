@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.core.plotting import save_figure
+from benchmarks.core.files import atomic_write
 from benchmarks.metrics import METRICS
 from leaderboard.board.schema import Board, Row
 from leaderboard.views.markdown import title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@contextmanager
+def save_figure(path: Path, size: tuple[float, float], name: str) -> Iterator[Figure]:
+    """Give a figure to draw on, and write it when the block ends.
+
+    Args:
+        path: The file, if it ends with .svg or .png; else both are written.
+        size: Width and height [inch].
+        name: Name of the subject; the ids in the SVG are made from it.
+    """
+    import matplotlib as mpl
+    import seaborn as sns
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # text stays text, and neither ids nor metadata depend on the time
+    style = {**sns.axes_style("whitegrid"), "svg.fonttype": "none", "svg.hashsalt": name}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        suffixes = [path.suffix] if path.suffix in (".svg", ".png") else [".svg", ".png"]
+        if ".svg" in suffixes:
+            with atomic_write(path.with_suffix(".svg")) as svg:
+                figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        if ".png" in suffixes:
+            with atomic_write(path.with_suffix(".png")) as png:
+                figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+
 
 ERROR: Final = "lattice_mae"
 TIME: Final = "wall_time_median"

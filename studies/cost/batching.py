@@ -17,10 +17,10 @@ from typing import Final
 import pandas as pd
 
 from benchmarks.core import Geometry, RelaxSettings, Status, UserError
-from benchmarks.core.plotting import save_figure
 from benchmarks.data import load
 from benchmarks.models.environments import interpreter
 from benchmarks.models.registry import ENGINES, on_engine
+from leaderboard.views.figures import save_figure
 from studies.cost.sites import LARGE, Point, exponent
 from studies.cost.timing import Machine, Measured, timed
 

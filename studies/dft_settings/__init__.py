@@ -1,8 +1,4 @@
-"""DFT settings as a question: errors by functional, and how far the functional moves the target.
+"""DFT settings as a question: errors by functional, and the shift of the target by the functional.
 
 Run it as `python -m studies.dft_settings RUNS --data SOURCE --out DIR`.
 """
-
-from studies.dft_settings.findings import report
-
-__all__ = ["report"]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.core import UserError
+from benchmarks.core.files import atomic_write
+from benchmarks.data import Dataset
 from leaderboard.__main__ import add_data_arguments, load_datasets
-from studies.dft_settings.findings import report
+from studies.dft_settings.findings import find
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +31,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print("wrote " + ", ".join(map(str, written)))
     return 0
+
+
+def report(
+    run_folders: Iterable[Path], out: Path, datasets: Sequence[Dataset], sources: Iterable[str]
+) -> list[Path]:
+    """Write `settings.md`, `.json`, `.svg`, `.png` and `settings-pairs.csv`.
+
+    Args:
+        run_folders: Model folders of one data set, or folders of them; scores are enough.
+        out: Folder of the files.
+        datasets: Data that the runs may be of; the embedded set is found without.
+        sources: What these were loaded from; settings are looked for there.
+
+    Returns:
+        What was written; no figure where no material was relaxed twice.
+
+    Raises:
+        UserError: The runs are not all of one data set that is at hand, or a file is damaged.
+    """
+    from studies.dft_settings.text import differences_and_errors, markdown, pairs_csv, to_json
+
+    found = find(run_folders, datasets, sources)
+    texts = {
+        out / "settings.md": markdown(found),
+        out / "settings.json": to_json(found),
+        out / "settings-pairs.csv": pairs_csv(found),
+    }
+    for path, text in texts.items():
+        with atomic_write(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    return [*texts, *differences_and_errors(found, out / "settings")]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The findings of the study and the files that show them."""
+"""The findings of the study: samples, pairs of relaxations, numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.core import UserError
-from benchmarks.core.files import atomic_write
 from benchmarks.store import StoredRun, read_runs
 from leaderboard.board.scores import DATASET_KEYS, scores
 from leaderboard.publish import find_dataset
@@ -25,8 +24,6 @@ from studies.dft_settings.tables import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmarks.data import Dataset
-if TYPE_CHECKING:
     from benchmarks.data import Dataset
 
 
@@ -88,34 +85,3 @@ def _dataset(runs: Sequence[StoredRun], datasets: Sequence[Dataset]) -> Dataset:
         name = first.identity["dataset"]
         raise UserError(f"relaxed structures are compared: name {name} with --data")
     return found
-
-
-def report(
-    run_folders: Iterable[Path], out: Path, datasets: Sequence[Dataset], sources: Iterable[str]
-) -> list[Path]:
-    """Write `settings.md`, `.json`, `.svg`, `.png` and `settings-pairs.csv`.
-
-    Args:
-        run_folders: Model folders of one data set, or folders of them; scores are enough.
-        out: Folder of the files.
-        datasets: Data that the runs may be of; the embedded set is found without.
-        sources: What these were loaded from; settings are looked for there.
-
-    Returns:
-        What was written; no figure where no material was relaxed twice.
-
-    Raises:
-        UserError: The runs are not all of one data set that is at hand, or a file is damaged.
-    """
-    from studies.dft_settings.text import differences_and_errors, markdown, pairs_csv, to_json
-
-    found = find(run_folders, datasets, sources)
-    texts = {
-        out / "settings.md": markdown(found),
-        out / "settings.json": to_json(found),
-        out / "settings-pairs.csv": pairs_csv(found),
-    }
-    for path, text in texts.items():
-        with atomic_write(path) as partial:
-            partial.write_text(text, encoding="utf-8")
-    return [*texts, *differences_and_errors(found, out / "settings")]

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from benchmarks.core.formatting import NOTHING, markdown_table
-from benchmarks.core.plotting import save_figure
 from benchmarks.core.statistics import Floats
 from benchmarks.data.splits.prototypes import SYMPREC
 from benchmarks.metrics import METRICS
 from leaderboard.board.comparisons import COMPARED
+from leaderboard.views.figures import save_figure
 from studies.dft_settings.findings import Findings
 from studies.dft_settings.materials import DIFFERENCES, SETTINGS, UNKNOWN
 from studies.dft_settings.tables import PAIR, TARGET, SettingEstimate, two_functionals
 
 if TYPE_CHECKING:
     import pandas as pd
-if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
