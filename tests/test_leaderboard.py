@@ -560,9 +560,10 @@ def test_stored_scores_are_read_where_structures_may_not_be_kept(tmp_path, toy):
         scores(run)
     first = scores(run, toy)
     assert scores(run).equals(first)
-    (tmp_path / "bare" / "m").mkdir(parents=True)
-    for name in ("run.json", FILE):
-        (tmp_path / "bare" / "m" / name).write_bytes((run.folder / name).read_bytes())
+    for path in (*run.folder.rglob("run.json"), run.folder / FILE):
+        kept = tmp_path / "bare" / "m" / path.relative_to(run.folder)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(path.read_bytes())
     full = make_boards([tmp_path / "full"], [toy])[0].to_json()
     assert make_boards([tmp_path / "bare"])[0].to_json() == full
     files = write_archive_of([tmp_path / "full"], tmp_path / "archive", [toy])

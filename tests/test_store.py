@@ -297,8 +297,20 @@ def test_each_process_adds_its_own_provenance(tmp_path):
         },
     )
     assert run.provenance == first | {"ended": "4", "aborted": None, "peak_memory_mb": 4000.0}
-    assert run.machines == ("B", "NVIDIA H100")
+    assert run.computing_segments == run.segments
     assert run.identity == {"schema_version": 2, **IDENTITY}
+
+
+def test_a_process_that_wrote_no_record_did_not_compute_the_run(tmp_path):
+    with RunWriter.open(tmp_path, IDENTITY, {"cpu": "A"}) as writer:
+        writer.close(aborted="the model cannot be loaded")
+    with RunWriter.open(tmp_path, IDENTITY, {"cpu": "B"}) as writer:
+        writer.append([record("a")])
+    run = read_run(tmp_path)
+    assert [segment["cpu"] for segment in run.computing_segments] == ["B"]
+    (tmp_path / SHARD / "part-00000.parquet").unlink()  # the structures may not be kept
+    bare = read_run(tmp_path)
+    assert [segment["cpu"] for segment in bare.computing_segments] == ["A", "B"]
 
 
 def test_facts_that_are_noted_late_are_those_of_the_segment(tmp_path):
@@ -362,7 +374,7 @@ def test_shards_written_side_by_side_are_one_run(tmp_path):
         ("shard-0002", "B", 1),
     ]
     assert (run.provenance["peak_memory_mb"], run.provenance["aborted"]) == (9.0, "too many errors")
-    assert run.machines == ("A", "B")
+    assert run.computing_segments == run.segments
     with RunWriter.open(tmp_path, IDENTITY, {}, shard=Shard(2, 2)) as writer:
         assert writer.done == {("a", 0), ("b", 0), ("c", 0)}
         writer.append([record("d")])
@@ -426,7 +438,7 @@ def test_a_run_of_version_1_is_read(version_1):
     assert [r.sample_id for r in run.records] == ["a", "b"]
     assert run.identity == {"schema_version": 2, **IDENTITY, "missing_final_frame": "keep"}
     assert run.provenance["missing_final_frame"] == {"policy": "keep", "sample_ids": []}
-    assert (run.provenance["peak_memory_mb"], run.machines) == (4000.0, ("A",))
+    assert (run.provenance["peak_memory_mb"], run.segments[0]["cpu"]) == (4000.0, "A")
     assert [segment["n_records"] for segment in run.segments] == [2]
 
 
@@ -441,7 +453,8 @@ def test_a_run_of_version_1_goes_on_in_a_shard_beside_its_parts(version_1):
     run = read_run(version_1)
     assert [r.sample_id for r in run.records] == ["a", "b", "c"]
     assert [segment["n_records"] for segment in run.segments] == [2, 1]
-    assert (run.provenance["peak_memory_mb"], run.machines) == (4000.0, ("A", "B"))
+    assert run.provenance["peak_memory_mb"] == 4000.0
+    assert [segment["cpu"] for segment in run.computing_segments] == ["A", "B"]
     with pytest.raises(UserError, match="missing_final_frame differs"):
         RunWriter.open(version_1, IDENTITY, {})
 

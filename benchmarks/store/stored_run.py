@@ -69,18 +69,13 @@ class StoredRun:
         return merged
 
     @property
-    def machines(self) -> tuple[str, ...]:
-        """The machines that records were computed on: the name of the GPU, else of the CPU.
+    def computing_segments(self) -> tuple[dict[str, Any], ...]:
+        """The segments whose processes computed records; all where the records were not kept.
 
         Times and memory can be compared only between runs of the same machine.
         """
-        names = set()
-        for segment in self.segments:
-            device = str(segment.get("device") or "cpu")
-            name = device.partition("(")[2].rstrip(")") or segment.get("cpu") or device
-            if segment.get("n_records", 1):
-                names.add(str(name))
-        return tuple(sorted(names))
+        computing = tuple(s for s in self.segments if s.get("n_records", 1))
+        return computing or self.segments
 
     @cached_property
     def records(self) -> Records:

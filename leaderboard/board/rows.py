@@ -134,10 +134,9 @@ def _measured(
 
 
 def _hardware(run: StoredRun) -> tuple[Hardware, ...]:
-    """The machines that wrote the run; each of its segments names one."""
+    """The machines that computed the run; each of its segments names one."""
     found = [
         Hardware(cpu=each.get("cpu"), device=each.get("device"), threads=each.get("threads"))
-        for each in run.segments
-        if each.get("n_records", 1)
+        for each in run.computing_segments
     ]
     return tuple(dict.fromkeys(found))
