@@ -135,7 +135,7 @@ def test_three_calculations_listed_backwards(lemat_frame, surveyed):
     listed = [(5.52, 0), (5.53, 0), (5.45, 1), (5.52, 1), (5.0, 2), (5.44, 2)]
     rows = [frame(lemat_frame, a, step, number) for step, (a, number) in enumerate(listed)]
     found = surveyed(rows).trajectories
-    assert (found.first_step.tolist(), found.last_step.tolist()) == ([4], [1])
+    assert (found.chosen.initial_step.tolist(), found.chosen.relaxed_step.tolist()) == ([4], [1])
     assert found.n_calculations.tolist() == [3]
 
 
@@ -185,7 +185,7 @@ def test_missing_steps_are_counted_and_a_missing_start_is_seen(lemat_frame, surv
     found = surveyed(rows).trajectories
     assert found.missing_steps.tolist() == [4]
     assert found.start_missing.tolist() == [True]
-    assert (found.first_step.tolist(), found.last_step.tolist()) == ([2], [6])
+    assert (found.chosen.initial_step.tolist(), found.chosen.relaxed_step.tolist()) == ([2], [6])
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 0), (0, None, 1)])
@@ -199,7 +199,10 @@ def test_numbers_that_are_all_null_are_one_calculation(lemat_frame, surveyed):
     rows = [frame(lemat_frame, 5.0 + i / 10, i, None) for i in range(3)]
     found = surveyed(rows)
     assert not found.faults
-    assert (found.trajectories.n_calculations.tolist(), found.trajectories.last_step.tolist()) == (
+    assert (
+        found.trajectories.n_calculations.tolist(),
+        found.trajectories.chosen.relaxed_step.tolist(),
+    ) == (
         [1],
         [2],
     )
@@ -241,8 +244,8 @@ def test_order_of_rows_and_size_of_row_groups_do_not_matter(
     write_lemat(path, [rows[i] for i in order], row_group_size=size)
     found = survey(FrameFiles([path]))
     assert not found.faults
-    assert found.trajectories.first_step.tolist() == [3, 3, 3]
-    assert found.trajectories.last_step.tolist() == [2, 2, 2]
+    assert found.trajectories.chosen.initial_step.tolist() == [3, 3, 3]
+    assert found.trajectories.chosen.relaxed_step.tolist() == [2, 2, 2]
     assert sorted(edges(load(str(path)))) == [pytest.approx((5.0, 5.53))] * 3
 
 
@@ -270,8 +273,8 @@ def test_no_wrong_pair_in_a_file_with_the_quirks_of_the_public_fetcher(shared_da
     assert len(t) == len(truth) == 92
     for i, key in enumerate(t.ids):
         true = truth[t.materials[i]]
-        assert f"{key}-{t.first_step[i]}" == true["first"]
-        assert f"{key}-{t.last_step[i]}" == true["relaxed"]
+        assert f"{key}-{t.chosen.initial_step[i]}" == true["first"]
+        assert f"{key}-{t.chosen.relaxed_step[i]}" == true["relaxed"]
         assert t.n_frames[i] == int(true["n_kept"])
         assert ENDS[t.order.end[i]] is (
             End.PRESENT if true["end_present"] == "True" else End.MISSING
@@ -300,12 +303,12 @@ def test_no_wrong_pair_in_a_file_with_the_quirks_of_the_public_fetcher(shared_da
     ],
 )
 def test_files_in_time_order_keep_their_pairs(shared_data, path, digest):
-    """Of every trajectory: id, rows of the first and the last step, number of frames."""
+    """The hash is of a line for each trajectory: id, initial and relaxed row, number of frames."""
     found = survey(FrameFiles([shared_data / f"{path}.parquet"]))
     t = found.trajectories
     assert not found.faults
     assert not t.order.backwards.any()
     assert End.MISSING not in {ENDS[end] for end in t.order.end}
-    rows = zip(t.ids, t.first, t.last, t.n_frames, strict=True)
+    rows = zip(t.ids, t.chosen.initial_row, t.chosen.relaxed_row, t.n_frames, strict=True)
     text = "\n".join(" ".join(map(str, row)) for row in rows)
     assert hashlib.sha256(text.encode()).hexdigest() == digest

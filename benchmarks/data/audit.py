@@ -25,9 +25,14 @@ from benchmarks.core.files import atomic_write
 from benchmarks.core.formatting import markdown_table
 from benchmarks.data.dataset import in_part, selection_order
 from benchmarks.data.lemat.calculation_order import BASES, ENDS
-from benchmarks.data.lemat.endpoints import CHUNK, fetch
-from benchmarks.data.lemat.final_frames import MAX_FORCE, MAX_STRESS, is_relaxed, residual_forces
+from benchmarks.data.lemat.coordinates import CHUNK, read_coordinates
 from benchmarks.data.lemat.ids import source_of
+from benchmarks.data.lemat.missing_final_frames import (
+    MAX_FORCE,
+    MAX_STRESS,
+    is_relaxed,
+    residual_forces,
+)
 from benchmarks.data.lemat.quarantine import Quarantined
 from benchmarks.data.lemat.reader import FrameFiles
 from benchmarks.data.lemat.trajectories import Survey, survey
@@ -174,13 +179,13 @@ def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFra
     chosen = chosen[in_part(source, files, found.trajectories)[chosen]]
     faults = _checked(files, found, chosen)
     table = _facts(found, chosen)
-    force = residual_forces(files, found.trajectories.last[chosen])
+    force = residual_forces(files, found.trajectories.chosen.relaxed_row[chosen])
     table["residual_force"] = force
     reasons = pd.Series({i: str(fault.reason) for i, fault in faults.items()}, dtype="str")
     details = pd.Series({i: fault.detail for i, fault in faults.items()}, dtype="str")
     table["reason"], table["detail"] = reasons.reindex(chosen).array, details.reindex(chosen).array
     table["status"] = np.where(table["reason"].isna(), "paired", "quarantined")
-    table["relaxed"] = is_relaxed(force, found.trajectories.stress[chosen])
+    table["relaxed"] = is_relaxed(force, found.trajectories.chosen.stress[chosen])
     table["used"] = (table["status"] == "paired") & (table["relaxed"] | (table["end"] != "missing"))
     rows = [
         (q.sample_id, "quarantined", str(q.reason), q.detail, False, False) for q in found.malformed
@@ -198,7 +203,9 @@ def _checked(files: FrameFiles, found: Survey, chosen: NDArray[np.int64]) -> dic
     sound = np.setdiff1d(chosen, np.fromiter(faults, np.int64, len(faults)))
     for start in range(0, len(sound), CHUNK):
         part = sound[start : start + CHUNK]
-        for fault in fetch(files, found.trajectories, part, None, MissingFinalFrame.KEEP)[1]:
+        for fault in read_coordinates(
+            files, found.trajectories, part, None, MissingFinalFrame.KEEP
+        )[1]:
             faults[place[fault.sample_id]] = fault
     return faults
 
@@ -206,6 +213,7 @@ def _checked(files: FrameFiles, found: Survey, chosen: NDArray[np.int64]) -> dic
 def _facts(found: Survey, chosen: NDArray[np.int64]) -> pd.DataFrame:
     """The columns that follow from the first pass."""
     t = found.trajectories.take(chosen)
+    energies = t.chosen.energies / np.maximum(t.n_sites, 1)[:, None]
     order = np.where(t.order.backwards, "backwards", "forwards")
     evidence = ("evidence_cell", "evidence_energy", "evidence_stress", "evidence_force")
     return pd.DataFrame(
@@ -216,16 +224,20 @@ def _facts(found: Survey, chosen: NDArray[np.int64]) -> pd.DataFrame:
             "n_frames": t.n_frames,
             "n_calculations": t.n_calculations,
             "n_sites": t.n_sites,
-            "initial_id": [f"{k}-{step}" for k, step in zip(t.ids, t.first_step, strict=True)],
-            "relaxed_id": [f"{k}-{step}" for k, step in zip(t.ids, t.last_step, strict=True)],
+            "initial_id": [
+                f"{k}-{step}" for k, step in zip(t.ids, t.chosen.initial_step, strict=True)
+            ],
+            "relaxed_id": [
+                f"{k}-{step}" for k, step in zip(t.ids, t.chosen.relaxed_step, strict=True)
+            ],
             "order": np.where(t.n_calculations == 1, "single", order),
             "basis": np.array(BASES)[t.order.basis],
             **dict(zip(evidence, t.order.evidence.T, strict=True)),
             "cell_jump": t.order.cell_jump,
             "end": np.array(ENDS)[t.order.end],
-            "energy_change": t.energies[:, 1] - t.energies[:, 0],
-            "energy_above_lowest": t.energies[:, 1] - t.energies[:, 2],
-            "residual_stress": t.stress,
+            "energy_change": energies[:, 1] - energies[:, 0],
+            "energy_above_lowest": energies[:, 1] - energies[:, 2],
+            "residual_stress": t.chosen.stress,
             "missing_steps": t.missing_steps,
             "start_missing": t.start_missing,
             "duplicated_steps": t.duplicated_steps,

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from benchmarks.core import Geometry, MissingFinalFrame, Sample, UserError
 from benchmarks.data.frames import Frame, frames_in
-from benchmarks.data.lemat.endpoints import Columns, fetch
+from benchmarks.data.lemat.coordinates import FramePairs, read_coordinates
 from benchmarks.data.lemat.ids import seeded_hash, source_of
 from benchmarks.data.lemat.quarantine import Quarantined, by_reason
 from benchmarks.data.lemat.reader import FrameFiles, FramePath
-from benchmarks.data.lemat.trajectories import Trajectories, find
+from benchmarks.data.lemat.trajectories import Trajectories, find_trajectories
 from benchmarks.data.sources import Source, resolve_all
 
 
@@ -43,7 +43,7 @@ class Dataset(Sequence[Sample]):
     def __init__(
         self,
         trajectories: Trajectories,
-        columns: Columns,
+        pairs: FramePairs,
         rows: NDArray[np.int64],
         paths: tuple[FramePath, ...],
         *,
@@ -57,7 +57,7 @@ class Dataset(Sequence[Sample]):
         missing_final_frame: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
     ) -> None:
         self._trajectories = trajectories
-        self._columns = columns
+        self._pairs = pairs
         self._rows = rows
         self._paths = paths
         self.name = name
@@ -120,12 +120,12 @@ class Dataset(Sequence[Sample]):
     def geometries(self, index: int) -> tuple[Geometry, Geometry]:
         """Initial and final geometry of a sample as plain arrays; much cheaper than a `Sample`."""
         row = int(self._rows[index])
-        columns = self._columns
-        sites = slice(columns.offsets[row], columns.offsets[row + 1])
-        numbers = columns.numbers[sites]
+        pairs = self._pairs
+        sites = slice(pairs.offsets[row], pairs.offsets[row + 1])
+        numbers = pairs.numbers[sites]
         return (
-            Geometry(columns.lattices[row, 0], columns.frac_coords[0, sites], numbers),
-            Geometry(columns.lattices[row, 1], columns.frac_coords[1, sites], numbers),
+            Geometry(pairs.lattices[row, 0], pairs.frac_coords[0, sites], numbers),
+            Geometry(pairs.lattices[row, 1], pairs.frac_coords[1, sites], numbers),
         )
 
     def frames(self) -> Iterator[Frame]:
@@ -156,7 +156,7 @@ class Dataset(Sequence[Sample]):
     def _view(self, rows: NDArray[np.int64]) -> Dataset:
         return Dataset(
             self._trajectories,
-            self._columns,
+            self._pairs,
             rows,
             self._paths,
             name=self.name,
@@ -195,7 +195,7 @@ def load(
         offline: Use of a remote source only what is in the cache.
         missing_final_frame: What becomes of trajectories whose last frame is missing. By default
             they are used if the most relaxed frame left is within the bounds of
-            `benchmarks.data.lemat.final_frames`.
+            `benchmarks.data.lemat.missing_final_frames`.
 
     Returns:
         The samples, in file order, and what was quarantined.
@@ -225,17 +225,17 @@ def _read(
     found: Source, limit: int | None, seed: int, missing_final_frame: MissingFinalFrame
 ) -> Dataset:
     files = FrameFiles(found.paths, found.sets)
-    trajectories, quarantined = find(files, lambda met: in_part(found, files, met))
+    trajectories, quarantined = find_trajectories(files, lambda met: in_part(found, files, met))
     if found.ids is not None:  # rows of no trajectory are in no part
         quarantined = [entry for entry in quarantined if entry.sample_id in found.ids]
     order = np.arange(len(trajectories))
     if limit is not None:
         order = selection_order(found, files, trajectories, seed)
-    columns, more = fetch(files, trajectories, order, limit, missing_final_frame)
+    pairs, more = read_coordinates(files, trajectories, order, limit, missing_final_frame)
     return Dataset(
-        trajectories.take(columns.trajectory),
-        columns,
-        np.argsort(columns.trajectory),
+        trajectories.take(pairs.trajectory),
+        pairs,
+        np.argsort(pairs.trajectory),
         found.paths,
         name=found.name,
         revision=found.revision,
@@ -267,7 +267,7 @@ def in_part(source: Source, files: FrameFiles, trajectories: Trajectories) -> ND
     if all(part.ids is None for part in source.each):
         return np.ones(len(trajectories), dtype=bool)
     parts = np.repeat(np.arange(len(source.each)), [len(part.paths) for part in source.each])
-    of = parts[files.file_of(trajectories.first)]
+    of = parts[files.file_of(trajectories.chosen.initial_row)]
     known = [source.each[i].ids for i in range(len(source.each))]
     named = zip(trajectories.ids, of, strict=True)
     return np.array([(ids := known[i]) is None or name in ids for name, i in named], dtype=bool)
@@ -293,7 +293,7 @@ def selection_order(
     if not any(part.draw for part in source.each):
         return hashed
     parts = np.repeat(np.arange(len(source.each)), [len(part.paths) for part in source.each])
-    file = files.file_of(trajectories.first[hashed])
+    file = files.file_of(trajectories.chosen.initial_row[hashed])
     by_part = np.argsort(files.sets[file], kind="stable")  # each file of a draw is a set of its own
     part = parts[file[by_part]]
     turn = np.arange(len(part)) - np.searchsorted(part, part)

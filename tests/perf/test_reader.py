@@ -58,22 +58,22 @@ def pass_one(*paths):
     found = survey(files)
     seconds = time.perf_counter() - begin
     t = found.trajectories
-    pairs = np.stack([t.n_frames, t.first_step, t.last_step], axis=1)
+    pairs = np.stack([t.n_frames, t.chosen.initial_step, t.chosen.relaxed_step], axis=1)
     return {"seconds": seconds, "frames": files.n_rows, "faults": len(found.faults)}, pairs
 
 
 def pass_two(*paths):
     from benchmarks.core import MissingFinalFrame
-    from benchmarks.data.lemat.endpoints import fetch
+    from benchmarks.data.lemat.coordinates import read_coordinates
     from benchmarks.data.lemat.reader import FrameFiles
-    from benchmarks.data.lemat.trajectories import find
+    from benchmarks.data.lemat.trajectories import find_trajectories
 
     files = FrameFiles([Path(path) for path in paths])
-    trajectories, _ = find(files)
+    trajectories, _ = find_trajectories(files)
     order = np.random.default_rng(0).permutation(len(trajectories))
     begin = time.perf_counter()
-    columns, _ = fetch(files, trajectories, order, CHOSEN, MissingFinalFrame.KEEP)
-    return {"seconds": time.perf_counter() - begin, "samples": len(columns.trajectory)}, None
+    pairs, _ = read_coordinates(files, trajectories, order, CHOSEN, MissingFinalFrame.KEEP)
+    return {"seconds": time.perf_counter() - begin, "samples": len(pairs.trajectory)}, None
 
 
 def group_by(*paths):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.data.lemat.arrow import atomic_number
-from benchmarks.data.lemat.endpoints import SMALLEST_VOLUME_PER_ATOM
+from benchmarks.data.lemat.coordinates import SMALLEST_VOLUME_PER_ATOM
 from benchmarks.data.lemat.quarantine import Reason
 
 KEEP = ("constrained", "unfinished")

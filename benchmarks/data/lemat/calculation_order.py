@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.data.lemat.calculations import Calculations, cell_jump
-from benchmarks.data.lemat.final_frames import residual_forces
+from benchmarks.data.lemat.missing_final_frames import residual_forces
 from benchmarks.data.lemat.reader import FrameFiles
 
 DECISIVE = float(np.log(4.0))
@@ -50,7 +50,7 @@ class Basis(StrEnum):
 
 
 class End(StrEnum):
-    """Whether the last frame of the relaxation is in the file."""
+    """The answer to whether the last frame of the relaxation is in the file."""
 
     PRESENT = "present"
     MISSING = "missing"
@@ -63,10 +63,10 @@ BASES, ENDS = tuple(Basis), tuple(End)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The decisions for the trajectories; (n,) each."""
+    """The decisions about the trajectories; (n,) each."""
 
     backwards: NDArray[np.bool_]
-    """Whether the lowest `relaxation_number` was run last."""
+    """True if the calculation with the lowest `relaxation_number` was run last."""
     basis: NDArray[np.int64]
     evidence: NDArray[np.float64]
     """(n, 4) of cell, energy, stress, force; positive for backwards, 0 where there is none."""
@@ -76,11 +76,11 @@ class Order:
 
     @property
     def missing_final_frame(self) -> NDArray[np.bool_]:
-        """Whether the last frame of the relaxation is missing; (n,)."""
+        """(n,) true where the last frame of the relaxation is missing."""
         return np.asarray(self.end == ENDS.index(End.MISSING))
 
     def take(self, indices: NDArray[np.int64]) -> Order:
-        """The decisions for the trajectories of these indices, in this order."""
+        """The decisions about the trajectories of these indices, in this order."""
         return Order(*(getattr(self, name)[indices] for name in self.__slots__))
 
 
@@ -98,13 +98,13 @@ class _Seams:
     energy_backwards: NDArray[np.float64]
 
 
-def decide(
+def decide_order(
     files: FrameFiles,
     calculations: Calculations,
     starts: NDArray[np.int64],
     source: NDArray[np.int64],
 ) -> Order:
-    """Find the order of the calculations of each trajectory, and whether its end is there.
+    """Decide the order of the calculations of each trajectory, and whether its end is there.
 
     Args:
         files: The files that hold the frames, for the forces.
@@ -203,13 +203,13 @@ def _ends(
     backwards: NDArray[np.bool_],
     source: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Whether the frame that the relaxation ended with is there.
+    """Tell whether the frame that the relaxation ended with is in the file, as indices into `ENDS`.
 
     LeMat-Traj's fetcher drops the last frame of each trajectory's list, the one with the highest
     step. Where calculations are listed backwards that frame is the end of the *first* one, and its
     absence shows: the next calculation does not start from the cell that is left. If most such
     trajectories of a source show it, its trajectories of one calculation lack their very end. So
-    do those of which, listed backwards, the calculation with number 0 is not there.
+    do trajectories that are listed backwards and have no calculation with the number 0.
     """
     highest_listed_last = c.first_step[ends] >= c.first_step[starts]
     followed = (ends > starts) & (backwards == highest_listed_last)

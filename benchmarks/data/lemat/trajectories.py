@@ -1,8 +1,7 @@
-"""Calculations become trajectories, with their order, initial and relaxed frame, and quarantine.
+"""Calculations become trajectories: two frames of each are chosen, or it is quarantined.
 
-The relaxed frame is the last frame of the calculation that was run last (see `calculation_order`),
-and the initial frame is the first frame of the calculation that was run first. Within a
-calculation, frames are sorted by `relaxation_step` as a number.
+`calculation_order` finds the order of the calculations, `relaxed_frame` chooses the frames, and the
+faults that quarantine a trajectory are found here.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.data.lemat.calculation_order import Order, decide
+from benchmarks.data.lemat.calculation_order import Order, decide_order
 from benchmarks.data.lemat.calculations import FAULT_BITS, NONE, Calculations, merge_segments
 from benchmarks.data.lemat.ids import source_of
 from benchmarks.data.lemat.quarantine import Quarantined, Reason, first_true
 from benchmarks.data.lemat.reader import FrameFiles
+from benchmarks.data.lemat.relaxed_frame import ChosenFrames, choose_relaxed_frame
 from benchmarks.data.lemat.scan import ROW_FAULTS, Scan, scan
 
 
@@ -29,39 +29,33 @@ class Trajectories:
     ids: list[str]
     materials: list[str]
     functionals: list[str]
-    first: NDArray[np.int64]
-    """Row number of the initial frame."""
-    last: NDArray[np.int64]
-    """Row number of the relaxed frame."""
-    first_step: NDArray[np.int32]
-    last_step: NDArray[np.int32]
     n_frames: NDArray[np.int32]
     n_calculations: NDArray[np.int64]
     n_sites: NDArray[np.int32]
-    energies: NDArray[np.float64]
-    """(n, 3) [eV/atom]: initial, relaxed, and the lowest of the calculation that was run last."""
-    stress: NDArray[np.float32]
-    """Largest component of the relaxed frame's [kB]."""
     missing_steps: NDArray[np.int64]
-    """Number of the steps 0 … the highest that are missing."""
+    """Number of missing steps among the steps 0 to the highest."""
     start_missing: NDArray[np.bool_]
-    """Whether the step before the initial frame is one of them."""
+    """True if the step before the initial frame is missing."""
     duplicated_steps: NDArray[np.int64]
     """Number of steps that occur in more than one row."""
+    chosen: ChosenFrames
     order: Order
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, indices: NDArray[np.int64]) -> Trajectories:
-        """These trajectories, in this order."""
-        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        order = columns.pop("order").take(indices)
-        taken: dict[str, Any] = {
-            name: [values[i] for i in indices] if isinstance(values, list) else values[indices]
-            for name, values in columns.items()
-        }
-        return Trajectories(**taken, order=order)
+        """The trajectories of these indices, in this order."""
+        taken: dict[str, Any] = {}
+        for name in (field.name for field in fields(self)):
+            values = getattr(self, name)
+            if isinstance(values, list):
+                taken[name] = [values[i] for i in indices]
+            elif isinstance(values, np.ndarray):
+                taken[name] = values[indices]
+            else:
+                taken[name] = values.take(indices)
+        return Trajectories(**taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +70,7 @@ class Survey:
     """Rows that belong to no trajectory."""
 
 
-def find(
+def find_trajectories(
     files: FrameFiles, wanted: Callable[[Trajectories], NDArray[np.bool_]] | None = None
 ) -> tuple[Trajectories, list[Quarantined]]:
     """Group the frames of `files` into trajectories and choose two frames of each.
@@ -102,70 +96,47 @@ def survey(files: FrameFiles) -> Survey:
     found = scan(files)
     calculations = found.calculations
     starts = np.flatnonzero(np.diff(calculations.key, prepend=-1))
+    count = np.diff(starts, append=len(calculations))
     whole = merge_segments(replace(calculations, number=np.zeros_like(calculations.number)))[0]
-    order = decide(files, calculations, starts, _sources(files, found, whole))
-    return Survey(
-        trajectories=_trajectories(found, whole, starts, order),
-        faults=_faults(found, whole, starts),
-        malformed=found.malformed,
-    )
-
-
-def _sources(files: FrameFiles, found: Scan, whole: Calculations) -> NDArray[np.int64]:
-    """(n,) a code of each trajectory's source, by its material and its set of files."""
+    # Trajectories of one set of files and of one database vote together on the order.
     names = [source_of(material or "") for material in found.materials]
     code = {name: i for i, name in enumerate(dict.fromkeys(names))}
     of_material = np.array([code[name] for name in names], dtype=np.int64)[whole.material]
     of_file = files.sets[files.file_of(whole.first_row)]
-    return np.asarray(np.unique(of_file * len(code) + of_material, return_inverse=True)[1])
-
-
-def _trajectories(
-    found: Scan, whole: Calculations, starts: NDArray[np.int64], order: Order
-) -> Trajectories:
-    count = np.diff(starts, append=len(found.calculations))
-    ends = starts + count - 1
-    c = found.calculations
-    initial = np.where(order.backwards, ends, starts)
-    final = np.where(order.backwards, starts, ends)
-    energies = [c.first_energy[initial], c.last_energy[final], c.lowest_energy[final]]
-    missing = whole.last_step.astype(np.int64) + 1 - whole.n_frames
-    before = _highest_step_before(c.first_step[initial], c, count)
-    return Trajectories(
+    source = np.unique(of_file * len(code) + of_material, return_inverse=True)[1]
+    order = decide_order(files, calculations, starts, np.asarray(source))
+    chosen = choose_relaxed_frame(calculations, starts, order.backwards)
+    # The highest step of a calculation that ends before the initial frame; -1 if there is none.
+    last = calculations.last_step
+    before = np.where(last < np.repeat(chosen.initial_step, count), last, -1).astype(np.int64)
+    if len(starts):
+        before = np.maximum.reduceat(before, starts)
+    trajectories = Trajectories(
         ids=[found.keys[i] for i in whole.key],
         materials=[found.materials[i] or "" for i in whole.material],
         functionals=[found.functionals[i] or "" for i in whole.functional],
-        first=c.first_row[initial],
-        last=c.last_row[final],
-        first_step=c.first_step[initial],
-        last_step=c.last_step[final],
         n_frames=whole.n_frames,
         n_calculations=count,
         n_sites=whole.n_sites,
-        energies=np.stack(energies, axis=1) / np.maximum(whole.n_sites, 1)[:, None],
-        stress=c.last_stress[final],
-        missing_steps=np.maximum(missing, 0),
-        start_missing=c.first_step[initial] > before + 1,
+        missing_steps=np.maximum(whole.last_step.astype(np.int64) + 1 - whole.n_frames, 0),
+        start_missing=chosen.initial_step > before + 1,
         duplicated_steps=np.array([len(found.duplicates.get(k, ())) for k in whole.key], np.int64),
+        chosen=chosen,
         order=order,
     )
-
-
-def _highest_step_before(
-    step: NDArray[np.int32], calculations: Calculations, count: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """For each trajectory the last step of a calculation that ends before `step`, or -1."""
-    last = calculations.last_step
-    before = np.where(last < np.repeat(step, count), last, -1).astype(np.int64)
-    return np.maximum.reduceat(before, np.cumsum(count) - count) if len(step) else before
+    return Survey(trajectories, _faults(found, whole, starts), found.malformed)
 
 
 def _faults(found: Scan, whole: Calculations, starts: NDArray[np.int64]) -> dict[int, Quarantined]:
-    """Place -> reason, for each trajectory that has one; the first of these counts."""
+    """Index -> reason, for each trajectory that has a fault; the first of these faults counts."""
+    row_fault, row_step = whole.fault >> FAULT_BITS, whole.fault % (1 << FAULT_BITS)
     duplicated = np.array([found.duplicates.get(k, [NONE])[0] for k in whole.key], dtype=np.int64)
     single = np.where(whole.n_frames == 1, whole.first_step.astype(np.int64), NONE)
     where = {
-        **{reason: _at(whole.fault, 1 + i) for i, reason in enumerate(ROW_FAULTS)},
+        **{
+            reason: np.where(row_fault == code, row_step, NONE)
+            for code, reason in enumerate(ROW_FAULTS, start=1)
+        },
         Reason.SINGLE_FRAME: single,
         Reason.DUPLICATED_STEP: duplicated,
         Reason.ORDER: _entangled(found.calculations, starts),
@@ -184,13 +155,8 @@ def _faults(found: Scan, whole: Calculations, starts: NDArray[np.int64]) -> dict
     return faults
 
 
-def _at(fault: NDArray[np.int64], code: int) -> NDArray[np.int64]:
-    """The step of the fault where it is the one of this code, or `NONE`."""
-    return np.where(fault >> FAULT_BITS == code, fault % (1 << FAULT_BITS), NONE)
-
-
 def _entangled(c: Calculations, starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first step of a calculation that another reaches into or that has no number."""
+    """The first step of a calculation that overlaps with another or that has no number."""
     order = np.lexsort((c.first_step, c.key))
     key, first, last = c.key[order], c.first_step[order], c.last_step[order]
     inside = np.zeros(len(c), dtype=bool)

@@ -1,4 +1,7 @@
-"""The second pass reads and checks the coordinates of the chosen frames, as flat arrays."""
+"""The second pass reads and checks the coordinates of the chosen frames, as flat arrays.
+
+`relaxed_frame` chose the frames in the first pass; here their cells and sites are read.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.core import MissingFinalFrame
 from benchmarks.data.lemat.arrow import array, atomic_numbers, lengths, row_sums, vectors
-from benchmarks.data.lemat.final_frames import certainly_rejected, rejected_final_frames
+from benchmarks.data.lemat.missing_final_frames import certainly_rejected, rejected_final_frames
 from benchmarks.data.lemat.quarantine import Quarantined, Reason, first_true
 from benchmarks.data.lemat.reader import FrameFiles
 from benchmarks.data.lemat.trajectories import Trajectories
@@ -30,27 +33,27 @@ _FAULTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """Pairs of frames as arrays; the sites of pair i are `offsets[i]:offsets[i + 1]`."""
+class FramePairs:
+    """Initial and relaxed frames as arrays; the sites of pair i are `offsets[i]:offsets[i + 1]`."""
 
     trajectory: NDArray[np.int64]
-    """(n,) index into the trajectories that they were read from, thus file order."""
+    """(n,) index into the trajectories that the pairs were read from, in file order."""
     offsets: NDArray[np.int64]
     """(n + 1,)"""
     numbers: NDArray[np.int16]
     """(n_sites_total,)"""
     lattices: NDArray[np.float64]
-    """(n, 2, 3, 3) [Å], initial and final."""
+    """(n, 2, 3, 3) [Å], initial and relaxed."""
     frac_coords: NDArray[np.float64]
-    """(2, n_sites_total, 3), initial and final, not wrapped."""
+    """(2, n_sites_total, 3), initial and relaxed, not wrapped."""
 
-    def take(self, kept: NDArray[np.bool_]) -> Columns:
-        """The pairs where `kept`, (n,), holds."""
+    def take(self, kept: NDArray[np.bool_]) -> FramePairs:
+        """The pairs for which `kept`, (n,), is true."""
         if kept.all():
             return self
         count = np.diff(self.offsets)
         sites = np.repeat(kept, count)
-        return Columns(
+        return FramePairs(
             trajectory=self.trajectory[kept],
             offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count[kept])]),
             numbers=self.numbers[sites],
@@ -59,13 +62,13 @@ class Columns:
         )
 
 
-def fetch(
+def read_coordinates(
     files: FrameFiles,
     trajectories: Trajectories,
     order: NDArray[np.int64],
     limit: int | None,
     missing_final_frame: MissingFinalFrame = MissingFinalFrame.IF_RELAXED,
-) -> tuple[Columns, list[Quarantined]]:
+) -> tuple[FramePairs, list[Quarantined]]:
     """Read the initial and the relaxed frame of the first `limit` sound trajectories of `order`.
 
     Args:
@@ -73,15 +76,15 @@ def fetch(
         trajectories: The trajectories that the first pass found.
         order: (n,) indices into `trajectories`, the most wanted first.
         limit: Number of pairs that are wanted; None for all.
-        missing_final_frame: Which trajectories without their last frame may be used.
+        missing_final_frame: The policy for trajectories whose last frame is missing.
 
     Returns:
         The pairs, in the order of being read, and the trajectories that turned out unusable.
     """
     wanted = len(order) if limit is None else min(limit, len(order))
-    pieces: list[Columns] = []
+    pieces: list[FramePairs] = []
     quarantined: dict[int, Quarantined] = {}
-    missing, stress = trajectories.order.missing_final_frame, trajectories.stress
+    missing, stress = trajectories.order.missing_final_frame, trajectories.chosen.stress
     lost = certainly_rejected(missing, stress, missing_final_frame)
     sound = 0
     rest = order
@@ -93,7 +96,7 @@ def fetch(
         chosen, rest = np.sort(rest[:n]), rest[n:]
         unfit = rejected_final_frames(
             files,
-            trajectories.last[chosen],
+            trajectories.chosen.relaxed_row[chosen],
             missing[chosen],
             stress[chosen],
             missing_final_frame,
@@ -107,22 +110,14 @@ def fetch(
             quarantined[int(chosen[i])] = found
         pieces.append(piece)
         sound += len(piece.trajectory)
-    return _first(_concatenated(pieces), quarantined, order, wanted)
-
-
-def _first(
-    columns: Columns,
-    quarantined: dict[int, Quarantined],
-    order: NDArray[np.int64],
-    wanted: int,
-) -> tuple[Columns, list[Quarantined]]:
-    """The pairs and faults up to the first `wanted` sound ones, as if they were read one by one."""
+    # Pairs and faults are those up to the last wanted one, as if they were read one by one.
+    pairs = _concatenated(pieces)
     rank = np.empty(order.max(initial=-1) + 1, dtype=np.int64)
     rank[order] = np.arange(len(order))
-    of = rank[columns.trajectory]
+    of = rank[pairs.trajectory]
     last = np.sort(of)[wanted - 1] if len(of) >= wanted > 0 else len(order)
-    kept = [found for i, found in sorted(quarantined.items()) if rank[i] <= last]
-    return columns.take(of <= last), kept
+    faults = [found for i, found in sorted(quarantined.items()) if rank[i] <= last]
+    return pairs.take(of <= last), faults
 
 
 def _read(
@@ -130,9 +125,10 @@ def _read(
     trajectories: Trajectories,
     chosen: NDArray[np.int64],
     unfit: Collection[int],
-) -> tuple[Columns, NDArray[np.int64]]:
+) -> tuple[FramePairs, NDArray[np.int64]]:
     """The sound pairs among `chosen`, and for each of `chosen` 0 or 1 + index into `_FAULTS`."""
-    rows = np.concatenate([trajectories.first[chosen], trajectories.last[chosen]])
+    frames = trajectories.chosen.take(chosen)
+    rows = np.concatenate([frames.initial_row, frames.relaxed_row])
     table = files.take(rows, _HEAVY)
     species = array(table["species_at_sites"])
     count = lengths(species)
@@ -153,7 +149,7 @@ def _read(
     inverse = np.repeat(np.linalg.inv(lattices), count, axis=0)
     frac = np.einsum("ni,nij->nj", positions[sites], inverse)
     m, half = len(lattices) // 2, len(frac) // 2
-    columns = Columns(
+    columns = FramePairs(
         trajectory=chosen[fault == 0],
         offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count[:m])]),
         numbers=atomic_numbers(species.flatten())[sites][:half],
@@ -163,10 +159,10 @@ def _read(
     return columns, fault
 
 
-def _concatenated(pieces: Sequence[Columns]) -> Columns:
+def _concatenated(pieces: Sequence[FramePairs]) -> FramePairs:
     if len(pieces) == 1:
         return pieces[0]
-    empty = Columns(
+    empty = FramePairs(
         np.zeros(0, np.int64),
         np.zeros(1, np.int64),
         np.zeros(0, np.int16),
@@ -175,7 +171,7 @@ def _concatenated(pieces: Sequence[Columns]) -> Columns:
     )
     pieces = [empty, *pieces]
     count = np.concatenate([np.diff(piece.offsets) for piece in pieces])
-    return Columns(
+    return FramePairs(
         trajectory=np.concatenate([piece.trajectory for piece in pieces]),
         offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count)]),
         numbers=np.concatenate([piece.numbers for piece in pieces]),

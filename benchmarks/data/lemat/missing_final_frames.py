@@ -1,7 +1,7 @@
-"""Last frames that are not the relaxed ones: how far they are from relaxed, and who may use them.
+"""Trajectories whose last frame is missing from the file: whether what is left is relaxed.
 
-The last frame of some trajectories is missing. The last one that is left serves in its place where
-its residual force and stress show that it is relaxed all the same.
+The last frame that is left serves in its place if its residual force and stress are small enough
+for a relaxed structure.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from benchmarks.data.lemat.arrow import array, lengths, vectors
 from benchmarks.data.lemat.reader import FrameFiles
 
 MAX_FORCE = 0.05
-"""eV/Å, largest norm. Where the relaxers of the board stop (`--fmax`); at a force constant of
-5 eV/Å^2 it is 0.01 Å from the minimum, the first threshold of `adwt`."""
+"""Largest norm of a force [eV/Å]. The relaxers of the board stop there (`--fmax`). At a force
+constant of 5 eV/Å^2 such a site is 0.01 Å from the minimum, the first threshold of `adwt`."""
 MAX_STRESS = 1.0
-"""kB, largest component. At a bulk modulus of 60 GPa a pressure of 1 kB is a strain of 0.001, the
-first threshold of `strain_awt`."""
+"""Largest component of the stress [kB]. At a bulk modulus of 60 GPa a pressure of 1 kB is a strain
+of 0.001, the first threshold of `strain_awt`."""
 
 
 def is_relaxed(force: NDArray[np.float64], stress: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether residual force [eV/Å] and stress [kB] are known and within the bounds; (n,) each."""
+    """Tell whether residual forces [eV/Å] and stresses [kB] are known and small; (n,) each."""
     return np.asarray((force <= MAX_FORCE) & (stress <= MAX_STRESS))
 
 
@@ -34,7 +34,7 @@ def residual_forces(files: FrameFiles, rows: NDArray[np.int64]) -> NDArray[np.fl
     at a time, and of them only this column.
 
     Args:
-        files: Where the frames are.
+        files: The files that hold the frames.
         rows: (n,) row numbers.
 
     Returns:
@@ -57,12 +57,12 @@ def residual_forces(files: FrameFiles, rows: NDArray[np.int64]) -> NDArray[np.fl
 def certainly_rejected(
     missing: NDArray[np.bool_], stress: NDArray[np.float32], policy: MissingFinalFrame
 ) -> NDArray[np.bool_]:
-    """Which trajectories `rejected_final_frames` will reject whatever their forces are.
+    """Find the trajectories that `rejected_final_frames` will reject whatever their forces are.
 
     Args:
-        missing: (n,) whether the last frame is missing.
+        missing: (n,) true where the last frame is missing.
         stress: (n,) largest component in the last frame that is left [kB].
-        policy: Which trajectories may be used.
+        policy: The trajectories that may be used.
 
     Returns:
         (n,) booleans.
@@ -79,14 +79,14 @@ def rejected_final_frames(
     stress: NDArray[np.float32],
     policy: MissingFinalFrame,
 ) -> dict[int, str]:
-    """Which trajectories lack their last frame and are not used for that reason.
+    """Find the trajectories that are not used because their last frame is missing.
 
     Args:
         files: The files that hold the frames.
         rows: (n,) row of the last frame that is left of each trajectory.
-        missing: (n,) whether the last frame is missing.
+        missing: (n,) true where the last frame is missing.
         stress: (n,) largest component in the frame that is left [kB].
-        policy: Which trajectories may be used.
+        policy: The trajectories that may be used.
 
     Returns:
         Place in `rows` -> residual force and stress of the frame that is left, as text.
