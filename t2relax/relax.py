@@ -32,7 +32,7 @@ from benchmarks.core import SCORED, Geometry, Relaxed, RelaxSettings, UserError
 from benchmarks.core.cli import check_device
 from benchmarks.core.files import READ_ERRORS
 from benchmarks.core.geometry import cell_parameters, displacements, shortest_distance
-from benchmarks.metrics.columns import MIN_DISTANCE
+from benchmarks.metrics.validity import MIN_DISTANCE
 from t2relax.lm import t5
 from t2relax.text.codec import CodecError
 

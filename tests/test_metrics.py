@@ -18,7 +18,7 @@ from benchmarks.core.geometry import (
     symmetry,
 )
 from benchmarks.metrics import COLUMNS, METRICS, SLOW_COLUMNS, Reduce, score, score_slow
-from benchmarks.metrics.columns import LADDER, validity
+from benchmarks.metrics.validity import LADDER, validity
 
 
 def crystal(lattice, frac_coords, numbers):

@@ -459,6 +459,34 @@ def test_a_run_of_version_1_goes_on_in_a_shard_beside_its_parts(version_1):
         RunWriter.open(version_1, IDENTITY, {})
 
 
+def test_a_run_of_version_1_whose_model_honours_no_settings_goes_on(version_1):
+    """Version 1 recorded seed, fmax and max_steps for every model; timeout belongs to all."""
+    path = version_1 / "run.json"
+    header = json.loads(path.read_text())
+    everything = {"fmax": 0.05, "max_steps": 500, "timeout": 600.0}
+    header["identity"] |= {"seed": 0, "settings": everything}
+    path.write_text(json.dumps(header))
+    identity = IDENTITY | {"missing_final_frame": "keep", "settings": {"timeout": 600.0}}
+    identity.pop("seed", None)
+    with RunWriter.open(version_1, identity, {"cpu": "B"}) as writer:
+        assert writer.done == {("a", 0), ("b", 0)}
+        writer.append([record("c")])
+    assert [r.sample_id for r in read_run(version_1).records] == ["a", "b", "c"]
+    for change, message in (
+        (
+            {"settings": {"fmax": 0.1, "max_steps": 500, "timeout": 600.0}},
+            r"settings\.fmax differs",
+        ),
+        (
+            {"settings": {"timeout": 60.0}},
+            r"settings\.timeout differs \(600\.0 stored, now 60\.0\)",
+        ),
+        ({"seed": 1}, r"seed differs \(0 stored, now 1\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            RunWriter.open(version_1, identity | change, {})
+
+
 # --- locks ----------------------------------------------------------------------------------------
 
 

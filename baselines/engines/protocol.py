@@ -19,7 +19,7 @@ from scipy.linalg import sqrtm
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 from benchmarks.core.geometry import invariant
 from benchmarks.core.symmetry import space_group
-from benchmarks.metrics.columns import MIN_DISTANCE, VOLUME_BOUNDS
+from benchmarks.metrics.validity import MIN_DISTANCE, VOLUME_BOUNDS
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, RelaxSettings, Status
 from benchmarks.core.geometry import shortest_distance
-from benchmarks.metrics.columns import MIN_DISTANCE
+from benchmarks.metrics.validity import MIN_DISTANCE
 from benchmarks.models.registry import import_target
 from benchmarks.models.specs import ModelSpec
 

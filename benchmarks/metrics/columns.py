@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -16,27 +16,15 @@ from benchmarks.core.geometry import (
     cell_parameters,
     displacements,
     free_angles,
-    shortest_distance,
     strain,
     symmetry,
 )
+from benchmarks.metrics.validity import LADDER, validity
 
 EVALUATOR: Final = "1"
 """Raised whenever a column changes its meaning; stored scores of another version are not used."""
 
 PARAMETERS: Final = ("a", "b", "c", "alpha", "beta", "gamma")
-LADDER: Final = (
-    "valid_parsed",
-    "valid_n_sites",
-    "valid_composition",
-    "valid_species_order",
-    "valid_cell",
-    "valid_distance",
-)
-VOLUME_BOUNDS: Final = (0.25, 4.0)
-"""Volume of a valid prediction, relative to the initial cell."""
-MIN_DISTANCE: Final = 0.5
-"""Atoms of a valid prediction are farther apart than this [Å]; H2, the shortest bond, has 0.74."""
 SWAPPED: Final = 0.1
 """A structure has swapped atoms when assigning them lowers its RMSE by more than this [Å]."""
 CHANGED: Final = 0.001
@@ -76,37 +64,6 @@ def score(
         row["score"] = (row["adwt"] + row["strain_awt"]) / 2
         row |= _against_identity(row)
     return row
-
-
-def validity(initial: Geometry, prediction: Geometry | None) -> dict[str, float]:
-    """The rungs of the validity ladder, 1 or 0; each requires all before it."""
-    climbed = 0
-    for rung in _rungs(initial, prediction):
-        if not rung:
-            break
-        climbed += 1
-    return {name: float(position < climbed) for position, name in enumerate(LADDER)}
-
-
-def _rungs(initial: Geometry, prediction: Geometry | None) -> Iterator[bool]:
-    """In the order of `LADDER`, lazily: a later rung may assume the earlier ones."""
-    yield prediction is not None
-    assert prediction is not None
-    yield len(prediction.numbers) == len(initial.numbers) == len(prediction.frac_coords)
-    yield bool(np.array_equal(np.sort(prediction.numbers), np.sort(initial.numbers)))
-    yield bool(np.array_equal(prediction.numbers, initial.numbers))
-    yield _sane_cell(initial.lattice, prediction.lattice)
-    yield bool(np.isfinite(prediction.frac_coords).all()) and (
-        shortest_distance(prediction) > MIN_DISTANCE
-    )
-
-
-def _sane_cell(initial: Floats, lattice: Floats) -> bool:
-    """Finite, of the same handedness, and neither collapsed nor exploded."""
-    if not np.isfinite(lattice).all():
-        return False
-    ratio = float(np.linalg.det(lattice) / np.linalg.det(initial))
-    return VOLUME_BOUNDS[0] < ratio < VOLUME_BOUNDS[1]
 
 
 def _floor(initial: Geometry, reference: Geometry) -> dict[str, float]:

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Final
 
 from benchmarks.core.statistics import Reduce
-from benchmarks.metrics.columns import LADDER, PARAMETERS, SYMPREC
+from benchmarks.metrics.columns import PARAMETERS, SYMPREC
+from benchmarks.metrics.validity import LADDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

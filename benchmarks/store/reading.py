@@ -62,7 +62,14 @@ def _read_shard(folder: Path) -> StoredRun:
             begun[-1]["n_records"] += table.num_rows
         tables.append(table)
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
-    return StoredRun(model, (folder,), header["identity"], tuple(segments), table)
+    return StoredRun(
+        model,
+        (folder,),
+        header["identity"],
+        tuple(segments),
+        table,
+        schema_version=header["schema_version"],
+    )
 
 
 def read_runs(paths: Iterable[Path]) -> list[StoredRun]:
@@ -84,16 +91,21 @@ def read_runs(paths: Iterable[Path]) -> list[StoredRun]:
 
 
 def _merged(runs: list[StoredRun], folders: tuple[Path, ...]) -> StoredRun:
-    first = runs[0]
-    for other in runs[1:]:
+    first = max(runs, key=lambda run: run.schema_version)  # the first one of the newest version
+    version = min(run.schema_version for run in runs)
+    for other in runs:
+        if other is first:
+            continue
         where = f"{first.folder} and {other.folder} cannot be merged"
         if first.changes is not None or other.changes is not None:
             raise UserError(f"{where}: '{first.name}' of an archive is a whole run")
-        require_equal(first.identity, other.identity, where, resumed=False)
+        require_equal(
+            first.identity, other.identity, where, resumed=False, version=other.schema_version
+        )
     table = pa.concat_tables([run.table for run in runs])
     require_unique(table, [run.folder for run in runs])
     segments = tuple(segment for run in runs for segment in run.segments)
-    return StoredRun(first.name, folders, first.identity, segments, table, first.changes)
+    return StoredRun(first.name, folders, first.identity, segments, table, first.changes, version)
 
 
 def run_folders(path: Path) -> list[Path]:

@@ -20,6 +20,9 @@ SCHEMA_VERSION = 2
 """Version 1 had one block `provenance` in place of the segments; it is read as one segment."""
 _OF_ONE = ("first_part", "n_records", "shard")
 """Facts of a segment that say nothing about the run as a whole."""
+_IF_HONOURED = frozenset({"seed", "settings.fmax", "settings.max_steps"})
+"""Fields that an identity has only where the model honours them. Version 1 recorded them for every
+model, so that a field which one of two identities lacks changed no answer."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class StoredRun:
     changes: Any = None
     """Columns `CHANGES` of the same rows, for a run of an archive that has not yet been given its
     initial structures; None where `table` has all geometries."""
+    schema_version: int = SCHEMA_VERSION
+    """The lowest version among the headers that the run was read from."""
 
     @property
     def folder(self) -> Path:
@@ -145,7 +150,7 @@ def checked_header(header: Any, path: Path, remedy: str) -> dict[str, Any]:
     """One header of the file `path`, in the form of the present schema version.
 
     Returns:
-        `identity`: a dict, and `segments`: a list of them.
+        `identity`: a dict; `segments`: a list of dicts; `schema_version`: the version of the file.
 
     Raises:
         UserError: A block or a field is missing, or the schema version is not known.
@@ -171,7 +176,7 @@ def checked_header(header: Any, path: Path, remedy: str) -> dict[str, Any]:
         for block in (identity, *segments):
             if "end_missing" in block:
                 block["missing_final_frame"] = block.pop("end_missing")
-    return {"identity": identity, "segments": segments}
+    return {"identity": identity, "segments": segments, "schema_version": version}
 
 
 def read_table(path: Path, schema: Any, remedy: str) -> Any:
@@ -192,19 +197,26 @@ def read_table(path: Path, schema: Any, remedy: str) -> Any:
 
 
 def require_equal(
-    old: Mapping[str, Any], new: Mapping[str, Any], where: str, *, resumed: bool = True
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    where: str,
+    *,
+    resumed: bool = True,
+    version: int = SCHEMA_VERSION,
 ) -> None:
     """Raise a `UserError` that begins with `where` and names the first field that differs.
 
     Args:
         old: A stored identity.
         new: The identity of the present command, or with `resumed=False` another stored one.
-        where: What cannot be done, and the folder.
-        resumed: Says which of the two the message speaks of.
+        where: The beginning of the message: the folder, and what cannot be done.
+        resumed: Whether `new` is of the present command; the message then says what to do.
+        version: The lower schema version of the two headers.
     """
     a, b = _flattened(old), _flattened(new)
     for name in sorted(a.keys() | b.keys()):
-        if a.get(name) == b.get(name):
+        one_has_none = name not in a or name not in b
+        if a.get(name) == b.get(name) or (version == 1 and one_has_none and name in _IF_HONOURED):
             continue
         if not resumed:
             raise UserError(f"{where}: {name} differs ({a.get(name)!r} and {b.get(name)!r})")

@@ -99,8 +99,13 @@ class RunWriter:
                 leftover.unlink()
             stored = shard_folders(folder)
             for other in stored:
-                old = read_header(other)["identity"]
-                require_equal(old, header["identity"], f"{other}: cannot resume")
+                old = read_header(other)
+                require_equal(
+                    old["identity"],
+                    header["identity"],
+                    f"{other}: cannot resume",
+                    version=old["schema_version"],
+                )
             for each in {folder, own} - set(stored):
                 _require_no_parts(each)
             header["segments"] = read_header(own)["segments"] if own in stored else []
