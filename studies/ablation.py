@@ -168,7 +168,7 @@ def _points(estimate: RewardEstimate) -> str:
 def write_report(
     folder: Path, outcomes: Sequence[AblationOutcome], groups: Sequence[str], failure: float
 ) -> str:
-    """Write ablation.md, ablation.json, ablation.svg and ablation.png; return the verdict.
+    """Write ablation.md, ablation.json and ablation.svg; return the verdict.
 
     Args:
         folder: The folder of the files.
@@ -192,7 +192,7 @@ def write_report(
     }
     (folder / "ablation.json").write_text(json.dumps(content, indent=1) + "\n")
     (folder / "ablation.md").write_text(_markdown(content, table, steps, failure))
-    _draw(folder / "ablation", table, outcomes)
+    _draw(folder / "ablation.svg", table, outcomes)
     return sentence
 
 

@@ -4,11 +4,11 @@
         --out DIR
 
 The study trains the T5 and `gnn-delta` from scratch on a part of the pairs, on more (which holds
-the part), and on all, and relaxes the test pairs with each model. It writes `curves.md`, `.csv`,
-`.png` and `.svg`, the cards of the trainings in `curves.json`, and the board with its paired
-differences in `curves-board.md`. A model that is there already, of the same data and settings,
-is not trained again. After an interruption the same command goes on with the missing models: a T5
-begins anew, a graph network goes on with the next epoch.
+the part), and on all, and relaxes the test pairs with each model. It writes `curves.md`,
+`curves.csv` and `curves.svg`, the cards of the trainings in `curves.json`, and the board with its
+paired differences in `curves-board.md`. A model that is there already, of the same data and
+settings, is not trained again. After an interruption the same command goes on with the missing
+models: a T5 begins anew, a graph network goes on with the next epoch.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ def write(found: Sequence[Mapping[str, Any]], out: Path, dataset: Mapping[str, A
     title = f"{dataset['name']}, {dataset['n_samples']} samples"
     (out / "curves.md").write_text(_markdown(table, title), encoding="utf-8")
     _draw(table, out, title)
-    print(f"wrote {out / 'curves.md'}, and .csv, .json, .png, .svg beside it")
+    print(f"wrote {out / 'curves.md'}, and .csv, .json, .svg beside it")
 
 
 def _markdown(table: pd.DataFrame, title: str) -> str:
@@ -296,7 +296,7 @@ def _interval(row: Any) -> str:
 
 
 def _draw(table: pd.DataFrame, out: Path, title: str) -> None:
-    with save_figure(out / "curves", (9, 3.2), "curves") as figure:
+    with save_figure(out / "curves.svg", (9, 3.2), "curves") as figure:
         metrics = [name for name in SHOWN if name != "score"]
         for axes, name in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
             part = table[table.metric == name]

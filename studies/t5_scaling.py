@@ -4,7 +4,7 @@
 
 Every point is measured in a process of its own, so that its peak memory is its own: after a warm-up
 the median of three relaxations counts. The limit on sites is lifted, because this is a measurement
-of cost and not of quality. The study writes `scaling.csv`, `scaling.png` and `scaling.svg`.
+of cost and not of quality. The study writes `scaling.csv` and `scaling.svg`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def draw(rows: Sequence[dict[str, float]], folder: Path) -> None:
         "batch": table[table.sites == FIXED_SITES],
     }
     labels = {"sites": f"sites (batch {FIXED_BATCH})", "batch": f"batch ({FIXED_SITES} sites)"}
-    with save_figure(folder / "scaling", (8, 6), "scaling") as figure:
+    with save_figure(folder / "scaling.svg", (8, 6), "scaling") as figure:
         axes = figure.subplots(2, 2, sharey="row")
         for column, (name, part) in enumerate(sweeps.items()):
             for row, y in enumerate(("seconds_per_structure", "memory_mb")):

@@ -65,7 +65,7 @@ def test_the_command_measures_one_evaluation_at_each_size(tmp_path, capsys):
     assert (table.peak_mb >= table.loaded_mb).all()
     assert table.device.tolist() == ["cpu"] * 3
     assert table.exponent.notna().all()
-    assert {"cost.png", "cost.svg"} <= {path.name for path in tmp_path.iterdir()}
+    assert "sites" in (tmp_path / "cost.svg").read_text()
     assert "still" in capsys.readouterr().out
 
 
@@ -191,4 +191,4 @@ def test_both_engines_relax_all_structures_at_every_size(tmp_path):
     assert table.batch.tolist() == [1, 1, 4]
     assert table.structures.tolist() == [4] * 3
     assert table.evaluations[1] == table.evaluations[2] < table.evaluations[0]
-    assert {"batching.png", "batching.svg"} <= {path.name for path in tmp_path.iterdir()}
+    assert "structures per call" in (tmp_path / "batching.svg").read_text()

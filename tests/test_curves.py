@@ -67,7 +67,6 @@ def test_table_and_figure_show_each_student_beside_no_change(tmp_path):
     assert "|  | t5, packaged |  |  |  | 0.125 [0.025, 0.225] |" in text
     assert (tmp_path / "curves.csv").read_text().count("\n") == 1 + 4 * len(curves.SHOWN)
     assert "lattice MAE (Å)" in (tmp_path / "curves.svg").read_text()
-    assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def test_the_files_show_errors_by_functional_and_how_far_the_target_moves(table,
     assert (pair["first"], pair["second"]) == ("mp-1-0-pbe", "mp-2-1-pbesol")
     files = sorted(folder.iterdir())
     assert [file.name for file in files] == [
-        "settings-pairs.csv", "settings.json", "settings.md", "settings.png", "settings.svg"
+        "settings-pairs.csv", "settings.json", "settings.md", "settings.svg"
     ]  # fmt: skip
     again = sorted(run(path, tmp_path / "again").iterdir())
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files]

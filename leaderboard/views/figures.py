@@ -22,7 +22,7 @@ def save_figure(path: Path, size: tuple[float, float], name: str) -> Iterator[Fi
     """Give a figure to draw on, and write it when the block ends.
 
     Args:
-        path: The file, if it ends with .svg or .png; else both are written.
+        path: The SVG.
         size: Width and height [inch].
         name: Name of the subject; the ids in the SVG are made from it.
     """
@@ -37,13 +37,8 @@ def save_figure(path: Path, size: tuple[float, float], name: str) -> Iterator[Fi
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        suffixes = [path.suffix] if path.suffix in (".svg", ".png") else [".svg", ".png"]
-        if ".svg" in suffixes:
-            with atomic_write(path.with_suffix(".svg")) as svg:
-                figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        if ".png" in suffixes:
-            with atomic_write(path.with_suffix(".png")) as png:
-                figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        with atomic_write(path) as svg:
+            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
 
 
 ERROR: Final = "lattice_mae"

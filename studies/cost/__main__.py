@@ -1,7 +1,7 @@
 """Measure the cost of the models on this machine.
 
-    python -m studies.cost --out DIR               # cost.csv, .png, .svg
-    python -m studies.cost --batching --out DIR    # batching.csv, .png, .svg
+    python -m studies.cost --out DIR               # cost.csv, cost.svg
+    python -m studies.cost --batching --out DIR    # batching.csv, batching.svg
 
 The first has, by the number of sites from 2 to 200, seconds of an evaluation of energy, forces and
 stress, peak memory, and the exponent of a power law at large sizes, for every potential that can be

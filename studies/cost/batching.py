@@ -4,7 +4,7 @@ The same structures, weights and limits. Both engines end where forces and stres
 limits; the batched one needs fewer evaluations for it (its optimiser), and less time for each (what
 it evaluates together), so a row has both.
 
-The rows of this and of `studies.cost.sites` are written here as CSV, PNG and SVG.
+The rows of this and of `studies.cost.sites` are written here as CSV and SVG.
 """
 
 from __future__ import annotations
@@ -115,12 +115,12 @@ _SIZE: Final = (10, 4.5)
 
 
 def cost(points: Sequence[Point], folder: Path) -> pd.DataFrame:
-    """`cost.csv` with the exponents, `cost.png` and `cost.svg`; the table."""
+    """Write `cost.csv`, with the exponents, and `cost.svg`; return the table."""
     table = pd.DataFrame([asdict(point) for point in points])
     fits = {name: exponent(t.sites.tolist(), t.seconds.tolist()) for name, t in _models(table)}
     table["exponent"] = table.model.map(fits).astype(float)
     table.to_csv(folder / "cost.csv", index=False, float_format="%.4g")
-    with save_figure(folder / "cost", _SIZE, "cost") as figure:
+    with save_figure(folder / "cost.svg", _SIZE, "cost") as figure:
         axes = figure.subplots(1, 2)
         for axis, column in zip(axes, ("seconds", "peak_mb"), strict=True):
             for name, part in _models(table):
@@ -162,12 +162,12 @@ def _label(name: str, part: pd.DataFrame) -> str:
 
 
 def batching(rows: Sequence[BatchingRow], folder: Path) -> pd.DataFrame:
-    """`batching.csv`, `batching.png` and `batching.svg`; the table."""
+    """Write `batching.csv` and `batching.svg`; return the table."""
     table = pd.DataFrame([asdict(row) for row in rows])
     table.to_csv(folder / "batching.csv", index=False, float_format="%.4g")
     loop, batched = (table[table.engine == engine] for engine in ENGINES)
     times = table.seconds_per_structure
-    with save_figure(folder / "batching", _SIZE, "batching") as figure:
+    with save_figure(folder / "batching.svg", _SIZE, "batching") as figure:
         axes = figure.subplots(1, 2)
         for axis, column in zip(axes, ("seconds_per_structure", "peak_mb"), strict=True):
             axis.plot(batched.batch, batched[column], marker="o", label="batched engine")

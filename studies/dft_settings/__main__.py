@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(
     run_folders: Iterable[Path], out: Path, datasets: Sequence[Dataset], sources: Iterable[str]
 ) -> list[Path]:
-    """Write `settings.md`, `.json`, `.svg`, `.png` and `settings-pairs.csv`.
+    """Write `settings.md`, `settings.json`, `settings.svg` and `settings-pairs.csv`.
 
     Args:
         run_folders: Model folders of one data set, or folders of them; scores are enough.
@@ -61,7 +61,7 @@ def report(
     for path, text in texts.items():
         with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8")
-    return [*texts, *differences_and_errors(found, out / "settings")]
+    return [*texts, *differences_and_errors(found, out / "settings.svg")]
 
 
 if __name__ == "__main__":

@@ -166,10 +166,10 @@ def differences_and_errors(found: Findings, path: Path) -> list[Path]:
 
     Args:
         found: Data sets without any pair are not drawn.
-        path: Written with the suffixes .svg and .png; the same findings give the same bytes.
+        path: The SVG; the same findings give the same bytes.
 
     Returns:
-        The files, none if there is nothing to draw.
+        The file, or none if there is nothing to draw.
     """
     moved = [each for each in found.estimates if each.by == PAIR]
     if not moved:
@@ -184,7 +184,7 @@ def differences_and_errors(found: Findings, path: Path) -> list[Path]:
         figure.suptitle(f"{found.name}: {title}", size=11)
         handles, names = panels.flat[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
-    return [path.with_suffix(".svg"), path.with_suffix(".png")]
+    return [path]
 
 
 def _draw(
