@@ -121,7 +121,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
     found = [locate_model(spec, offline=args.offline) for spec in specs]
     plans = [ModelRun(s, f.weights, f.versions) for s, f in zip(specs, found, strict=True)]
     names = [field.name for field in fields(RelaxSettings) if hasattr(args, field.name)]
-    campaign = BenchmarkRun(
+    run = BenchmarkRun(
         dataset=_load(args),
         settings=RelaxSettings(**{name: getattr(args, name) for name in names}),
         repeats=args.repeats,
@@ -130,13 +130,13 @@ def _run(args: argparse.Namespace, command: str) -> int:
         log=_say,
         shard=args.shard,
     )
-    if not campaign.positions:
+    if not run.positions:
         raise UserError(f"--shard {args.shard.number}/{args.shard.total} holds none of the samples")
     if args.dry_run:
-        _print(_dry_run(plans, campaign))
+        _print(_dry_run(plans, run))
         return 0
-    given_up = run_all(plans, campaign)
-    _publish(campaign)
+    given_up = run_all(plans, run)
+    _publish(run)
     for reason in given_up:
         _say(reason)
     return 1 if given_up else 0
@@ -174,11 +174,11 @@ def _load(args: argparse.Namespace) -> Dataset:
     return dataset
 
 
-def _dry_run(plans: Sequence[ModelRun], campaign: BenchmarkRun) -> str:
-    settings = campaign.settings
-    times = f", {campaign.repeats} times each" if campaign.repeats > 1 else ""
-    n_samples = len(campaign.positions)
-    lines = [f"would run {n_samples} samples{times} on {settings.device} into {campaign.out}/:"]
+def _dry_run(plans: Sequence[ModelRun], run: BenchmarkRun) -> str:
+    settings = run.settings
+    times = f", {run.repeats} times each" if run.repeats > 1 else ""
+    n_samples = len(run.positions)
+    lines = [f"would run {n_samples} samples{times} on {settings.device} into {run.out}/:"]
     for plan in plans:
         weights = ", ".join(map(str, plan.weights)) or "no weights"
         size = settings.batch_size or plan.spec.batch_size
@@ -186,19 +186,19 @@ def _dry_run(plans: Sequence[ModelRun], campaign: BenchmarkRun) -> str:
     return "\n".join(lines)
 
 
-def _publish(campaign: BenchmarkRun) -> None:
+def _publish(run: BenchmarkRun) -> None:
     """The board of all runs on this data set in `--out`, also those of earlier commands."""
     from benchmarks.store import read_runs, run_folders
     from leaderboard.publish import publish
     from leaderboard.views.markdown import table
 
-    dataset = campaign.dataset
+    dataset = run.dataset
     policy = str(dataset.missing_final_frame)
     ours = (dataset.name, dataset.revision, dataset.split, policy)
     folders = []
-    for folder in run_folders(campaign.out):
+    for folder in run_folders(run.out):
         try:
-            identities = [run.identity for run in read_runs([folder])]
+            identities = [stored.identity for stored in read_runs([folder])]
         except UserError as error:
             _say(f"left out of the board: {error}")
             continue
@@ -211,7 +211,7 @@ def _publish(campaign: BenchmarkRun) -> None:
         other = next(each for each in theirs if each != ours)
         named = ", ".join(str(value) for value in other if value is not None)
         _say(f"left out of the board: {folder} is of other data ({named})")
-    published = publish(folders, campaign.out, [dataset])
+    published = publish(folders, run.out, [dataset])
     for board in published.boards:
         _print(table(board))
     _say("wrote " + ", ".join(str(path) for path in (*folders, *published.files)))

@@ -320,7 +320,7 @@ def test_engine_changes_potentials_and_parts_of_hybrids_and_nothing_else():
 
 
 def test_runs_of_the_first_engine_keep_their_identity():
-    campaign = BenchmarkRun(
+    run = BenchmarkRun(
         dataset=load("embedded", limit=1),
         settings=RelaxSettings(),
         repeats=1,
@@ -331,4 +331,4 @@ def test_runs_of_the_first_engine_keep_their_identity():
     settings = {"fmax": 0.05, "max_steps": 500, "timeout": 600.0}
     for engine, expected in (("ase", settings), ("torchsim", settings | {"engine": "torchsim"})):
         plan = ModelRun(on_engine(MODELS["mace"], engine), ())
-        assert plan.identity(campaign)["settings"] == expected
+        assert plan.identity(run)["settings"] == expected

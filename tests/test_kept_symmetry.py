@@ -188,7 +188,7 @@ def test_every_potential_takes_the_flag_on_every_engine():
 
 def test_runs_that_did_not_keep_it_have_the_identity_they_had():
     def identity(settings):
-        campaign = BenchmarkRun(
+        run = BenchmarkRun(
             dataset=load("embedded", limit=1),
             settings=settings,
             repeats=1,
@@ -196,7 +196,7 @@ def test_runs_that_did_not_keep_it_have_the_identity_they_had():
             command="",
             say=print,
         )
-        return ModelRun(MODELS["mace"], ()).identity(campaign)["settings"]
+        return ModelRun(MODELS["mace"], ()).identity(run)["settings"]
 
     before = {"fmax": 0.05, "max_steps": 500, "timeout": 600.0}
     assert identity(RelaxSettings()) == before

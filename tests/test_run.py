@@ -14,7 +14,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from benchmarks.core.cli import check_device
-from benchmarks.engine import benchmark_run as campaign
+from benchmarks.engine import benchmark_run
 from benchmarks.run import main
 from benchmarks.store import read_run
 from leaderboard.__main__ import main as render
@@ -395,5 +395,5 @@ def test_an_interrupt_while_scoring_is_130_too(monkeypatch, data, tmp_path):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(campaign, "run_all", interrupt)
+    monkeypatch.setattr(benchmark_run, "run_all", interrupt)
     assert main(["--models", "identity", "--data", data, "--out", str(tmp_path / "runs")]) == 130

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -23,12 +23,12 @@ from benchmarks.models.registry import ModelSpec, decoding_identity, honoured_se
 from benchmarks.store import Record, RunWriter, model_folder
 
 LOG = "worker.log"
-"""What a model printed, beside its records."""
+"""The file for what a model prints, beside its records."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRun:
-    """What is run on what, and where it goes."""
+    """The data, the settings and the folder of one command, which all its models share."""
 
     dataset: Dataset
     settings: RelaxSettings
@@ -37,7 +37,7 @@ class BenchmarkRun:
     command: str
     """The command line, for the record."""
     log: Callable[[str], None]
-    """Is told one line per model."""
+    """Called with one line per model."""
     shard: Shard = WHOLE
     """The part of the samples that this process runs."""
 
@@ -61,9 +61,9 @@ class ModelRun:
     versions: Mapping[str, Any] = field(default_factory=dict)
     """`python` and `packages` of the model's own environment; empty where it has none."""
 
-    def identity(self, campaign: BenchmarkRun) -> dict[str, Any]:
-        """What must be equal to go on with a stored run, or to merge two."""
-        dataset, settings = campaign.dataset, campaign.settings
+    def identity(self, run: BenchmarkRun) -> dict[str, Any]:
+        """Give the facts that must be equal to go on with a stored run, or to merge two."""
+        dataset, settings = run.dataset, run.settings
         identity: dict[str, Any] = {
             "dataset": dataset.name,
             "revision": dataset.revision,
@@ -76,20 +76,20 @@ class ModelRun:
         }
         if "seed" in self.spec.honours:
             identity["seed"] = settings.seed
-        if (
-            dataset.missing_final_frame is not MissingFinalFrame.IF_RELAXED
-        ):  # runs without the field are of it
+        # Older runs lack this field; they were made with the default.
+        if dataset.missing_final_frame is not MissingFinalFrame.IF_RELAXED:
             identity["missing_final_frame"] = str(dataset.missing_final_frame)
-        if decoding := decoding_identity(self.spec):  # runs without the field are older
+        if decoding := decoding_identity(self.spec):
             identity["decoding"] = decoding
         parts = self.spec.parts or (self.spec,)
-        own = [part.kwargs["calculator"] for part in parts if "calculator" in part.kwargs]
-        if own:  # the user's own code stands for weights
-            identity["weights"] = " + ".join(map(str, filter(None, (*own, identity["weights"]))))
+        calculators = [part.kwargs["calculator"] for part in parts if "calculator" in part.kwargs]
+        if calculators:  # The name of the user's own code stands for weights.
+            names = filter(None, (*calculators, identity["weights"]))
+            identity["weights"] = " + ".join(map(str, names))
         return identity
 
-    def provenance(self, campaign: BenchmarkRun) -> dict[str, Any]:
-        """What is known of the model's run before it begins."""
+    def provenance(self, run: BenchmarkRun) -> dict[str, Any]:
+        """Give the facts about the model's run that are known before it begins."""
         return {
             **self.versions,
             "licence": self.spec.licence,
@@ -98,120 +98,95 @@ class ModelRun:
             "threads": threads(),
             "started": now(),
             "ended": None,
-            "command": campaign.command,
+            "command": run.command,
             "quarantined": [
                 {"sample_id": q.sample_id, "reason": str(q.reason), "detail": q.detail}
-                for q in campaign.dataset.quarantined
+                for q in run.dataset.quarantined
             ],
-            "n_samples": len(campaign.dataset),
-            "limit": campaign.dataset.limit,
-            "chosen_by": campaign.dataset.rule,
+            "n_samples": len(run.dataset),
+            "limit": run.dataset.limit,
+            "chosen_by": run.dataset.rule,
             "missing_final_frame": {
-                "policy": str(campaign.dataset.missing_final_frame),
-                "sample_ids": list(campaign.dataset.missing_final_frame_ids),
+                "policy": str(run.dataset.missing_final_frame),
+                "sample_ids": list(run.dataset.missing_final_frame_ids),
             },
-            "redistributable": campaign.dataset.redistributable,
-            "batch_size": campaign.settings.batch_size or self.spec.batch_size,
+            "redistributable": run.dataset.redistributable,
+            "batch_size": run.settings.batch_size or self.spec.batch_size,
             "aborted": None,
         }
 
 
-def run_all(plans: Sequence[ModelRun], campaign: BenchmarkRun) -> list[str]:
-    """Run each model into its folder of `campaign.out`.
+def run_all(plans: Sequence[ModelRun], run: BenchmarkRun) -> list[str]:
+    """Run each model into its folder of `run.out`.
 
     Returns:
-        Why models were given up, a line each.
+        The reasons why models were given up, a line each.
 
     Raises:
         UserError: A stored run cannot be resumed (before any model runs), or a relaxer says while
             loading that something is missing.
     """
-    common = environment(campaign.settings.device)
+    common = environment(run.settings.device)
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
                 RunWriter.open(
-                    model_folder(campaign.out, plan.spec.name),
-                    plan.identity(campaign),
-                    common | plan.provenance(campaign),
-                    shard=campaign.shard,
+                    model_folder(run.out, plan.spec.name),
+                    plan.identity(run),
+                    common | plan.provenance(run),
+                    shard=run.shard,
                 )
             )
             for plan in plans
         ]
         pairs = zip(plans, writers, strict=True)
-        reasons = [_run_one(plan.spec, writer, campaign) for plan, writer in pairs]
+        reasons = [_run_samples(plan.spec, writer, run) for plan, writer in pairs]
     return [reason for reason in reasons if reason]
 
 
-def _run_one(spec: ModelSpec, writer: RunWriter, campaign: BenchmarkRun) -> str | None:
-    """Run what is not stored yet, with a bar on a terminal and a line at the end."""
+def _run_samples(spec: ModelSpec, writer: RunWriter, run: BenchmarkRun) -> str | None:
+    """Run one model on the samples that are not stored yet; say why it was given up, if it was."""
+    dataset, settings = run.dataset, run.settings
     budget = Budget()
     for status in writer.statuses.elements():
         budget.add(Status(status))
-    # A queue of models is opened at once; a run starts when it is this model's turn.
+    # The writers of all models are opened at once; a run starts when it is this model's turn.
     writer.note(started=now(), load_average=load_average())
     counts: Counter[str] = Counter()
+    summaries: list[ModelRunSummary] = []
     begin = time.monotonic()
-    with tqdm(total=campaign.n_wanted, desc=spec.name, disable=None, file=sys.stderr) as bar:
+    with tqdm(total=run.n_wanted, desc=spec.name, disable=None, file=sys.stderr) as bar:
 
         def store(records: list[Record]) -> None:
             writer.append(records)
             counts.update(record.status.value for record in records)
             bar.update(len(records))
 
-        outcome = _merged(list(_repeats(spec, writer, campaign, budget, store)))
+        for repeat in range(run.repeats):
+            todo = [i for i in run.positions if (dataset.ids[i], repeat) not in writer.done]
+            summary = run_model(
+                spec,
+                ((dataset.ids[i], repeat, dataset.geometries(i)[0]) for i in todo),
+                # Relaxers seed their sampling from seed and structure: a repeat is another seed.
+                settings=replace(settings, seed=settings.seed + repeat),
+                on_records=store,
+                budget=budget,
+                first_batch=writer.next_batch_id,
+                log=writer.folder / LOG,
+            )
+            summaries.append(summary)
+            if summary.aborted:
+                break
     seconds = time.monotonic() - begin
-    writer.close(ended=now(), load_average_end=load_average(), **asdict(outcome))
-    campaign.log(_summary(spec.name, counts, campaign.n_wanted, seconds))
-    if outcome.aborted is None:
+    summary = ModelRunSummary.over_repeats(summaries)
+    writer.close(ended=now(), load_average_end=load_average(), **asdict(summary))
+    if n_new := counts.total():
+        outcomes = ", ".join(f"{n} {status}" for status, n in counts.most_common())
+        resumed = f" of {run.n_wanted}" if n_new < run.n_wanted else ""
+        run.log(f"{spec.name}: {n_new}{resumed} structures in {seconds:.1f} s ({outcomes})")
+    else:
+        run.log(f"{spec.name}: all {run.n_wanted} there already")
+    if summary.aborted is None:
         return None
     folder, log = writer.folder.parent, writer.folder / LOG
-    return f"{spec.name} given up: {outcome.aborted} (see {log}; remove {folder} to start over)"
-
-
-def _repeats(
-    spec: ModelSpec,
-    writer: RunWriter,
-    campaign: BenchmarkRun,
-    budget: Budget,
-    store: Callable[[list[Record]], None],
-) -> Iterator[ModelRunSummary]:
-    dataset, settings = campaign.dataset, campaign.settings
-    for repeat in range(campaign.repeats):
-        todo = [i for i in campaign.positions if (dataset.ids[i], repeat) not in writer.done]
-        outcome = run_model(
-            spec,
-            ((dataset.ids[i], repeat, dataset.geometries(i)[0]) for i in todo),
-            # Relaxers seed their sampling from seed and structure: a repeat is another seed.
-            settings=replace(settings, seed=settings.seed + repeat),
-            on_records=store,
-            budget=budget,
-            first_batch=writer.next_batch_id,
-            log=writer.folder / LOG,
-        )
-        yield outcome
-        if outcome.aborted:
-            return
-
-
-def _merged(outcomes: Sequence[ModelRunSummary]) -> ModelRunSummary:
-    """One outcome of all repeats: the first load and warm-up, the highest memory, the end."""
-    loads = [o.load_seconds for o in outcomes if o.load_seconds is not None]
-    warmups = [o.warmup_seconds for o in outcomes if o.warmup_seconds is not None]
-    peaks = [o.peak_memory_mb for o in outcomes if o.peak_memory_mb is not None]
-    return ModelRunSummary(
-        load_seconds=next(iter(loads), None),
-        warmup_seconds=next(iter(warmups), None),
-        peak_memory_mb=max(peaks, default=None),
-        aborted=outcomes[-1].aborted,
-    )
-
-
-def _summary(name: str, counts: Counter[str], n_wanted: int, seconds: float) -> str:
-    n_new = counts.total()
-    if not n_new:
-        return f"{name}: all {n_wanted} there already"
-    what = ", ".join(f"{n} {status}" for status, n in counts.most_common())
-    resumed = f" of {n_wanted}" if n_new < n_wanted else ""
-    return f"{name}: {n_new}{resumed} structures in {seconds:.1f} s ({what})"
+    return f"{spec.name} given up: {summary.aborted} (see {log}; remove {folder} to start over)"

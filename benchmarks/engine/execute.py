@@ -14,7 +14,7 @@ limit loses no answers: its halves are tried, and what they take sets the limit 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -57,6 +57,19 @@ class ModelRunSummary:
     peak_memory_mb: float | None
     aborted: str | None
 
+    @classmethod
+    def over_repeats(cls, summaries: Sequence[ModelRunSummary]) -> ModelRunSummary:
+        """Merge the repeats: the first load and warm-up, the highest memory, the last end."""
+        loads = [s.load_seconds for s in summaries if s.load_seconds is not None]
+        warmups = [s.warmup_seconds for s in summaries if s.warmup_seconds is not None]
+        peaks = [s.peak_memory_mb for s in summaries if s.peak_memory_mb is not None]
+        return cls(
+            load_seconds=next(iter(loads), None),
+            warmup_seconds=next(iter(warmups), None),
+            peak_memory_mb=max(peaks, default=None),
+            aborted=summaries[-1].aborted,
+        )
+
 
 class Task(NamedTuple):
     """One structure to relax, as the queue holds it."""
@@ -86,15 +99,15 @@ def run_model(
     Args:
         spec: The model.
         todo: (sample id, repeat, initial geometry); read lazily, a few batches ahead.
-        settings: What the relaxer gets, and the time limit for one structure.
+        settings: The settings that the relaxer gets, with the time limit for one structure.
         limits: The limits of the run as a whole.
         on_records: Called after every batch, with one record per structure of it.
-        budget: Has counted what the run holds already; None: nothing.
-        first_batch: Number of the first batch, to go on counting in a resumed run.
-        log: File to which the worker's output is appended; None: our stderr.
+        budget: The errors and answers that the run holds already; None for a new run.
+        first_batch: The number of the first batch; a resumed run goes on counting.
+        log: The file to which the worker's output is appended; None for our stderr.
 
     Returns:
-        Load and warm-up times, memory, and why the run was ended early, if it was.
+        Load and warm-up times, memory, and the reason if the run was ended early.
 
     Raises:
         UserError: The relaxer says while loading that something of the user's is missing or wrong.
@@ -114,7 +127,7 @@ def run_model(
             aborted = budget.verdict()
         except CannotStartError as error:
             aborted = str(error)
-    return driver.outcome(aborted)
+    return driver.summary(aborted)
 
 
 def _batches(todo: Iterable[tuple[str, int, Geometry]], size: int) -> Iterator[list[Task]]:
@@ -183,7 +196,7 @@ class Driver:
     def __exit__(self, *_: object) -> None:
         self._end_worker()
 
-    def outcome(self, aborted: str | None) -> ModelRunSummary:
+    def summary(self, aborted: str | None) -> ModelRunSummary:
         """Sum up the run as a whole."""
         return ModelRunSummary(
             load_seconds=self.load_seconds,

@@ -84,7 +84,7 @@ def harness(path, out):
     clock, begin = [cpu_seconds()], time.perf_counter()
     dataset = load(str(path))
     clock.append(cpu_seconds())
-    campaign = BenchmarkRun(
+    run = BenchmarkRun(
         dataset=dataset,
         settings=RelaxSettings(),
         repeats=1,
@@ -92,7 +92,7 @@ def harness(path, out):
         command="",
         say=lambda line: None,
     )
-    run_all([ModelRun(MODELS["identity"], ())], campaign)
+    run_all([ModelRun(MODELS["identity"], ())], run)
     clock.append(cpu_seconds())
     scores.score_slow = lambda *_: dict.fromkeys(scores.SLOW_COLUMNS, np.nan)
     table = scores.scores(read_run(Path(out) / "identity"), dataset, store=False)
