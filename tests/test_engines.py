@@ -326,7 +326,7 @@ def test_runs_of_the_first_engine_keep_their_identity():
         repeats=1,
         out=None,
         command="",
-        say=print,
+        log=print,
     )
     settings = {"fmax": 0.05, "max_steps": 500, "timeout": 600.0}
     for engine, expected in (("ase", settings), ("torchsim", settings | {"engine": "torchsim"})):

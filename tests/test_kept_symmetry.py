@@ -194,7 +194,7 @@ def test_runs_that_did_not_keep_it_have_the_identity_they_had():
             repeats=1,
             out=None,
             command="",
-            say=print,
+            log=print,
         )
         return ModelRun(MODELS["mace"], ()).identity(run)["settings"]
 

@@ -64,11 +64,11 @@ class MinimumImage(NamedTuple):
 
 _AROUND = np.array(sorted(product((-1.0, 0.0, 1.0), repeat=3), key=lambda n: sum(map(abs, n))))
 _OFF_DIAGONAL = ([1, 0, 0], [2, 2, 1])
-"""Where the metric tensor holds alpha, beta, gamma."""
+"""The entries of the metric tensor that hold alpha, beta, gamma."""
 
 
 def displacements(reference: Geometry, prediction: Geometry) -> Floats:
-    """How far each site is from its reference, rigid translation removed.
+    """Displacements of the sites from their reference, rigid translation removed.
 
     The mean displacement is subtracted and the rest wrapped until wrapping changes nothing. The
     first guess is the circular mean along each axis, so that a crystal moved by half a cell is
@@ -79,17 +79,10 @@ def displacements(reference: Geometry, prediction: Geometry) -> Floats:
     """
     image = MinimumImage.of(reference.lattice)
     moved = prediction.frac_coords - reference.frac_coords
-    return _centred(image, (moved - _circular_mean(moved)) @ reference.lattice)
-
-
-def _circular_mean(fractional: Floats) -> Floats:
-    phase = np.exp(2j * np.pi * fractional).mean(axis=0)
-    # where the phases cancel there is no preferred origin, and the angle would be rounding noise
-    return np.where(np.abs(phase) < 1e-6, 0.0, np.angle(phase) / (2 * np.pi))
-
-
-def _centred(image: MinimumImage, vectors: Floats) -> Floats:
-    wrapped = image.shortest(vectors)
+    phase = np.exp(2j * np.pi * moved).mean(axis=0)
+    # Where the phases cancel there is no preferred origin, and the angle would be rounding noise.
+    circular_mean = np.where(np.abs(phase) < 1e-6, 0.0, np.angle(phase) / (2 * np.pi))
+    wrapped = image.shortest((moved - circular_mean) @ reference.lattice)
     for _ in range(MAX_PASSES):
         centred = wrapped - wrapped.mean(axis=0)
         wrapped = image.shortest(centred)
@@ -115,18 +108,14 @@ def assigned_rmse(reference: Geometry, prediction: Geometry, by_index: Floats) -
     own = float(np.sqrt((by_index**2).sum(axis=1).mean()))
     image = MinimumImage.of(reference.lattice)
     species = [np.flatnonzero(reference.numbers == z) for z in np.unique(reference.numbers)]
-    if 2 * np.linalg.norm(by_index, axis=1).max() < _like_distance(image, reference, species):
-        return own
     start = reference.frac_coords @ reference.lattice
+    like_distance = min(_closest_pair(image, start[sites]) for sites in species)
+    if 2 * np.linalg.norm(by_index, axis=1).max() < like_distance:
+        return own
     end = prediction.frac_coords @ reference.lattice
     rarest = min(species, key=len)
     shifts = [(end - start - by_index)[0], *(end[rarest[:MAX_STARTS]] - start[rarest[0]])]
     return min(own, *(_assign(image, start, end - shift, species) for shift in shifts))
-
-
-def _like_distance(image: MinimumImage, reference: Geometry, species: Sequence[Integers]) -> float:
-    cart = reference.frac_coords @ reference.lattice
-    return min(_closest_pair(image, cart[sites]) for sites in species)
 
 
 def _closest_pair(image: MinimumImage, cart: Floats) -> float:
@@ -206,7 +195,7 @@ def symmetry(geometry: Geometry, symprec: float) -> tuple[int, Floats]:
 
 
 def free_angles(lattice: Floats, rotations: Floats) -> NDArray[np.bool_]:
-    """Which of alpha, beta, gamma a relaxation can change without breaking the symmetry.
+    """Find the angles that a relaxation can change without breaking the symmetry.
 
     Lengths are always free (a uniform expansion breaks nothing). An angle is free when some change
     dG of the metric tensor G = L L^T that the point group leaves invariant (W^T dG W = dG for each
@@ -218,16 +207,20 @@ def free_angles(lattice: Floats, rotations: Floats) -> NDArray[np.bool_]:
         rotations: (n_operations, 3, 3) in the basis of `lattice`; none leave everything free.
 
     Returns:
-        (3,) booleans.
+        (3,) booleans for alpha, beta, gamma.
     """
     group = rotations if len(rotations) else np.eye(3)[None]
-    metric = invariant(lattice @ lattice.T, group)  # exactly symmetric, as `rotations` are
+    metric = invariant(lattice @ lattice.T, group)  # as symmetric as the rotations are
     lengths = np.sqrt(np.diagonal(metric))
+    scale = np.sqrt(np.outer(np.diagonal(metric), np.diagonal(metric)))
     free = np.zeros(3, dtype=np.bool_)
     for row, column in combinations_with_replacement(range(3), 2):
         change = np.zeros((3, 3))
         change[row, column] = change[column, row] = lengths[row] * lengths[column]
-        free |= np.abs(_cosine_rates(metric, invariant(change, group))) > 1e-6
+        allowed = invariant(change, group)
+        relative = np.diagonal(allowed) / np.diagonal(metric)
+        rates = allowed / scale - metric / scale * (relative[:, None] + relative) / 2
+        free |= np.abs(rates[_OFF_DIAGONAL]) > 1e-6  # the rates of the cosines of the angles
     return free
 
 
@@ -235,14 +228,6 @@ def invariant(change: Floats, rotations: Floats) -> Floats:
     """Mean of W^T dG W over the group: the part of a metric change that the symmetry allows."""
     mean: Floats = np.einsum("wki,kl,wlj->ij", rotations, change, rotations) / len(rotations)
     return mean
-
-
-def _cosine_rates(metric: Floats, change: Floats) -> Floats:
-    """Change of the cosines of the three angles with a small change of the metric tensor: (3,)."""
-    scale = np.sqrt(np.outer(np.diagonal(metric), np.diagonal(metric)))
-    relative = np.diagonal(change) / np.diagonal(metric)
-    rates = change / scale - metric / scale * (relative[:, None] + relative) / 2
-    return rates[_OFF_DIAGONAL]
 
 
 def bond_errors(reference: Geometry, lattice: Floats, moved: Floats, reach: float = 1.25) -> Floats:

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 
 class Reduce(StrEnum):
-    """How per-sample values x with weights w become one number."""
+    """The rule by which values x of samples, with weights w, become one number."""
 
     MEAN = "sum w x / sum w"
     ROOT_MEAN = "(sum w x / sum w)^½"
@@ -134,7 +134,7 @@ class Resampling:
 def estimates(
     reduces: Sequence[Reduce], values: Floats, weights: Floats, resampling: Resampling
 ) -> Floats:
-    """Every metric at the point (row 0) and in each replicate.
+    """Compute every metric at the point (row 0) and in each replicate.
 
     Args:
         reduces: One per metric; linear ones and quantiles.

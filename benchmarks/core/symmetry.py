@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 
 def symmetry_dataset(geometry: Geometry, symprec: float) -> Any:
-    """What moyopy finds, a `MoyoDataset` in the basis of the cell itself; None for no group.
+    """Search the symmetry: a `MoyoDataset` in the basis of the cell itself, or None for no group.
 
     Args:
         geometry: A valid structure.
@@ -23,7 +23,7 @@ def symmetry_dataset(geometry: Geometry, symprec: float) -> Any:
     from moyopy import Cell, MoyoDataset
 
     remarks = logging.getLogger("moyo")
-    if not remarks.handlers:  # heard where logging is configured, and not printed otherwise
+    if not remarks.handlers:  # They are not printed unless the user configures logging.
         remarks.addHandler(logging.NullHandler())
     cell = Cell(geometry.lattice.tolist(), geometry.frac_coords.tolist(), geometry.numbers.tolist())
     try:
@@ -42,7 +42,7 @@ class SpaceGroup(NamedTuple):
 
 
 def space_group(geometry: Geometry, symprec: float) -> SpaceGroup | None:
-    """All operations within a tolerance, or None where moyopy finds no consistent group.
+    """Find all operations within a tolerance; None where moyopy finds no consistent group.
 
     Args:
         geometry: The crystal.
@@ -58,9 +58,10 @@ def space_group(geometry: Geometry, symprec: float) -> SpaceGroup | None:
 
 
 def _nearest_sites(geometry: Geometry, carried: Floats) -> NDArray[np.intp]:
-    """The site of the same species nearest to each point; a supercell has thousands of operations.
+    """Find the site of the same species nearest to each point.
 
-    Along the edges of the cell, in Å: wrong in a skewed cell, but not by so much that an atom 0.5 Å
+    A tree is used because a supercell has thousands of operations. Distances are taken along the
+    edges of the cell, in Å. This is wrong in a skewed cell, but not by so much that an atom 0.5 Å
     away is taken for one that is within the tolerance.
     """
     from scipy.spatial import cKDTree

@@ -109,7 +109,7 @@ def parse_fields(
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON keeps it: dataclasses as dicts, tuples as lists, paths as text.
+    """Give a value as JSON keeps it: dataclasses as dicts, tuples as lists, paths as text.
 
     An infinite number, which JSON does not have, becomes None.
     """
@@ -125,7 +125,7 @@ def plain(value: Any) -> Any:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """The leaves of nested dicts by their dotted names; a list is a leaf, and so is `{}`."""
+    """Name the leaves of nested dicts by dotted names; a list is a leaf, and so is `{}`."""
     if not isinstance(value, Mapping) or not value:
         return {name: value}
     leaves: dict[str, Any] = {}

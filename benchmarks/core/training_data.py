@@ -18,11 +18,11 @@ class TrainingSet:
     """Labels of models that were trained on it and that the registry does not have; those that it
     has say so themselves (`benchmarks.core.published_weights`)."""
     split_by_our_rule: bool = False
-    """Whether it was made by the rule of `data.splits.manifest`, so that it holds only chemical
-    systems that the rule puts into the training part."""
+    """True if the rule of `data.splits.manifest` made it, so that it holds only chemical systems
+    that the rule puts into the training part."""
     lookup_table: bool = False
-    """Whether it is a table of bond lengths or radii. A model that only looks values up in such a
-    table has not been trained."""
+    """True for a table of bond lengths or radii. A model that only looks values up in such a table
+    has not been trained."""
 
 
 _MP: Final = frozenset({"mp", "mvc"})

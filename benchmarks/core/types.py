@@ -131,7 +131,7 @@ class Shard(NamedTuple):
     total: int = 1
 
     def holds(self, sample_id: str) -> bool:
-        """Whether a sample belongs to this part."""
+        """Say whether a sample belongs to this part."""
         digest = hashlib.sha256(sample_id.encode()).digest()
         return int.from_bytes(digest[:8]) % self.total == self.number % self.total
 
@@ -167,8 +167,8 @@ class Relaxed:
 
     status: Status
     structure: Structure | None = None
-    """Of `ok` and `unconverged` it has the sites of the input in the same order. Of `invalid` it is
-    the structure as it was decoded, or None."""
+    """With `ok` and `unconverged` it has the sites of the input in the same order. With `invalid`
+    it is the structure as it was decoded, or None."""
     energy: float | None = None
     """The total energy by the model itself [eV]; None for a text model."""
     max_force: float | None = None

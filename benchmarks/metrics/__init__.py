@@ -1,8 +1,9 @@
-"""What a prediction is worth, per sample and on the board.
+"""The worth of a prediction, per sample and on the board.
 
-`score` and `score_slow` turn (initial, reference, prediction) into the columns of one sample;
-`METRICS` says how a column becomes a number of the leaderboard: its unit, direction, reduction over
-samples and what a failure is worth. The summary is driven by that table alone.
+`score` and `score_slow` turn (initial, reference, prediction) into the columns of one sample.
+`validity` decides which predictions are invalid. `METRICS` says how a column becomes a number of
+the leaderboard: its unit, its direction, its reduction over samples, and the value of a failure.
+The summary of a board is driven by that table alone.
 """
 
 from benchmarks.core.statistics import Reduce

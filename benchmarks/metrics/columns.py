@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -38,23 +37,23 @@ SYMPREC: Final = MappingProxyType({"": 1e-2, "_tight": 1e-5})
 def score(
     initial: Geometry, reference: Geometry, prediction: Geometry | None, status: Status
 ) -> dict[str, float]:
-    """The cheap columns of one sample; nan where a column does not apply.
+    """Compute the cheap columns of one sample; nan where a column does not apply.
 
     A prediction that fails the validity ladder is not scored, whatever its status says, and one
     of a failed status is not scored, whatever it looks like.
 
     Args:
-        initial: What the relaxer was given.
-        reference: The DFT-relaxed structure, same sites in the same order.
-        prediction: What the relaxer returned; None if it returned nothing.
-        status: What the relaxer said about it.
+        initial: The structure that the relaxer was given.
+        reference: The DFT-relaxed structure, with the same sites in the same order.
+        prediction: The structure that the relaxer returned; None if it returned nothing.
+        status: The outcome that the relaxer reported.
 
     Returns:
         `COLUMNS`: lengths in Å, angles in °, volumes in %, rungs and flags 0 or 1.
     """
     row = dict.fromkeys(COLUMNS, np.nan)
     row["n_sites"] = float(len(reference.numbers))
-    row |= _floor(initial, reference)
+    row |= _identity_errors(initial, reference)
     if status in ANSWERED:
         row |= validity(initial, prediction)
     row["scored"] = float(status in SCORED and row["valid_distance"] == 1.0)
@@ -62,12 +61,15 @@ def score(
         row |= _cell_errors(reference.lattice, prediction.lattice)
         row |= _position_errors(reference, prediction)
         row["score"] = (row["adwt"] + row["strain_awt"]) / 2
-        row |= _against_identity(row)
+        for part in ("lattice", "position"):
+            gain = row[f"identity_{part}_error"] - row[f"{part}_error"]
+            row[f"{part}_improved"] = float(gain > CHANGED)
+            row[f"{part}_harmed"] = float(gain < -CHANGED)
     return row
 
 
-def _floor(initial: Geometry, reference: Geometry) -> dict[str, float]:
-    """What doing nothing scores, and whether it leaves something to improve."""
+def _identity_errors(initial: Geometry, reference: Geometry) -> dict[str, float]:
+    """Compute the errors of the unchanged initial structure, and if there is room to improve."""
     errors = np.abs(cell_parameters(initial.lattice) - cell_parameters(reference.lattice))
     lattice = float(errors[:3].mean())
     position = float(np.linalg.norm(displacements(reference, initial), axis=1).mean())
@@ -100,7 +102,7 @@ def _cell_errors(reference: Floats, lattice: Floats) -> dict[str, float]:
 
 
 def _share_above(grid: Floats, error: float) -> float:
-    """Share of the thresholds that the error is below: one sample's area under its curve."""
+    """Count the share of thresholds above the error: one sample's area under its curve."""
     return 1 - int(np.searchsorted(grid, error, side="right")) / len(grid)
 
 
@@ -125,17 +127,8 @@ def _position_errors(reference: Geometry, prediction: Geometry) -> dict[str, flo
     }
 
 
-def _against_identity(row: Mapping[str, float]) -> dict[str, float]:
-    flags = {}
-    for part in ("lattice", "position"):
-        gain = row[f"identity_{part}_error"] - row[f"{part}_error"]
-        flags[f"{part}_improved"] = float(gain > CHANGED)
-        flags[f"{part}_harmed"] = float(gain < -CHANGED)
-    return flags
-
-
 def score_slow(initial: Geometry, reference: Geometry, prediction: Geometry) -> dict[str, float]:
-    """The columns that take milliseconds: structure matching and symmetry.
+    """Compute the columns that take milliseconds: structure matching and symmetry.
 
     `rmsd` is pymatgen's `StructureMatcher(stol=1, scale=False)`, in units of (V/n)^(1/3) and 1.0
     without a match, as Matbench Discovery reports it. It does not see the cell. Symmetry is lost
@@ -143,43 +136,30 @@ def score_slow(initial: Geometry, reference: Geometry, prediction: Geometry) -> 
     matches where number of operations and space group type agree.
 
     Args:
-        initial: What the relaxer was given.
+        initial: The structure that the relaxer was given.
         reference: The DFT-relaxed structure.
         prediction: A structure that `score` has scored.
 
     Returns:
         `SLOW_COLUMNS`.
     """
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
     _, rotations = symmetry(initial, SYMPREC[""])
     free = free_angles(initial.lattice, rotations)
     row = {f"{name}_free": float(x) for name, x in zip(PARAMETERS[3:], free, strict=True)}
     for suffix, symprec in SYMPREC.items():
-        row |= _symmetry_columns(reference, prediction, suffix, symprec)
-    return row | _matching(reference, prediction)
-
-
-def _symmetry_columns(
-    reference: Geometry, prediction: Geometry, suffix: str, symprec: float
-) -> dict[str, float]:
-    wanted, wanted_rotations = symmetry(reference, symprec)
-    found, found_rotations = symmetry(prediction, symprec)
-    surplus = len(found_rotations) - len(wanted_rotations)
-    return {
-        f"symmetry_match{suffix}": float(found == wanted and surplus == 0),
-        f"symmetry_lost{suffix}": float(surplus < 0),
-        f"symmetry_gained{suffix}": float(surplus > 0),
-    }
-
-
-def _matching(reference: Geometry, prediction: Geometry) -> dict[str, float]:
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-
+        wanted, wanted_rotations = symmetry(reference, symprec)
+        found, found_rotations = symmetry(prediction, symprec)
+        surplus = len(found_rotations) - len(wanted_rotations)
+        row[f"symmetry_match{suffix}"] = float(found == wanted and surplus == 0)
+        row[f"symmetry_lost{suffix}"] = float(surplus < 0)
+        row[f"symmetry_gained{suffix}"] = float(surplus > 0)
     matcher = StructureMatcher(stol=1.0, scale=False)
-    found = matcher.get_rms_dist(reference.structure(), prediction.structure())
-    return {
-        "rmsd": 1.0 if found is None else float(found[0]),
-        "matched": float(found is not None),
-    }
+    match = matcher.get_rms_dist(reference.structure(), prediction.structure())
+    row["rmsd"] = 1.0 if match is None else float(match[0])
+    row["matched"] = float(match is not None)
+    return row
 
 
 COLUMNS: Final = (
@@ -195,10 +175,10 @@ COLUMNS: Final = (
     *("lattice_improvable", "lattice_improved", "lattice_harmed"),
     *("position_improvable", "position_improved", "position_harmed"),
 )
-"""What `score` returns, in order."""
+"""The columns that `score` returns, in order."""
 SLOW_COLUMNS: Final = (
     *("alpha_free", "beta_free", "gamma_free"),
     *(f"symmetry_{kind}{suffix}" for suffix in SYMPREC for kind in ("match", "lost", "gained")),
     *("rmsd", "matched"),
 )
-"""What `score_slow` returns, in order."""
+"""The columns that `score_slow` returns, in order."""

@@ -23,25 +23,15 @@ class Metric:
     unit: str
     higher_is_better: bool
     column: str
-    """Of `COLUMNS`, `SLOW_COLUMNS`, the costs of the record, or the key in the provenance."""
+    """One of `COLUMNS` or `SLOW_COLUMNS`, a cost in the record, or a key of the provenance."""
     reduce: Reduce = Reduce.MEAN
     weight: str | None = None
-    """Column of the weights; None weighs every sample alike, and `clean` is 1 where the model
-    cannot have seen the sample in training, else 0."""
+    """The column of the weights; None weighs every sample alike. The column `clean` is 1 where the
+    model cannot have seen the sample in training, else 0."""
     failure: float | str | None = None
-    """Value of a sample that was not scored: a number, the column that holds it, or None where
-    the metric is over the samples that could be scored (always shown beside the coverage)."""
+    """The value of a sample that was not scored: a number, or the column that holds it. None where
+    the metric is over the samples that could be scored; it is shown beside the coverage."""
     description: str
-
-
-def _table() -> Iterator[Metric]:
-    yield from _ranking()
-    yield from _lattice()
-    yield from _positions()
-    yield from _rates()
-    yield from _symmetry_and_chemistry()
-    yield from _floors()
-    yield from _costs()
 
 
 def _ranking() -> Iterator[Metric]:
@@ -67,7 +57,7 @@ def _error(
     reduce: Reduce = Reduce.MEAN,
     weight: str | None = None,
 ) -> Metric:
-    """Lower is better, over the samples that could be scored."""
+    """Describe a metric of which less is better, over the samples that could be scored."""
     return Metric(
         name=name, unit=unit, higher_is_better=False, column=column, reduce=reduce, weight=weight,
         description=description,
@@ -77,10 +67,10 @@ def _error(
 def _lattice() -> Iterator[Metric]:
     for name in PARAMETERS:
         unit = "Å" if len(name) == 1 else "°"
-        # a length is always free: a uniform expansion breaks no symmetry
+        # A length is always free: a uniform expansion breaks no symmetry.
         for suffix, weight in (("", None), ("_free", f"{name}_free"))[: 1 + (unit == "°")]:
-            which = " where the initial cell's point group leaves it free" if suffix else ""
-            text = f"of {name}, in the setting of the input{which}"
+            freedom = " where the initial cell's point group leaves it free" if suffix else ""
+            text = f"of {name}, in the setting of the input{freedom}"
             error, square = f"{name}_error", f"{name}_square"
             yield _error(f"{name}_mae{suffix}", unit, error, f"mean |error| {text}", weight=weight)
             yield _error(f"{name}_mse{suffix}", f"{unit}²", square, f"mean square error {text}",
@@ -157,7 +147,7 @@ def _symmetry_and_chemistry() -> Iterator[Metric]:
     )  # fmt: skip
 
 
-def _floors() -> Iterator[Metric]:
+def _comparison_with_identity() -> Iterator[Metric]:
     for part in ("lattice", "position", "volume"):
         identity = f"identity_{part}_error"
         yield Metric(
@@ -195,6 +185,18 @@ def _costs() -> Iterator[Metric]:
 
 
 METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
-    {metric.name: metric for metric in _table()}
+    {
+        metric.name: metric
+        for group in (
+            _ranking,
+            _lattice,
+            _positions,
+            _rates,
+            _symmetry_and_chemistry,
+            _comparison_with_identity,
+            _costs,
+        )
+        for metric in group()
+    }
 )
 """Every number of the leaderboard, by name."""

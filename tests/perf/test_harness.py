@@ -90,7 +90,7 @@ def harness(path, out):
         repeats=1,
         out=Path(out),
         command="",
-        say=lambda line: None,
+        log=lambda line: None,
     )
     run_all([ModelRun(MODELS["identity"], ())], run)
     clock.append(cpu_seconds())
