@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core.files import atomic_write
-from benchmarks.core.training import require_same_training
+from benchmarks.core.training_identity import require_same_training
 
 
 def cached_run(

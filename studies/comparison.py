@@ -34,10 +34,10 @@ from numpy.typing import NDArray
 from transformers import T5Config, set_seed
 
 from benchmarks.core import UserError
-from benchmarks.core.cli import run_command, whole_number
+from benchmarks.core.cli import parse_fields, run_command, whole_number
 from benchmarks.core.formatting import markdown_table
 from benchmarks.core.geometry import reduced_composition
-from benchmarks.core.training import parse_fields, plain
+from benchmarks.core.training_identity import plain
 from studies.ablation import Draws, RewardEstimate
 from studies.cached_runs import cached_run, seeds
 from studies.digits import DigitStudent, decode_digits, digit_tokenizer
@@ -46,10 +46,11 @@ from t2relax.data.token_dataset import PairDataset, collate
 from t2relax.data.training_pairs import Augmentation, read_training_data
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained
-from t2relax.objective import Objective, T5ForRelaxation
+from t2relax.loss import LossSettings, T5ForRelaxation
 from t2relax.reward import Floats
 from t2relax.text.codec import CODEC_VERSION
-from t2relax.text.tokens import Template, Tokenizer
+from t2relax.text.grammar import Template
+from t2relax.text.tokens import Tokenizer
 from t2relax.train_seq import subset
 
 BASE: Final = "packaged-recipe"
@@ -179,7 +180,7 @@ class Arm(NamedTuple):
 
     shape: Mapping[str, Any] = MappingProxyType({})
     """Fields of `T5Config`."""
-    loss: Objective = Objective()
+    loss: LossSettings = LossSettings()
     tokenizer: Callable[[], Tokenizer] = Tokenizer
     student: type[T5ForRelaxation] = T5ForRelaxation
     decode: train.Decode = decode_constrained
@@ -188,7 +189,7 @@ class Arm(NamedTuple):
 ARMS: Final[Mapping[str, Arm]] = MappingProxyType(
     {
         BASE: Arm(),
-        "plain-cross-entropy": Arm(loss=Objective(distance=0.0, smoothing=0.0)),
+        "plain-cross-entropy": Arm(loss=LossSettings(distance=0.0, smoothing=0.0)),
         "deep-encoder": Arm(shape={"num_layers": 4, "num_decoder_layers": 1}),
         "digits": Arm(tokenizer=digit_tokenizer, student=DigitStudent, decode=decode_digits),
     }
@@ -269,7 +270,7 @@ class Comparison:
         set_seed(config.seed)
         tokenizer, weights = arm.tokenizer(), config.loss.weights
         model = t5.new_model(tokenizer, config.seed, arm.student, **config.shape)
-        model.set_objective(config.loss)
+        model.set_loss(config.loss)
         dataset = PairDataset(self.data.pairs, Augmentation(), weights, config.seed, tokenizer)
         trainer = train.RelaxationTrainer(
             model=model,

@@ -18,8 +18,9 @@ from transformers import T5ForConditionalGeneration
 
 from t2relax.data.token_dataset import pad
 from t2relax.lm.decoding import StaticDecoder, encode
-from t2relax.objective import T5ForRelaxation
-from t2relax.text.tokens import COARSE, FINE, FORCED, PAD_ID, VOCABULARY, Template, Tokenizer
+from t2relax.loss import T5ForRelaxation
+from t2relax.text.grammar import Template
+from t2relax.text.tokens import COARSE, FINE, FORCED, PAD_ID, VOCABULARY, Tokenizer
 
 SIGNS = (" +", " -")
 DIGITS = tuple("0123456789")
@@ -47,7 +48,7 @@ def digit_tokenizer() -> Tokenizer:
 class DigitStudent(T5ForRelaxation):
     """A T5 whose loss is a plain cross-entropy, weighted by what a token says.
 
-    The leading digits of a number weigh as much each as their one token in `Objective.weights`:
+    The leading digits of a number weigh as much each as their one token in `LossSettings.weights`:
     the sum of their losses is the loss of that token.
     """
 

@@ -30,7 +30,7 @@ from baselines.delta.train_delta import train as train_graph
 from baselines.delta.train_delta import training_identity as graph_identity
 from baselines.training.model_card import training_sets
 from benchmarks.core.cli import check_device, run_command, whole_number
-from benchmarks.core.training import require_same_training
+from benchmarks.core.training_identity import require_same_training
 from benchmarks.models.registry import resolve
 from benchmarks.run import main as run_models
 from leaderboard.views.figures import save_figure

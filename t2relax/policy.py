@@ -17,18 +17,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.core import UserError
-from benchmarks.core.training import require_numbers
+from benchmarks.core.cli import require_numbers
 from t2relax.data.token_dataset import IGNORE, collate, pad
 from t2relax.data.training_pairs import Augmentation, Pair, encode_pair
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_free
+from t2relax.loss import LossSettings, T5ForRelaxation
 from t2relax.muon import MuonAdamW
-from t2relax.objective import Objective, T5ForRelaxation
 from t2relax.reward import ESTIMATORS, FAILURE, Floats, Parts, Reward
 from t2relax.text.codec import CodecError
-from t2relax.text.tokens import PAD_ID, TARGET_SIZE, Tokenizer, template
+from t2relax.text.grammar import template
+from t2relax.text.tokens import PAD_ID, TARGET_SIZE, Tokenizer
 
-FREE_TEXT_LOSS: Final = Objective(forced=1.0, number=1.0)
+FREE_TEXT_LOSS: Final = LossSettings(forced=1.0, number=1.0)
 """The token loss of free texts: what a grammar would give, the model has to write itself."""
 EXTRA_TOKENS: Final = 8
 """Tokens that a sample may be longer than the longest target of its batch."""
@@ -151,7 +152,7 @@ class Policy:
         return loss, log
 
     def _token_loss(self, batch: Sequence[TokenizedPair]) -> Tensor:
-        tokenizer, weights = self.reward.tokenizer, self.model.objective.weights
+        tokenizer, weights = self.reward.tokenizer, self.model.loss_settings.weights
         rows = [
             {
                 "input_ids": e.source,
@@ -229,7 +230,7 @@ def load_free(folder: Path, device: str = "cpu") -> T5ForRelaxation:
     loaded = t5.load(folder).model
     model: T5ForRelaxation = T5ForRelaxation(loaded.config).to(device).eval()
     model.load_state_dict(loaded.state_dict())
-    model.set_objective(FREE_TEXT_LOSS)
+    model.set_loss(FREE_TEXT_LOSS)
     model.generation_config.suppress_tokens = list(range(TARGET_SIZE, model.config.vocab_size))
     return model
 

@@ -24,7 +24,8 @@ from t2relax.text.codec import (
     standard_lattice,
     write_cif,
 )
-from t2relax.text.tokens import EOS_ID, Tokenizer, template
+from t2relax.text.grammar import template
+from t2relax.text.tokens import EOS_ID, Tokenizer
 
 BATCH = 64
 """Number of structures that go through the model together if the settings do not say it."""

@@ -2,7 +2,7 @@
 
     python -m t2relax.train --data embedded --data TRAIN.parquet --val VAL.parquet --out DIR
 
-The loss is that of `t2relax.objective`; Hugging Face's trainer runs the steps, so that `accelerate
+The loss is that of `t2relax.loss`; Hugging Face's trainer runs the steps, so that `accelerate
 launch` trains on several GPUs. Validation decodes freely running text under the grammar and scores
 it with `benchmarks.metrics.score`, the function of the leaderboard; the checkpoint with the best
 score is kept. Interrupt the command and run it again: it goes on from DIR/state, if data and
@@ -40,10 +40,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_group
 from transformers.trainer_utils import get_last_checkpoint
 
 from benchmarks.core import Status, UserError
-from benchmarks.core.cli import run_command
+from benchmarks.core.cli import parse_fields, require_numbers, run_command
 from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import strain
-from benchmarks.core.training import parse_fields, plain, require_numbers, require_same_training
+from benchmarks.core.training_identity import plain, require_same_training
 from benchmarks.metrics import score
 from t2relax.data.token_dataset import PairDataset, collate
 from t2relax.data.training_pairs import (
@@ -57,10 +57,11 @@ from t2relax.data.training_pairs import (
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained
 from t2relax.lm.pretrained import average, from_pretrained
+from t2relax.loss import LossSettings
 from t2relax.muon import MuonAdamW
-from t2relax.objective import Objective
 from t2relax.text.codec import CODEC_VERSION
-from t2relax.text.tokens import Template, Tokenizer, template
+from t2relax.text.grammar import Template, template
+from t2relax.text.tokens import Tokenizer
 
 Decode = Callable[
     [T5ForConditionalGeneration, Sequence[Sequence[int]], Sequence[Template]],
@@ -112,7 +113,7 @@ class T5TrainingConfig:
     seed: int = 0
     shape: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `T5Config` that differ from those of `t2relax.lm.t5.new_model`."""
-    loss: Objective = field(default_factory=Objective)
+    loss: LossSettings = field(default_factory=LossSettings)
 
     def __post_init__(self) -> None:
         positive = ("limit", "steps", "batch_size", "learning_rate", "eval_steps", "patience")
@@ -350,7 +351,7 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
         model = average([from_pretrained(name, tokenizer) for name in config.init])
     else:
         model = t5.new_model(tokenizer, config.seed, **config.shape)
-    model.set_objective(config.loss)
+    model.set_loss(config.loss)
     model.config.use_cache = False
     weights = config.loss.weights
     trainer = RelaxationTrainer(
@@ -419,10 +420,10 @@ def parse(argv: Sequence[str] | None) -> T5TrainingConfig:
     add("--workers", type=int, default=2, help="processes that write and tokenise text")
     add("--seed", type=int, default=0)
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="field of T5Config")
-    add("--loss", action="append", default=[], metavar="FIELD=VALUE", help="field of Objective")
+    add("--loss", action="append", default=[], metavar="FIELD=VALUE", help="field of LossSettings")
     given = vars(parser.parse_args(argv))
     shape = parse_fields(given.pop("set"), "--set", T5Config().to_dict())
-    loss = Objective(**parse_fields(given.pop("loss"), "--loss", asdict(Objective())))
+    loss = LossSettings(**parse_fields(given.pop("loss"), "--loss", asdict(LossSettings())))
     for name in ("data", "val", "init"):
         given[name] = tuple(given[name])
     return T5TrainingConfig(**given, shape=shape, loss=loss)

@@ -26,8 +26,8 @@ import torch
 from tqdm import tqdm
 from transformers import T5ForConditionalGeneration
 
-from benchmarks.core.cli import run_command
-from benchmarks.core.training import plain, require_numbers, require_same_training
+from benchmarks.core.cli import require_numbers, run_command
+from benchmarks.core.training_identity import plain, require_same_training
 from t2relax.data.training_pairs import Pair, PairData, read_training_data
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_free

@@ -23,9 +23,10 @@ from studies.digits import (
 from t2relax.data.token_dataset import PairDataset, collate
 from t2relax.data.training_pairs import NO_AUGMENTATION, Pair, encode_pair, save_pairs
 from t2relax.lm import t5
-from t2relax.objective import Objective
+from t2relax.loss import LossSettings
 from t2relax.text.codec import Crystal, Delta, read_delta, write_cif, write_delta
-from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, Tokenizer, template
+from t2relax.text.grammar import template
+from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, Tokenizer
 
 TOKENIZER = digit_tokenizer()
 TINY = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 2}
@@ -84,8 +85,8 @@ def test_every_sign_digit_and_point_is_a_token_of_its_own():
 
 
 def test_each_digit_weighs_what_its_number_token_weighs():
-    objective = Objective(cell=8, angle=7, position=6, rest=5, forced=4)
-    weights = objective.weights(template(np.array([11]), TOKENIZER)).tolist()
+    settings = LossSettings(cell=8, angle=7, position=6, rest=5, forced=4)
+    weights = settings.weights(template(np.array([11]), TOKENIZER)).tolist()
     cell, angle, move = ([x, x, x, 4, x, 5, 5] for x in (8, 7, 6))
     assert weights == [*[4, *cell] * 4, *[4, *angle] * 3, 4, 4, 4, *move * 3, 4]
 
@@ -138,8 +139,8 @@ def test_a_perfect_prediction_costs_nothing_and_a_wrong_token_what_it_weighs(tin
 
 
 def test_a_batch_of_digits_has_the_loss_of_its_logits(tiny):
-    objective = Objective()
-    data = PairDataset(PAIRS, NO_AUGMENTATION, objective.weights, tokenizer=TOKENIZER)
+    settings = LossSettings()
+    data = PairDataset(PAIRS, NO_AUGMENTATION, settings.weights, tokenizer=TOKENIZER)
     batch = collate([data[0]])
     weights = batch["loss_weights"].double()
     with torch.no_grad():

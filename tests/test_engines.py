@@ -10,7 +10,7 @@ from pymatgen.core import Lattice, Structure
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.engines.batch_engine import FrechetLBFGS
-from baselines.engines.protocol import PotentialResult, relaxation_loop
+from baselines.engines.relaxation_loop import PotentialResult, relaxation_loop
 from baselines.potentials import chgnet, mace, matgl
 from benchmarks.core import GPA, Geometry, Relaxed, RelaxSettings, Status
 from benchmarks.data import load

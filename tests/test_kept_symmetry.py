@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from pymatgen.core import Lattice, Structure
 
 from baselines.engines.ase_engine import AseRelaxer
-from baselines.engines.protocol import KeptSymmetry
+from baselines.engines.relaxation_loop import KeptSymmetry
 from benchmarks.core import GPA, Geometry, RelaxSettings, Status
 from benchmarks.core.geometry import symmetry
 from benchmarks.core.symmetry import space_group

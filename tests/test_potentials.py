@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from baselines.engines.ase_engine import AseRelaxer
-from baselines.engines.protocol import shortest_contact
+from baselines.engines.relaxation_loop import shortest_contact
 from baselines.potentials import chgnet, loading, mace, matgl
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
 from benchmarks.core.geometry import shortest_distance

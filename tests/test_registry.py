@@ -167,7 +167,7 @@ def test_a_further_option_of_a_relaxation_touches_four_files():
     assert {str(path.relative_to(root)) for path in naming} == {
         "benchmarks/core/types.py",
         "benchmarks/models/specs.py",
-        "baselines/engines/protocol.py",
+        "baselines/engines/relaxation_loop.py",
         "benchmarks/run.py",
     }
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.core import Status, UserError
-from benchmarks.core.training import parse_fields, require_same_training
+from benchmarks.core.cli import parse_fields
+from benchmarks.core.training_identity import require_same_training
 from benchmarks.metrics import score
 from t2relax import train, train_seq
 from t2relax.data.training_pairs import Pair, encode_pair, read_pairs, save_pairs

@@ -43,7 +43,7 @@ from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained
 from t2relax.lm.pretrained import average, from_pretrained
 from t2relax.lm.t5 import Mode
-from t2relax.objective import Objective
+from t2relax.loss import LossSettings
 from t2relax.relaxer import T5Relaxer, project, source_ids
 from t2relax.text.codec import (
     CELL_TAGS,
@@ -60,24 +60,31 @@ from t2relax.text.codec import (
     write_cif,
     write_delta,
 )
+from t2relax.text.grammar import ORDINAL, REST, ordinal_values, template
 from t2relax.text.tokens import (
     COARSE,
     COARSE_TOKENS,
     EOS_ID,
+    FINE,
     FINE_TOKENS,
     FORCED,
-    ORDINAL,
     PAD_ID,
-    REST,
     TARGET_SIZE,
     VOCABULARY,
     Tokenizer,
-    allowed,
-    ordinal_values,
-    template,
 )
 
 TOKENIZER = Tokenizer()
+
+
+def allowed(size):
+    """(3, size) which of `size` tokens may stand at a position of each kind; FORCED has none."""
+    mask = np.zeros((3, size), dtype=bool)
+    mask[COARSE, TOKENIZER.ids(*COARSE_TOKENS)] = True
+    mask[FINE, TOKENIZER.ids(*FINE_TOKENS)] = True
+    return mask
+
+
 ROCKSALT = Geometry(
     np.array([[0.0, 2.8, 2.8], [2.8, 0.0, 2.8], [2.8, 2.8, 0.0]]),
     np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]),
@@ -346,7 +353,7 @@ def test_the_grammar_gives_everything_but_numbers(species, seed):
     assert len(ids) == len(grammar.ids)
     given_ids = grammar.kinds == FORCED
     assert (ids[given_ids] == grammar.ids[given_ids]).all()
-    mask = allowed(TOKENIZER, len(TOKENIZER))
+    mask = allowed(len(TOKENIZER))
     assert mask[grammar.kinds[~given_ids], ids[~given_ids]].all()
     assert (~given_ids).sum() == 2 * 7 + 6 * len(species)
     assert ids.max() < TARGET_SIZE
@@ -422,7 +429,7 @@ def test_padding_is_masked_and_ignored():
     pair = Pair(Crystal.of(ROCKSALT), Delta(np.zeros(6), np.zeros((2, 3))))
     one = Crystal(pair.initial.cellpar, np.zeros((1, 3)), ROCKSALT.numbers[:1])
     small = Pair(one, Delta(np.zeros(6), np.zeros((1, 3))))
-    data = PairDataset([pair, small], NO_AUGMENTATION, Objective().weights)
+    data = PairDataset([pair, small], NO_AUGMENTATION, LossSettings().weights)
     batch = collate([data[i] for i in (0, 1)])
     assert (batch["attention_mask"] == (batch["input_ids"] != PAD_ID)).all()
     assert (batch["labels"][1] == -100).any()
@@ -493,7 +500,7 @@ def test_that_a_number_is_due_counts_beside_which_one():
     logits = torch.randn(3, TARGET_SIZE, generator=torch.Generator().manual_seed(0))
     losses = []
     for number in (0.0, 0.5):
-        student.set_objective(Objective(number=number))
+        student.set_loss(LossSettings(number=number))
         losses.append(student._loss(logits, labels, torch.ones(3)))
     cost = 0.0
     for shares, span in zip(logits.softmax(dim=-1), (ORDINAL, REST), strict=False):
@@ -502,9 +509,9 @@ def test_that_a_number_is_due_counts_beside_which_one():
 
 
 def test_each_token_of_a_target_weighs_what_it_says():
-    objective = Objective(cell=8, angle=7, position=6, rest=5, forced=4)
+    settings = LossSettings(cell=8, angle=7, position=6, rest=5, forced=4)
     grammar = template(ROCKSALT.numbers, TOKENIZER)
-    weights = objective.weights(grammar).tolist()
+    weights = settings.weights(grammar).tolist()
     words = [TOKENIZER.vocabulary[i] for i in grammar.ids]
     header, sites = words.index("\nNa Na"), words.index("\nCl Cl")
     assert weights[:12] == [4, 8, 5] * 4
@@ -543,7 +550,7 @@ def decode_slowly(model, structures):
         geometry = Geometry.of(structure)
         source = torch.tensor([source_ids(geometry, TOKENIZER)])
         grammar = template(geometry.numbers, TOKENIZER)
-        mask = torch.from_numpy(allowed(TOKENIZER, model.lm_head.out_features))
+        mask = torch.from_numpy(allowed(model.lm_head.out_features))
         ids = [PAD_ID]
         tokens = zip(grammar.ids.tolist(), grammar.kinds.tolist(), grammar.moves, strict=True)
         for token, kind, moves in tokens:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from vesin import NeighborList
 
-from baselines.engines.protocol import check_geometry, unsupported
+from baselines.engines.relaxation_loop import check_geometry, unsupported
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
 from benchmarks.core.geometry import Floats, strained
 

@@ -49,9 +49,10 @@ from baselines.training.model_card import (
     write_card,
 )
 from benchmarks.core import Geometry, UserError
+from benchmarks.core.cli import require_numbers
 from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import Floats, displacements, log_strain, strained
-from benchmarks.core.training import plain, require_numbers, require_same_training
+from benchmarks.core.training_identity import plain, require_same_training
 from benchmarks.data import Dataset
 
 GeometryPair = tuple[Geometry, Geometry]

@@ -18,7 +18,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from pymatgen.core import Structure
 
-from baselines.engines.protocol import Floats, PotentialResult, relaxation_loop, unsupported
+from baselines.engines.relaxation_loop import Floats, PotentialResult, relaxation_loop, unsupported
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
 
 

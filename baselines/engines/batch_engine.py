@@ -21,7 +21,7 @@ from scipy.linalg import expm
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from baselines.engines.protocol import PotentialResult, relaxation_loop, unsupported
+from baselines.engines.relaxation_loop import PotentialResult, relaxation_loop, unsupported
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 
 Floats = NDArray[np.float64]

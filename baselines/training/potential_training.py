@@ -27,8 +27,8 @@ import numpy as np
 
 from baselines.training.model_card import described, training_sets, versions, write_card
 from benchmarks.core import UserError
+from benchmarks.core.cli import require_numbers
 from benchmarks.core.files import atomic_write
-from benchmarks.core.training import require_numbers
 from benchmarks.data import Frame, frames, load
 from benchmarks.data.folders import split_names
 

@@ -6,12 +6,15 @@ A mistake of the user's is told in one line before anything runs.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib.util
+import json
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from benchmarks.core import GPA, UserError
 
@@ -129,3 +132,62 @@ def importable(module: str) -> bool:
         first = (str(error).splitlines() or [""])[0]
         message = f"{module} cannot be imported ({type(error).__name__}: {first})"
         raise UserError(message) from error
+
+
+def require_numbers(
+    config: object, *, positive: Sequence[str] = (), not_negative: Sequence[str] = ()
+) -> None:
+    """Refuse a configuration whose numbers make no sense.
+
+    Args:
+        config: The configuration; None in a field is not checked.
+        positive: Names of fields that must be larger than 0.
+        not_negative: Names of fields that must not be smaller than 0.
+
+    Raises:
+        UserError: A number is too small, or nan; the message names the option.
+    """
+    for name in (*positive, *not_negative):
+        value = getattr(config, name)
+        if value is None or value > 0 or (value == 0 and name in not_negative):
+            continue
+        wanted = "larger than 0" if name in positive else "not smaller than 0"
+        raise UserError(f"--{name.replace('_', '-')} {value}: it must be {wanted}")
+
+
+def parse_fields(
+    assignments: Sequence[str], option: str, defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read `FIELD=VALUE` texts of a command line.
+
+    Args:
+        assignments: The texts.
+        option: The option that they were given with, for the message.
+        defaults: The fields that there are, with their default values, whose types count.
+
+    Raises:
+        UserError: A text is no assignment, there is no such field, or the value is not of its type.
+    """
+    fields: dict[str, Any] = {}
+    for text in assignments:
+        name, separator, written = text.partition("=")
+        if not separator:
+            raise UserError(f"{option} wants FIELD=VALUE, not {text!r}")
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, n=1)
+            names = ", ".join(defaults) if len(defaults) <= 12 else "see its documentation"
+            raise UserError(
+                f"{option} {text}: there is no field {name!r}; "
+                + (f"did you mean {near[0]}?" if near else f"fields: {names}")
+            )
+        try:
+            value = json.loads(written)
+        except json.JSONDecodeError:
+            value = written
+        kind = type(defaults[name])
+        if kind is float and type(value) is int:
+            value = float(value)
+        if defaults[name] is not None and type(value) is not kind:
+            raise UserError(f"{option} {text}: {name} is of type {kind.__name__}")
+        fields[name] = value
+    return fields

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from t2relax.data.training_pairs import Augmentation, Pair, encode_pair
 from t2relax.text.codec import CodecError
-from t2relax.text.tokens import PAD_ID, Template, Tokenizer, template
+from t2relax.text.grammar import Template, template
+from t2relax.text.tokens import PAD_ID, Tokenizer
 
 IGNORE: Final = -100
 """Label of padding, which the loss skips."""

@@ -21,18 +21,8 @@ from torch.nn import functional
 
 from t2relax.data.token_dataset import pad
 from t2relax.lm.t5 import DEADBAND_QUANTILE
-from t2relax.text.tokens import (
-    COARSE,
-    EOS_ID,
-    FINE,
-    FORCED,
-    ORDINAL,
-    PAD_ID,
-    REST,
-    TARGET_SIZE,
-    UNCHANGED,
-    Template,
-)
+from t2relax.text.grammar import ORDINAL, REST, UNCHANGED, Template
+from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, TARGET_SIZE
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -316,7 +306,7 @@ def decode_free(
 ) -> list[list[int]]:
     """Texts without a grammar; what comes out may be no structure at all.
 
-    Tokens that only inputs have are left out: the objective never weighs them.
+    Tokens that only inputs have are left out: the loss never counts them.
 
     Args:
         model: in evaluation mode.

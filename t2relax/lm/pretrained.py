@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from benchmarks.core import UserError
 from t2relax.lm import t5
-from t2relax.objective import T5ForRelaxation
+from t2relax.loss import T5ForRelaxation
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 
 

@@ -15,7 +15,7 @@ from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-    from t2relax.objective import T5ForRelaxation
+    from t2relax.loss import T5ForRelaxation
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoint"
 """The checkpoint that comes with the package; its README.md is the model card."""
@@ -51,7 +51,7 @@ def new_model(
     from transformers import T5Config
 
     from t2relax.lm.embeddings import initial_vectors
-    from t2relax.objective import T5ForRelaxation
+    from t2relax.loss import T5ForRelaxation
 
     settings: dict[str, Any] = {
         "vocab_size": len(tokenizer),

@@ -1,4 +1,4 @@
-"""The vocabulary, the tokenizer, and the grammar of the target text.
+"""The vocabulary and the tokenizer.
 
 Elements and CIF keywords are single tokens, and so are the parts of a text that never vary. A
 number is one ordinal token for its leading digits and one for the rest: `+01.9|24`. Text that the
@@ -8,12 +8,9 @@ vocabulary cannot spell raises: there is no `<unk>`.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
-import numpy as np
 from ase.data import chemical_symbols
-from numpy.typing import NDArray
 
 from t2relax.text.codec import (
     CELL_TAGS,
@@ -23,7 +20,6 @@ from t2relax.text.codec import (
     SITE_VOLUME_TAG,
     SYMMETRY,
     CodecError,
-    site_labels,
 )
 
 PAD, EOS = "<pad>", "</s>"
@@ -46,7 +42,7 @@ FREQUENT_FRACTIONS = tuple(f" 0.{x}" for x in (*_SIXTHS, "12500", "37500", "6250
 FREQUENT_ANGLES = tuple(f" {x}.000" for x in (60, 90, 120))
 _SYMBOLS = tuple(chemical_symbols[1:])
 SITE_TOKENS = tuple(f"\n{x} {x}" for x in _SYMBOLS)
-"""Head of a line of sites; the number of the label follows."""
+"""The start of the line of a site; the number of its label follows."""
 _TARGET: tuple[str, ...] = (
     PAD,
     EOS,
@@ -78,7 +74,7 @@ VOCABULARY: tuple[str, ...] = (
 
 PAD_ID, EOS_ID = 0, 1
 FORCED, COARSE, FINE = 0, 1, 2
-"""Kinds of positions in a target: given by the input, leading digits, the other digits."""
+"""The kinds of positions in a target: given by the input, leading digits, the other digits."""
 NUMBER = ((" +00.0", COARSE), ("00", FINE))
 """The tokens of an unchanged number in a target, with their kinds."""
 
@@ -112,12 +108,16 @@ class Tokenizer:
         return hashlib.sha256("\0".join(self.vocabulary).encode()).hexdigest()
 
     def encode(self, text: str, size: int | None = None) -> list[int]:
-        """Token ids of a text, without `</s>`, of the first `size` tokens alone if that is given.
+        """Return the token ids of a text, without `</s>`.
 
         A symbol ends where no small letter follows: `N Ne` is not nitrogen twice and an `e`.
 
+        Args:
+            text: The text.
+            size: Only the first `size` tokens of the vocabulary are used; by default all.
+
         Raises:
-            CodecError: a piece of the text is not in the vocabulary.
+            CodecError: A piece of the text is not in the vocabulary.
         """
         ids, at, size = [], 0, size or len(self)
         while at < len(text):
@@ -134,82 +134,10 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: list[int]) -> str:
-        """The text up to `</s>`; padding and ids outside the vocabulary's size are dropped."""
+        """Return the text up to `</s>`; padding and ids beyond the vocabulary are dropped."""
         stop = ids.index(EOS_ID) if EOS_ID in ids else len(ids)
         return "".join(self.vocabulary[i] for i in ids[:stop] if PAD_ID < i < len(self))
 
     def ids(self, *tokens: str) -> list[int]:
-        """The ids of given tokens."""
+        """Return the ids of given tokens."""
         return [self._ids[token] for token in tokens]
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """The target text of an input, as far as the input determines it.
-
-    Every number has as many tokens, so the positions of all numbers are known beforehand, and
-    everything else (keywords, species, labels, number of sites, `</s>`) is given.
-    """
-
-    ids: NDArray[np.int64]
-    """(length,) the token at each position; at a free one, that of zero."""
-    kinds: NDArray[np.int8]
-    """(length,) FORCED, COARSE or FINE."""
-
-    @property
-    def leading(self) -> NDArray[np.intp]:
-        """(n_numbers, tokens) where the leading digits of each number are."""
-        coarse = np.flatnonzero(self.kinds == COARSE)
-        tokens = (coarse < np.argmax(self.kinds == FINE)).sum()
-        return coarse.reshape(-1, tokens)
-
-    @property
-    def moves(self) -> NDArray[np.bool_]:
-        """(length,) whether it is the leading digits of a coordinate's change."""
-        coarse = self.kinds == COARSE
-        moves: NDArray[np.bool_] = coarse & (coarse.cumsum() > len(DELTA_TAGS))
-        return moves
-
-
-def template(numbers: NDArray[np.int16], tokenizer: Tokenizer) -> Template:
-    """The grammar of the target for sites of these atomic numbers, in order."""
-    number = tokenizer.number
-    pieces: list[tuple[str, int]] = [(f"data_delta\n{DELTA_TAGS[0]}", FORCED), *number]
-    for tag in CELL_TAGS:
-        pieces += [(f"\n{tag}", FORCED), *number]
-    pieces.append((f"\n{SITE_LOOP}", FORCED))
-    for label in site_labels(numbers):
-        symbol = label.rstrip("0123456789")
-        index = tokenizer.encode(label[len(symbol) :], TARGET_SIZE)
-        name = [f"\n{symbol} {symbol}", *(tokenizer.vocabulary[i] for i in index)]
-        pieces += [*((token, FORCED) for token in name), *number * 3]
-    pieces.append((EOS, FORCED))
-    ids = tokenizer.ids(*(token for token, _ in pieces))
-    return Template(np.array(ids), np.array([kind for _, kind in pieces], dtype=np.int8))
-
-
-ORDINAL = slice(2, 2 + len(COARSE_TOKENS))
-"""The ids of the COARSE tokens, whose values ascend."""
-UNCHANGED = len(COARSE_TOKENS) // 2
-"""The place of ` +00.0` among the COARSE tokens."""
-REST = slice(ORDINAL.stop, ORDINAL.stop + len(FINE_TOKENS))
-"""The ids of the FINE tokens."""
-
-
-@lru_cache(maxsize=1)
-def ordinal_values() -> NDArray[np.float64]:
-    """(2000,) the middle of the values that share each COARSE token, ascending."""
-    half = np.arange(1000) / 10 + 0.05
-    return np.concatenate([-half[::-1], half])
-
-
-def allowed(tokenizer: Tokenizer, size: int) -> NDArray[np.bool_]:
-    """(3, size) which token may stand at a free position of each kind.
-
-    `size` is that of the model's embedding, which may be larger than the vocabulary; the row of
-    FORCED is empty.
-    """
-    mask = np.zeros((3, size), dtype=bool)
-    mask[COARSE, ORDINAL] = True
-    mask[FINE, tokenizer.ids(*FINE_TOKENS)] = True
-    return mask

@@ -1,4 +1,4 @@
-"""The settings and the identity of a training: what must be equal before it goes on.
+"""The identity of a training: what must be equal before an interrupted training goes on.
 
 Every trainer of the project (`t2relax.train`, `t2relax.train_seq`, `baselines.train`) writes the
 identity of its training beside its unfinished state and into its record: hashes of the data, the
@@ -8,17 +8,13 @@ place where two identities are compared.
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from benchmarks.core import UserError
-
-MOST_NAMES: Final = 12
-"""A message lists the fields that there are if they are not more than this."""
 
 
 def require_same_training(
@@ -47,65 +43,6 @@ def require_same_training(
                 f"{where} is of another training: {name} is {_shown(there.get(name))} there and "
                 f"{_shown(here.get(name))} here: remove it, or give another --out"
             )
-
-
-def require_numbers(
-    config: object, *, positive: Sequence[str] = (), not_negative: Sequence[str] = ()
-) -> None:
-    """Refuse a configuration whose numbers make no sense.
-
-    Args:
-        config: The configuration; None in a field is not checked.
-        positive: Names of fields that must be larger than 0.
-        not_negative: Names of fields that must not be smaller than 0.
-
-    Raises:
-        UserError: A number is too small, or nan; the message names the option.
-    """
-    for name in (*positive, *not_negative):
-        value = getattr(config, name)
-        if value is None or value > 0 or (value == 0 and name in not_negative):
-            continue
-        wanted = "larger than 0" if name in positive else "not smaller than 0"
-        raise UserError(f"--{name.replace('_', '-')} {value}: it must be {wanted}")
-
-
-def parse_fields(
-    assignments: Sequence[str], option: str, defaults: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Read `FIELD=VALUE` texts of a command line.
-
-    Args:
-        assignments: The texts.
-        option: The option that they were given with, for the message.
-        defaults: The fields that there are, with their default values, whose types count.
-
-    Raises:
-        UserError: A text is no assignment, there is no such field, or the value is not of its type.
-    """
-    fields: dict[str, Any] = {}
-    for text in assignments:
-        name, separator, written = text.partition("=")
-        if not separator:
-            raise UserError(f"{option} wants FIELD=VALUE, not {text!r}")
-        if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, n=1)
-            names = ", ".join(defaults) if len(defaults) <= MOST_NAMES else "see its documentation"
-            raise UserError(
-                f"{option} {text}: there is no field {name!r}; "
-                + (f"did you mean {near[0]}?" if near else f"fields: {names}")
-            )
-        try:
-            value = json.loads(written)
-        except json.JSONDecodeError:
-            value = written
-        kind = type(defaults[name])
-        if kind is float and type(value) is int:
-            value = float(value)
-        if defaults[name] is not None and type(value) is not kind:
-            raise UserError(f"{option} {text}: {name} is of type {kind.__name__}")
-        fields[name] = value
-    return fields
 
 
 def plain(value: Any) -> Any:

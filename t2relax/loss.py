@@ -1,9 +1,10 @@
-"""The token-level objective: cross-entropy that knows which tokens are numbers, and near which.
+"""The loss of the T5: a cross-entropy over tokens that knows which tokens are near numbers.
 
-A leading-digits token is an ordinal value, so its target is smoothed over neighbouring values and
-the expected distance from the target is added (the number token loss, Wasserstein-1 form: Zausinger
-et al., ICML 2025, arXiv:2411.02083). What matters is weighed up: the cell before the coordinates,
-leading digits before the rest, both before what the input already determines.
+A token of leading digits is an ordinal value. So its target is smoothed over the neighbouring
+values, and the expected distance from the target is added (the number token loss in its
+Wasserstein-1 form: Zausinger et al., ICML 2025, arXiv:2411.02083). The cell weighs more than the
+coordinates, leading digits more than the other digits, and both more than the tokens that the input
+already determines.
 """
 
 from __future__ import annotations
@@ -21,41 +22,35 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from t2relax.data.token_dataset import IGNORE
 from t2relax.text.codec import DELTA_TAGS
-from t2relax.text.tokens import (
-    COARSE,
-    FINE,
-    FORCED,
-    ORDINAL,
-    REST,
-    TARGET_SIZE,
-    UNCHANGED,
-    Template,
-    ordinal_values,
-)
+from t2relax.text.grammar import ORDINAL, REST, UNCHANGED, Template, ordinal_values
+from t2relax.text.tokens import COARSE, FINE, FORCED, TARGET_SIZE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """Weights of the loss of a token, by what it says, and the shape of the loss of a number."""
+class LossSettings:
+    """The weight of each kind of token in the loss, and the shape of the loss of a number."""
 
     cell: float = 1.0
-    """Leading digits of the mean length, and of a, b, c."""
+    """Weight of the leading digits of the mean length, and of a, b, c."""
     angle: float = 0.3
+    """Weight of the leading digits of an angle."""
     position: float = 0.1
+    """Weight of the leading digits of a coordinate."""
     rest: float = 0.03
-    """The digits behind the leading ones."""
+    """Weight of the digits behind the leading ones."""
     forced: float = 0.02
+    """Weight of a token that the input determines."""
     smoothing: float = 0.1
     """Width of the smoothed target as a fraction of the change (0: the exact token)."""
     distance: float = 0.3
     """Weight of the expected distance [% or °] beside the cross-entropy (0: without)."""
     number: float = 0.0
-    """Weight of log(1 + p(no number) / p(likeliest number)) where a number is due. What a number is
-    is spread over many tokens, so that greedy free decoding takes any other that is a bit likely.
-    """
+    """Weight of log(1 + p(no number) / p(likeliest number)) where a number is due. The probability
+    of a number is spread over many tokens, so that greedy free decoding otherwise takes any other
+    token that is a bit likely."""
 
     def weights(self, grammar: Template) -> NDArray[np.float32]:
-        """(length,) of each token of a target."""
+        """Return the (length,) weights of the tokens of a target."""
         by_kind = {FORCED: self.forced, COARSE: self.position, FINE: self.rest}
         weights = np.array([by_kind[kind] for kind in grammar.kinds.tolist()], dtype=np.float32)
         leading = grammar.leading
@@ -65,15 +60,15 @@ class Objective:
 
 
 class T5ForRelaxation(T5ForConditionalGeneration):
-    """A T5 whose loss is the objective's; its weights are those of any T5."""
+    """A T5 with the loss of this module; its parameters are those of any T5."""
 
-    objective = Objective()
+    loss_settings = LossSettings()
 
-    def set_objective(self, objective: Objective) -> None:
-        """Prepare the loss."""
-        self.objective = objective
+    def set_loss(self, settings: LossSettings) -> None:
+        """Prepare the loss; it is needed before the first training step."""
+        self.loss_settings = settings
         self.values = torch.from_numpy(ordinal_values()).float()
-        self.soft = _soft(self.values, objective.smoothing)
+        self.soft = _smoothed_targets(self.values, settings.smoothing)
 
     def forward(
         self,
@@ -82,7 +77,14 @@ class T5ForRelaxation(T5ForConditionalGeneration):
         loss_weights: Tensor | None = None,
         **rest: object,
     ) -> Seq2SeqLMOutput:
-        """As the base class; with `loss_weights` (like `labels`) the loss is the objective."""
+        """Compute what the base class computes; with `loss_weights`, the loss of this module.
+
+        Args:
+            input_ids: (n, source) ids of the inputs.
+            labels: (n, target) ids, `IGNORE` where there is none.
+            loss_weights: (n, target) weight of each label.
+            rest: Further arguments of the base class; `attention_mask` is needed for the loss.
+        """
         if loss_weights is None or labels is None:
             return super().forward(input_ids=input_ids, labels=labels, **rest)
         mask = cast("Tensor", rest["attention_mask"])
@@ -92,12 +94,15 @@ class T5ForRelaxation(T5ForConditionalGeneration):
         return Seq2SeqLMOutput(loss=self._loss(logits, labels[counted], loss_weights[counted]))
 
     def target_logits(self, encoded: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """(n_counted, TARGET_SIZE) for the labels that count, row by row.
+        """Compute the logits of the labels that count.
 
         Args:
-            encoded: (n, source, width) what the encoder made of the inputs.
+            encoded: (n, source, width) hidden states of the encoder.
             mask: (n, source) 1 where there is an input.
             labels: (n, target) ids, `IGNORE` where there is none.
+
+        Returns:
+            (n_counted, TARGET_SIZE) logits, row by row.
         """
         hidden = self.decoder(
             input_ids=self._shift_right(labels),
@@ -118,27 +123,30 @@ class T5ForRelaxation(T5ForConditionalGeneration):
         values = self.values.to(labels.device)
         off = (values[place][:, None] - values).abs_()
         soft = self.soft.to(labels.device)[place]
-        number = (self.objective.distance * off * rows.exp() - soft * rows).sum(dim=-1)
+        number = (self.loss_settings.distance * off * rows.exp() - soft * rows).sum(dim=-1)
         losses = losses.masked_scatter(ordinal, number)
         total = (losses * weights).sum()
-        if self.objective.number:
+        if self.loss_settings.number:
             fine = (labels >= REST.start) & (labels < REST.stop)
             for rows, span in ((ordinal, ORDINAL), (fine, REST)):
-                total = total + self.objective.number * _stray(log_p[rows], span).sum()
+                total = total + self.loss_settings.number * _no_number(log_p[rows], span).sum()
         return total / weights.sum()
 
 
-def _stray(log_p: Tensor, span: slice) -> Tensor:
-    """(n,) log(1 + p(outside of span) / p(likeliest in span)) of (n, tokens); lowers the former."""
+def _no_number(log_p: Tensor, span: slice) -> Tensor:
+    """Return (n,) log(1 + p(outside of span) / p(likeliest in span)) of (n, tokens).
+
+    The likeliest token takes no part in the gradient, so that only the former is lowered.
+    """
     likeliest = log_p[:, span].detach().amax(dim=-1)
     outside = torch.cat([log_p[:, : span.start], log_p[:, span.stop :]], dim=-1)
     return functional.softplus(outside.logsumexp(dim=-1) - likeliest)
 
 
-def _soft(values: Tensor, smoothing: float) -> Tensor:
-    """(n, n) target distribution of each value: Gaussian, as wide as the value is large.
+def _smoothed_targets(values: Tensor, smoothing: float) -> Tensor:
+    """Return the (n, n) target distributions of n values: Gaussians that widen with the value.
 
-    The value nearest above zero is left alone: it is what symmetry gives, and no estimate.
+    The value nearest above zero keeps its exact target: symmetry gives it, it is no estimate.
     """
     exact = torch.eye(len(values)).to(values)
     if smoothing == 0:
