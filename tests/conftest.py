@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,16 @@ def one_line(call, *words):
     for word in words:
         assert word in text
     return text
+
+
+@pytest.fixture(autouse=True)
+def root_logger():
+    """A command that was called in this process leaves no handler that writes to a closed file."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
