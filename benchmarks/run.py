@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command; returns its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(argv)
     if args.list_models:
@@ -143,7 +143,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
 
 
 def _requested(args: argparse.Namespace) -> list[ModelSpec]:
-    """The models, `identity` before all, each with its dependencies there."""
+    """Find the models, `identity` before all, and make sure that their dependencies are there."""
     names = [name.strip() for name in args.models.split(",") if name.strip()]
     if not names:
         raise UserError("say what to run: --models t5,mace (names: --list-models)")
@@ -187,7 +187,7 @@ def _dry_run(plans: Sequence[ModelRun], run: BenchmarkRun) -> str:
 
 
 def _publish(run: BenchmarkRun) -> None:
-    """The board of all runs on this data set in `--out`, also those of earlier commands."""
+    """Print the board of all runs on this data set in `--out`, also of earlier commands."""
     from benchmarks.store import read_runs, run_folders
     from leaderboard.publish import publish
     from leaderboard.views.markdown import table
@@ -222,7 +222,7 @@ def _say(line: str) -> None:
 
 
 def _print(text: str) -> None:
-    """To stdout, whose reader (`| head`) may have left: everything is on disk already."""
+    """Print to stdout. Its reader (`| head`) may have left; everything is on disk already."""
     try:
         print(text, flush=True)
     except BrokenPipeError:

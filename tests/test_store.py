@@ -482,6 +482,10 @@ def test_a_run_of_version_1_whose_model_honours_no_settings_goes_on(version_1):
             r"settings\.timeout differs \(600\.0 stored, now 60\.0\)",
         ),
         ({"seed": 1}, r"seed differs \(0 stored, now 1\)"),
+        (
+            {"decoding": {"t5": {"codec_version": 3}}},
+            r"wrote it without decoding\.t5\.codec_version, .*: use another folder$",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             RunWriter.open(version_1, identity | change, {})

@@ -50,7 +50,7 @@ def run_command(command: Callable[[], int], *, interrupted: str = "interrupted")
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:
-    """A type for argparse: whole numbers from `lowest`."""
+    """Make a type for argparse: whole numbers from `lowest`."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < lowest:
@@ -96,11 +96,13 @@ def check_device(device: str) -> None:
         raise UserError(f"--device {device}: there are {n} GPUs here, the first is cuda:0")
 
 
-def check_installed(what: str, modules: Iterable[str], extra: str) -> None:
-    """Make sure that the modules which something needs are installed; none is imported.
+def check_installed(user: str, modules: Iterable[str], extra: str) -> None:
+    """Make sure that the modules which a part of the program needs are installed.
+
+    None is imported.
 
     Args:
-        what: The thing that needs them, for the message.
+        user: The model or the option that needs them, for the message.
         modules: The names of the modules.
         extra: The extra of this package that brings them.
 
@@ -109,7 +111,7 @@ def check_installed(what: str, modules: Iterable[str], extra: str) -> None:
     """
     if lacking := [module for module in modules if not importable(module)]:
         raise UserError(
-            f"{what} needs {', '.join(lacking)}: pip install 't2relax-bench[{extra}]' "
+            f"{user} needs {', '.join(lacking)}: pip install 't2relax-bench[{extra}]' "
             f"(in a clone: pip install -e '.[{extra}]')"
         )
 

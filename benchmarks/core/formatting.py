@@ -12,13 +12,13 @@ NOTHING: Final = "—"
 
 
 def format_number(number: float | None, digits: int, *, signed: bool = False) -> str:
-    """A number with a fixed count of decimals; `NOTHING` if there is none.
+    """Write a number with a fixed count of decimals; `NOTHING` if there is none.
 
     Args:
         number: The number.
         digits: Decimals to show.
-        signed: Whether a plus stands before a number that is not negative; a zero that rounding
-            made is then written without a minus.
+        signed: Write a plus before a number that is not negative; a zero that rounding made then
+            has no minus.
     """
     if number is None:
         return NOTHING
@@ -26,7 +26,7 @@ def format_number(number: float | None, digits: int, *, signed: bool = False) ->
 
 
 def format_estimate(estimate: Estimate, digits: int, *, signed: bool = False) -> str:
-    """The text `x [low, high]`; only `x` if there is no interval, `NOTHING` if there is no number.
+    """Write `x [low, high]`; only `x` without an interval, `NOTHING` without a number.
 
     Args:
         estimate: The number with its interval.
@@ -41,7 +41,7 @@ def format_estimate(estimate: Estimate, digits: int, *, signed: bool = False) ->
 
 
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table in Markdown, without an end of line.
+    """Write a table in Markdown, without an end of line.
 
     Args:
         head: Headers of the columns.

@@ -85,12 +85,12 @@ def relax_checked(relaxer: Relaxer, structures: Sequence[Structure]) -> list[Rel
 
 
 def check(relaxer: Relaxer, numbers: Sequence[list[int]], outcomes: Sequence[Relaxed]) -> None:
-    """Hold what `relax` gave to its contract.
+    """Check the outcomes of a relaxer against its contract.
 
     Args:
-        relaxer: The one that answered, for its name.
+        relaxer: The relaxer that answered; the message has its name.
         numbers: The atomic numbers of each input, noted before the call.
-        outcomes: What it returned.
+        outcomes: The outcomes that it returned.
 
     Raises:
         ContractError: It is not one `Relaxed` for each structure, or a structure that counts as
@@ -104,12 +104,12 @@ def check(relaxer: Relaxer, numbers: Sequence[list[int]], outcomes: Sequence[Rel
             raise ContractError(f"{name} gave a {type(outcome).__name__}, not a Relaxed")
         if outcome.status not in SCORED:
             continue
-        said, structure = f"{name} said {outcome.status.value}", outcome.structure
+        report, structure = f"{name} said {outcome.status.value}", outcome.structure
         if structure is None:
-            raise ContractError(f"{said} without a structure")
+            raise ContractError(f"{report} without a structure")
         if [site.specie.Z for site in structure] != wanted:
-            raise ContractError(f"{said} with other sites than it was given")
+            raise ContractError(f"{report} with other sites than it was given")
         if not (
             np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all()
         ):
-            raise ContractError(f"{said} with numbers that are not finite")
+            raise ContractError(f"{report} with numbers that are not finite")

@@ -1,4 +1,7 @@
-"""Where a run comes from: code, packages, machine, weights. Recorded with it, never compared."""
+"""The provenance of a run: code, packages, machine and weights.
+
+It is recorded with the run and never compared, apart from the hashes of the weights.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -40,32 +44,36 @@ PACKAGES = (
 
 
 def environment(device: str) -> dict[str, Any]:
-    """The code and the machine, for `run.json`.
+    """Describe the code and the machine, for `run.json`.
 
     Args:
-        device: As asked for; a CUDA device is recorded with the name of the card.
+        device: The device of `--device`; a CUDA device is recorded with the name of the card.
     """
     return {
-        **_git(),
+        **_git_state(),
         **versions(),
         "device": device_name(device),
-        "cpu": _cpu(),
+        "cpu": _cpu_name(),
         "load_average": load_average(),
     }
 
 
 def versions() -> dict[str, Any]:
-    """Of this interpreter, and of what is installed for it."""
-    return {"packages": _packages(), "python": platform.python_version()}
+    """Give the versions of this interpreter and of the `PACKAGES` that are installed for it."""
+    packages = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    return {"packages": packages, "python": platform.python_version()}
 
 
 def now() -> str:
-    """The time as ISO 8601 in UTC, to the second."""
+    """Give the time as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def load_average() -> list[float]:
-    """Processes that wanted to run, over the last 1, 5 and 15 minutes; empty where unknown."""
+    """Give the load of the machine over the last 1, 5 and 15 minutes; empty where unknown."""
     try:
         return [round(value, 2) for value in os.getloadavg()]
     except OSError:
@@ -73,7 +81,7 @@ def load_average() -> list[float]:
 
 
 def weights_identity(paths: Sequence[Path]) -> dict[str, str | None]:
-    """Name and sha256 of the weights; several (a hybrid's) are joined by `+`, none is None."""
+    """Name and hash the weights; several (a hybrid's) are joined by `+`, and none gives None."""
     return {
         "weights": "+".join(f"{path.parent.name}/{path.name}" for path in paths) or None,
         "weights_sha256": "+".join(_sha256(path) for path in paths) or None,
@@ -81,7 +89,7 @@ def weights_identity(paths: Sequence[Path]) -> dict[str, str | None]:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file's content; of a folder, over the names and hashes of the files in it."""
+    """Hash a file's content, or for a folder the names and hashes of the files in it."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         lines = (f"{file.relative_to(path).as_posix()} {_sha256(file)}" for file in files)
@@ -90,8 +98,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _git() -> dict[str, Any]:
-    """Commit and whether tracked files differ from it; None outside of a checkout of this code."""
+def _git_state() -> dict[str, Any]:
+    """Give the commit, and if tracked files differ from it; None outside of a checkout."""
     here = Path(__file__)
     # A virtual environment can lie inside the checkout of something else.
     if _git_output("ls-files", "--error-unmatch", here.name) is None:
@@ -109,18 +117,8 @@ def _git_output(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _packages() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 def device_name(device: str) -> str:
-    """With a CUDA device the name of the card, as `cuda (NVIDIA H100 80GB HBM3)`."""
+    """Add the name of the card to a CUDA device: `cuda (NVIDIA H100 80GB HBM3)`."""
     if not device.startswith("cuda"):
         return device
     import torch
@@ -128,7 +126,7 @@ def device_name(device: str) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

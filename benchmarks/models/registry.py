@@ -172,10 +172,10 @@ def require(spec: ModelSpec) -> None:
     if spec.environment is None and spec.extra is not None:
         check_installed(spec.name, spec.requires, spec.extra)
     elif lacking := missing(spec):
-        what = f"{spec.name} needs {', '.join(lacking)}"
+        need = f"{spec.name} needs {', '.join(lacking)}"
         if spec.environment is not None:
-            raise UserError(f"{what}, in an environment of its own: make env-{spec.environment}")
-        raise UserError(f"{what}, which cannot be found: is it installed, or is the name wrong?")
+            raise UserError(f"{need}, in an environment of its own: make env-{spec.environment}")
+        raise UserError(f"{need}, which cannot be found: is it installed, or is the name wrong?")
     for part in spec.parts or (spec,):
         if "calculator" in part.kwargs:
             check_factory(part.kwargs["calculator"])
@@ -205,7 +205,7 @@ def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:
 
 
 def decoding_identity(spec: ModelSpec) -> dict[str, Any]:
-    """What decides the answers beside the weights, by the name of each part that says so."""
+    """Give the facts beside the weights that decide the answers, by the name of each part."""
     parts = spec.parts or (spec,)
     return {p.name: import_target(p.decoding)(**p.kwargs) for p in parts if p.decoding}
 

@@ -55,7 +55,8 @@ class ModelSpec:
     """`module:function` that gives all that decides the answers beside the weights (vocabulary,
     decoding rule, …), for the identity of a run. It is called with `kwargs`."""
     functional: str | None = None
-    """The functional of the DFT that it learned from last; None where it learned from none."""
+    """The functional of the DFT data that the model was trained on; for a fine-tuned model, of the
+    last stage. None if no DFT data were used."""
     training_data: tuple[str, ...] = ()
     licence: str
     batch_size: int = 1
@@ -71,7 +72,7 @@ class ModelSpec:
 
     @property
     def track(self) -> Track:
-        """The track in which it is compared; see `benchmarks.core.training_data`."""
+        """The track in which the model is compared; see `benchmarks.core.training_data`."""
         return track(self.training_data)
 
 

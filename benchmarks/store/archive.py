@@ -40,8 +40,8 @@ def write_archive(
 
     Args:
         folder: The archive; its files are replaced.
-        runs: Runs with their records. Of a run whose structures were never kept only the header
-            is written, and its scores are all that there is.
+        runs: Runs with their records. Only the header is written for a run whose structures were
+            never kept; its scores are all that there is.
         initial_geometries: The initial structure of each sample for which a run has an answer.
 
     Raises:
@@ -82,7 +82,7 @@ def write_archive(
 
 
 def _with_changes(run: StoredRun, initial_geometries: Mapping[str, Geometry]) -> Any:
-    """The table of a run in `ARCHIVE_SCHEMA`: a change where there is one, else as given."""
+    """Give the table of a run in `ARCHIVE_SCHEMA`: answers as changes, or else as given."""
     given: list[Geometry | None] = []
     changes: list[Change | None] = []
     for record in run.records:

@@ -26,7 +26,7 @@ class Change(NamedTuple):
     """(n_sites,) atomic numbers; None where they are those of the initial structure."""
 
     def applied(self, initial: Geometry) -> Geometry:
-        """The answer. Its cell has the orientation that a pure strain gives to the initial one."""
+        """Give the answer, whose cell has the orientation of a pure strain of the initial cell."""
         strain = np.empty((3, 3))
         strain[_VOIGT] = strain[_VOIGT[::-1]] = self.strain
         lattice = strained(initial.lattice, strain) if strain.any() else initial.lattice
@@ -35,11 +35,11 @@ class Change(NamedTuple):
 
 
 def change(initial: Geometry, answer: Geometry) -> Change | None:
-    """The change from the initial structure to an answer; a rotation of the cell is not kept.
+    """Find the change from the initial structure to an answer; a rotation of the cell is not kept.
 
     Args:
         initial: The initial structure.
-        answer: What a model answered for it, which may be nonsense.
+        answer: The answer of a model for it, which may be nonsense.
 
     Returns:
         None where `applied` would not give lengths (relative), cosines of the angles and fractional

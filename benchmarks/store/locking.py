@@ -51,7 +51,7 @@ class FolderLock:
 
 
 def _lock_file(folder: Path, reason: OSError) -> Path:
-    """The lock file, made by this process; `reason` says why the file system cannot lock."""
+    """Make the lock file of this process; `reason` says why the file system cannot lock."""
     path = folder / ".lock"
     host = socket.gethostname()
     with suppress(OSError, ValueError):

@@ -38,7 +38,7 @@ def read_run(folder: Path) -> StoredRun:
 
 
 def shard_folders(folder: Path) -> list[Path]:
-    """The folders with a header of a model: its shards, and itself in the old layout."""
+    """List the folders of a model that have a header: its shards, or itself in the old layout."""
     headers = [folder / "run.json", *sorted(folder.glob("shard-*/run.json"))]
     return [header.parent for header in headers if header.is_file()]
 
@@ -109,7 +109,7 @@ def _merged(runs: list[StoredRun], folders: tuple[Path, ...]) -> StoredRun:
 
 
 def run_folders(path: Path) -> list[Path]:
-    """The model folders and archives at `path`, or else in it.
+    """List the model folders and archives at `path`, or else in it.
 
     Raises:
         UserError: There are none.
@@ -128,6 +128,6 @@ def run_folders(path: Path) -> list[Path]:
 
 
 def parts(folder: Path) -> list[tuple[int, Path]]:
-    """Number and path of each part, in order; temporary and other files are passed over."""
+    """List number and path of each part, in order; other files are passed over."""
     matches = ((_PART.fullmatch(path.name), path) for path in folder.iterdir())
     return sorted((int(match[1]), path) for match, path in matches if match)

@@ -33,18 +33,18 @@ SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
-"""One row per model, sample and repeat; Å, eV, eV/Å, eV/Å^3, s."""
+"""The columns of a record; the units are Å, eV, eV/Å, eV/Å^3 and s."""
 GEOMETRY = ("lattice", "frac_coords", "numbers")
 CHANGES = ("strain", "displacements")
 ARCHIVE_SCHEMA = pa.schema(
     [*SCHEMA, ("strain", pa.list_(pa.float64())), ("displacements", pa.list_(_VECTOR))]
 )
-"""The same with answers as changes of their initial structures, see `Change`."""
+"""The columns of an archive, whose answers are changes of their initial structures (`Change`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One outcome. `batch_seconds` is as measured, for the whole batch."""
+    """The outcome of one sample. `batch_seconds` is the measured time of the whole batch."""
 
     model: str
     sample_id: str
@@ -52,11 +52,11 @@ class Record:
     status: Status
     geometry: Geometry | None = None
     energy: float | None = None
-    """Total [eV]."""
+    """The total energy [eV]."""
     max_force: float | None = None
-    """[eV/Å]"""
+    """The largest norm of a force [eV/Å]."""
     max_stress: float | None = None
-    """[eV/Å^3]"""
+    """The largest absolute component of the stress [eV/Å^3]."""
     n_force_evals: int | None = None
     n_tokens: int | None = None
     batch_id: int
@@ -103,7 +103,7 @@ class Records(Sequence[Record]):
             yield Record(**row, geometry=self.geometry(i))
 
     def geometry(self, index: int) -> Geometry | None:
-        """The geometry of one row alone, as views into the columns."""
+        """Give the geometry of one row, as views into the columns."""
         if not self._has_geometry[index]:
             return None
         lattice, frac, numbers = (
@@ -114,7 +114,7 @@ class Records(Sequence[Record]):
 
 
 def table_of(records: Sequence[Record]) -> Any:
-    """Records as an Arrow table in `SCHEMA`."""
+    """Write records into an Arrow table in `SCHEMA`."""
     columns: dict[str, Any] = {
         field.name: pa.array([getattr(record, field.name) for record in records], field.type)
         for field in SCHEMA
@@ -126,7 +126,7 @@ def table_of(records: Sequence[Record]) -> Any:
 
 
 def geometry_columns(geometries: Sequence[Geometry | None]) -> dict[str, Any]:
-    """Geometries as the Arrow columns `GEOMETRY`.
+    """Write geometries into the Arrow columns `GEOMETRY`.
 
     Raises:
         ValueError: A geometry has not as many atomic numbers as positions.
@@ -144,7 +144,7 @@ def geometry_columns(geometries: Sequence[Geometry | None]) -> dict[str, Any]:
 
 
 def list_column(rows: Sequence[NDArray[Any] | None], kind: Any) -> Any:
-    """Arrays of shape (n,) or (n, 3), or None, as one Arrow list column."""
+    """Write arrays of shape (n,) or (n, 3), or None, into one Arrow list column."""
     counts = [0 if row is None else len(row) for row in rows]
     flat = [row.ravel() for row in rows if row is not None]
     vectors = kind.value_type == _VECTOR
@@ -159,7 +159,7 @@ def list_column(rows: Sequence[NDArray[Any] | None], kind: Any) -> Any:
 
 
 def _flat(column: Any) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """Where each row of a list column starts, and all entries as (n,) or (n, 3)."""
+    """Give the start of each row of a list column, and all entries as (n,) or (n, 3)."""
     lists = column.combine_chunks()
     values = lists.values
     if pa.types.is_fixed_size_list(values.type):
@@ -168,7 +168,7 @@ def _flat(column: Any) -> tuple[NDArray[np.int32], NDArray[Any]]:
 
 
 def list_rows(column: Any) -> list[NDArray[Any] | None]:
-    """The rows of an Arrow list column as arrays of shape (n,) or (n, 3): `list_column` undone."""
+    """Read an Arrow list column as arrays of shape (n,) or (n, 3): `list_column` undone."""
     starts, values = _flat(column)
     valid = column.is_valid().to_pylist()
     return [

@@ -1,4 +1,4 @@
-"""A stored run, and what both layouts share: headers, tables, strict comparison."""
+"""A stored run, and the checks that all layouts share: headers, tables, strict comparison."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class StoredRun:
     name: str
     """The model."""
     folders: tuple[Path, ...]
-    """Several where runs that continue one another were merged."""
+    """The folders of the run; several where runs that continue one another were merged."""
     identity: dict[str, Any]
     segments: tuple[dict[str, Any], ...]
     """The provenance of each process that wrote to the run, in order within its shard. `shard`
     names the folder and `n_records` counts the records that the process wrote."""
     table: Any
-    """Arrow table in `SCHEMA`; empty where the records were not kept."""
+    """The records as an Arrow table in `SCHEMA`; empty where they were not kept."""
     changes: Any = None
     """Columns `CHANGES` of the same rows, for a run of an archive that has not yet been given its
     initial structures; None where `table` has all geometries."""
@@ -52,7 +52,7 @@ class StoredRun:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """The segments as one: the first, with what is true of the run as a whole.
+        """The segments as one: the first, changed to what is true for the run as a whole.
 
         `started` and `ended` are the first and the last time, `peak_memory_mb` and `batch_size`
         are the largest, and `aborted` is the reason of the first shard whose last process gave up.
@@ -97,7 +97,7 @@ class StoredRun:
         return Records(self.table)
 
     def with_initial(self, initial_geometries: Mapping[str, Geometry]) -> StoredRun:
-        """The run with the geometry of every answer.
+        """Give the run with the geometry of every answer.
 
         Args:
             initial_geometries: The initial structure of each sample. Rows of samples that are not
@@ -129,7 +129,7 @@ class StoredRun:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """`identity` and `segments` of `run.json`, see `checked_header`.
+    """Read the header in `run.json`, see `checked_header`.
 
     Raises:
         UserError: The file is missing, damaged or too new.
@@ -147,7 +147,7 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def checked_header(header: Any, path: Path, remedy: str) -> dict[str, Any]:
-    """One header of the file `path`, in the form of the present schema version.
+    """Bring one header of the file `path` into the form of the present schema version.
 
     Returns:
         `identity`: a dict; `segments`: a list of dicts; `schema_version`: the version of the file.
@@ -220,6 +220,11 @@ def require_equal(
             continue
         if not resumed:
             raise UserError(f"{where}: {name} differs ({a.get(name)!r} and {b.get(name)!r})")
+        if version == 1 and name.startswith("decoding.") and name not in a:
+            raise UserError(
+                f"{where}: an older version wrote it without {name}, so that nobody knows whether "
+                "it is now the same: use another folder"
+            )
         raise UserError(
             f"{where}: {name} differs ({a.get(name)!r} stored, now {b.get(name)!r}): "
             "use another folder, or the same settings"

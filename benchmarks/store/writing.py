@@ -195,7 +195,7 @@ class RunWriter:
 
     @property
     def _has_segment(self) -> bool:
-        """Whether the segment of this process is in `run.json`."""
+        """True if the segment of this process is in `run.json`."""
         segments = self._header["segments"]
         return bool(segments) and segments[-1] is self._segment
 
@@ -211,7 +211,7 @@ class RunWriter:
 
 
 def model_folder(out: Path, model: str) -> Path:
-    """The folder of a model under `out`: its name with what file systems dislike as `%XX`."""
+    """Give the folder of a model under `out`; characters that file systems dislike become `%XX`."""
     name = quote(model, safe="+=")
     return out / (f"%2E{name[1:]}" if name.startswith(".") else name)
 
@@ -229,5 +229,5 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _plain(block: Mapping[str, Any]) -> Any:
-    """The block as JSON gives it back, so that stored and new ones compare equal."""
+    """Give the block as JSON gives it back, so that stored and new ones compare equal."""
     return json.loads(json.dumps(block, allow_nan=False))
