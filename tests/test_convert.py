@@ -711,7 +711,7 @@ def test_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("benchmarks.data.convert.convert.read", interrupt)
+    monkeypatch.setattr("benchmarks.data.convert.convert.read_input", interrupt)
     (tmp_path / "vasprun.xml").write_text(vasprun())
     out = str(tmp_path / "out.parquet")
     assert main(["convert", str(tmp_path / "vasprun.xml"), "--out", out]) == 130

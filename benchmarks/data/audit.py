@@ -33,7 +33,6 @@ from benchmarks.data.lemat.missing_final_frames import (
     is_relaxed,
     residual_forces,
 )
-from benchmarks.data.lemat.quarantine import Quarantined
 from benchmarks.data.lemat.reader import FrameFiles
 from benchmarks.data.lemat.trajectories import Survey, survey
 from benchmarks.data.sources import Source, resolve_all
@@ -60,6 +59,11 @@ def report(table: pd.DataFrame, source: Source) -> str:
         source: The source that was audited.
     """
     paired = table[table["status"] == "paired"]
+    quantities = []
+    for name, words in _QUANTITIES.items():
+        values = paired[name].astype(float).dropna()
+        marks = values.quantile([0.5, 0.9, 0.99, 1.0] if len(values) else [])
+        quantities.append((words, len(values), *(f"{mark:.3g}" for mark in marks)))
     parts = [
         f"# Audit of {source.name}" + (f", split {source.split}" if source.split else ""),
         f"Revision `{source.revision}`.",
@@ -67,7 +71,7 @@ def report(table: pd.DataFrame, source: Source) -> str:
         "## Order of the calculations",
         _counts(paired, ["source", "order", "basis", "end"]),
         "## Quantities of the paired",
-        _quantities(paired),
+        markdown_table(("", "n", "median", "90 %", "99 %", "largest"), quantities),
         "## Quarantined",
         _quarantined(table[table["status"] == "quarantined"]),
     ]
@@ -106,15 +110,6 @@ def _counts(table: pd.DataFrame, columns: list[str]) -> str:
     return (
         markdown_table((*columns, "n"), counts.itertuples(index=False)) if len(counts) else "None."
     )
-
-
-def _quantities(paired: pd.DataFrame) -> str:
-    rows = []
-    for name, words in _QUANTITIES.items():
-        values = paired[name].astype(float).dropna()
-        marks = values.quantile([0.5, 0.9, 0.99, 1.0] if len(values) else [])
-        rows.append((words, len(values), *(f"{mark:.3g}" for mark in marks)))
-    return markdown_table(("", "n", "median", "90 %", "99 %", "largest"), rows)
 
 
 def _quarantined(table: pd.DataFrame) -> str:
@@ -177,7 +172,14 @@ def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFra
     if limit is not None:
         chosen = np.sort(selection_order(source, files, found.trajectories, seed)[:limit])
     chosen = chosen[in_part(source, files, found.trajectories)[chosen]]
-    faults = _checked(files, found, chosen)
+    faults = dict(found.faults)
+    place = {key: i for i, key in enumerate(found.trajectories.ids)}
+    sound = np.setdiff1d(chosen, np.fromiter(faults, np.int64, len(faults)))
+    for start in range(0, len(sound), CHUNK):
+        part = sound[start : start + CHUNK]
+        # Reading the coordinates finds their faults.
+        _, more = read_coordinates(files, found.trajectories, part, None, MissingFinalFrame.KEEP)
+        faults |= {place[fault.sample_id]: fault for fault in more}
     table = _facts(found, chosen)
     force = residual_forces(files, found.trajectories.chosen.relaxed_row[chosen])
     table["residual_force"] = force
@@ -194,20 +196,6 @@ def audit(source: Source, limit: int | None = None, seed: int = 0) -> pd.DataFra
         rows, columns=["sample_id", "status", "reason", "detail", "relaxed", "used"]
     ).astype({"relaxed": bool, "used": bool})
     return pd.concat([table, stray], ignore_index=True)[list(COLUMNS)]
-
-
-def _checked(files: FrameFiles, found: Survey, chosen: NDArray[np.int64]) -> dict[int, Quarantined]:
-    """The fault of each trajectory that has one, by place; faults of coordinates are included."""
-    faults = dict(found.faults)
-    place = {key: i for i, key in enumerate(found.trajectories.ids)}
-    sound = np.setdiff1d(chosen, np.fromiter(faults, np.int64, len(faults)))
-    for start in range(0, len(sound), CHUNK):
-        part = sound[start : start + CHUNK]
-        for fault in read_coordinates(
-            files, found.trajectories, part, None, MissingFinalFrame.KEEP
-        )[1]:
-            faults[place[fault.sample_id]] = fault
-    return faults
 
 
 def _facts(found: Survey, chosen: NDArray[np.int64]) -> pd.DataFrame:

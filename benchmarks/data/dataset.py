@@ -254,7 +254,7 @@ def ids_sha256(ids: Iterable[str]) -> str:
 
 
 def in_part(source: Source, files: FrameFiles, trajectories: Trajectories) -> NDArray[np.bool_]:
-    """Which trajectories belong to the part of a held-out split; all, if the source is no part.
+    """Find the trajectories that belong to the part of a held-out split; all if it is no part.
 
     Args:
         source: The source that `files` belong to.

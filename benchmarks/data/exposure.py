@@ -56,5 +56,5 @@ def seen(training_data: Iterable[str], source: str, composition: str) -> Seen:
 
 
 def drawn_from(training_data: Iterable[str], source: str) -> bool:
-    """Whether one of these training sets was drawn from a source."""
+    """Tell whether one of these training sets was drawn from a source."""
     return any(source in TRAINING_SETS[x].sources for x in training_data if x in TRAINING_SETS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -49,8 +49,8 @@ def frames(source: str, split: str | None = None) -> Iterator[Frame]:
     training point it is sound.
 
     Args:
-        source: As for `load`.
-        split: As for `load`.
+        source: A source as `load` takes it.
+        split: A split as `load` takes it.
 
     Yields:
         Frames, their arrays being copies that may be kept.
@@ -67,46 +67,36 @@ def frames(source: str, split: str | None = None) -> Iterator[Frame]:
 def frames_in(paths: Sequence[FramePath]) -> Iterator[Frame]:
     """Walk through the frames of parquet files, as `frames` does for a source."""
     for _, table in FrameFiles(paths).tables(_COLUMNS):
-        yield from _frames_of(table)
-
-
-def _frames_of(table: Any) -> Iterator[Frame]:
-    species = array(table["species_at_sites"])
-    count = lengths(species)
-    numbers = atomic_numbers(species.flatten())
-    three = np.full(len(table), 3)
-    lattices = vectors(table["lattice_vectors"], three)[0].reshape(-1, 3, 3)
-    stresses = vectors(table["stress_tensor"], three)[0].reshape(-1, 3, 3)
-    positions = vectors(table["cartesian_site_positions"], count)[0]
-    forces = vectors(table["forces"], count)[0]
-    energies = numpy(array(table["energy"]))
-    parts = pc.extract_regex(array(table["id"]), FRAME_ID)
-    keys = pc.struct_field(parts, "key").to_pylist()
-    steps = table["relaxation_step"].to_pylist()
-    ends = np.cumsum(count)
-    for i, (key, step) in enumerate(zip(keys, steps, strict=True)):
-        sites = slice(ends[i] - count[i], ends[i])
-        geometry = _geometry(lattices[i], positions[sites], numbers[sites])
-        if key is None or step is None or geometry is None:
-            continue
-        energy = float(energies[i])
-        yield Frame(
-            sample_id=key,
-            step=step,
-            geometry=geometry,
-            energy=energy if np.isfinite(energy) else None,
-            forces=_finite(forces[sites]),
-            stress=_finite(-KBAR * stresses[i]),
-        )
-
-
-def _geometry(
-    lattice: NDArray[np.float64], positions: NDArray[np.float64], numbers: NDArray[np.int16]
-) -> Geometry | None:
-    sound = len(numbers) and numbers.all() and np.isfinite(lattice).all()
-    if not sound or not np.isfinite(positions).all() or not abs(np.linalg.det(lattice)) > 0:
-        return None
-    return Geometry(lattice.copy(), positions @ np.linalg.inv(lattice), numbers.copy())
+        species = array(table["species_at_sites"])
+        count = lengths(species)
+        numbers = atomic_numbers(species.flatten())
+        three = np.full(len(table), 3)
+        lattices = vectors(table["lattice_vectors"], three)[0].reshape(-1, 3, 3)
+        stresses = vectors(table["stress_tensor"], three)[0].reshape(-1, 3, 3)
+        positions = vectors(table["cartesian_site_positions"], count)[0]
+        forces = vectors(table["forces"], count)[0]
+        energies = numpy(array(table["energy"]))
+        parts = pc.extract_regex(array(table["id"]), FRAME_ID)
+        keys = pc.struct_field(parts, "key").to_pylist()
+        steps = table["relaxation_step"].to_pylist()
+        ends = np.cumsum(count)
+        for i, (key, step) in enumerate(zip(keys, steps, strict=True)):
+            sites = slice(ends[i] - count[i], ends[i])
+            lattice, sites_z = lattices[i], numbers[sites]
+            sound = len(sites_z) and sites_z.all() and np.isfinite(lattice).all()
+            sound = sound and np.isfinite(positions[sites]).all()
+            if key is None or step is None or not (sound and abs(np.linalg.det(lattice)) > 0):
+                continue
+            frac_coords = positions[sites] @ np.linalg.inv(lattice)
+            energy = float(energies[i])
+            yield Frame(
+                sample_id=key,
+                step=step,
+                geometry=Geometry(lattice.copy(), frac_coords, sites_z.copy()),
+                energy=energy if np.isfinite(energy) else None,
+                forces=_finite(forces[sites]),
+                stress=_finite(-KBAR * stresses[i]),
+            )
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -58,7 +58,7 @@ class Source:
 
     @property
     def sets(self) -> tuple[int, ...]:
-        """For each path a number that is the same for all files of one source.
+        """A number for each path, the same for all files of one source.
 
         Each path of a draw has a number of its own, so that what is read in it does not depend on
         how much is drawn.
@@ -72,7 +72,7 @@ class Source:
 
     @property
     def complete(self) -> bool:
-        """Whether no larger limit would read more."""
+        """True if no larger limit would read more."""
         return all(
             part.ids is not None or part.draw is None or part.draw.complete for part in self.each
         )
@@ -103,9 +103,9 @@ def resolve(
         source: `embedded`, `embedded-v2`, the path of a parquet file or of a folder, or
             `hf://OWNER/NAME[@REVISION][:CONFIG]`.
         split: Name of a split; without one `test` is taken where the folder has splits.
-        limit: How many trajectories are wanted: a remote source is read no further than that.
-        seed: Of the draw from a remote source.
-        offline: Use of a remote source only what is in the cache.
+        limit: Number of trajectories that are wanted; no more of a remote source is read.
+        seed: Seed of the draw from a remote source.
+        offline: Read only the cache of a remote source.
 
     Raises:
         UserError: The path or the split does not exist, a file is not what the manifest says, or
@@ -114,7 +114,12 @@ def resolve(
     if source in EMBEDDED_SETS:
         return _from_manifest(embedded_folder(source), split, offline)
     if source.startswith("hf://"):
-        return _from_hub(source, split, limit, seed, offline)
+        if split not in (None, hub.SPLIT):
+            raise UserError(f"{source} has one split, {hub.SPLIT}: leave out --split {split}")
+        pin = hub.resolve_revision(source, offline=offline)
+        drawn = None if limit is None else sample_row_groups(pin, limit, seed)
+        paths = everything(pin) if drawn is None else drawn.paths
+        return Source(pin.name, hub.SPLIT, paths, pin.commit, draw=drawn)
     if "://" in source:
         raise UserError(f"{source}: only hf://, local files and folders are read")
     path = Path(source)
@@ -136,7 +141,7 @@ def resolve_all(
     seed: int = 0,
     offline: bool = False,
 ) -> Source:
-    """Several sources as one; one as it is.
+    """Resolve several sources as one.
 
     The name is `a+b`, in the order given, and the revision that of all revisions. Where the
     sources are not of one split, each name carries its own (`a/test+b`).
@@ -144,12 +149,12 @@ def resolve_all(
     Args:
         sources: At least one of what `resolve` takes.
         split: Name of a split, which all of them must then have.
-        limit: As for `resolve`, of each of them; likewise `seed` and `offline`.
-        seed: See there.
-        offline: See there.
+        limit: The argument of `resolve`, for each source.
+        seed: The argument of `resolve`.
+        offline: The argument of `resolve`.
 
     Raises:
-        UserError: As for `resolve`, or a file is named twice.
+        UserError: `resolve` raises it for a source, or a file is named twice.
     """
     found = [resolve(source, split, limit=limit, seed=seed, offline=offline) for source in sources]
     if len(found) == 1:
@@ -236,17 +241,6 @@ def _held_out_part(
     digest = f"sha256:{file_sha256(path)}"
     parts = tuple(replace(each, ids=ids) for each in whole.parts)
     return replace(whole, name=name, split=split, revision=digest, ids=ids, parts=parts)
-
-
-def _from_hub(
-    source: str, split: str | None, limit: int | None, seed: int, offline: bool
-) -> Source:
-    if split not in (None, hub.SPLIT):
-        raise UserError(f"{source} has one split, {hub.SPLIT}: leave out --split {split}")
-    pin = hub.resolve_revision(source, offline=offline)
-    drawn = None if limit is None else sample_row_groups(pin, limit, seed)
-    paths = everything(pin) if drawn is None else drawn.paths
-    return Source(pin.name, hub.SPLIT, paths, pin.commit, draw=drawn)
 
 
 def _revision(paths: list[Path]) -> str:

@@ -21,15 +21,15 @@ from benchmarks.dft.prototype_crystals import PROTOTYPES
 from benchmarks.dft.results import InitialStructure
 
 SHIFT: Final = 0.10
-"""Å; how far `shifted` moves the second element along the Cartesian z axis."""
+"""Distance by which `shifted` moves the second element along the Cartesian z axis [Å]."""
 RATTLE: Final = 0.05
-"""Å; standard deviation of each component of the displacements of `rattled`."""
+"""Standard deviation of each component of the displacements of `rattled` [Å]."""
 SPREAD: Final = 0.02
 """Standard deviation of the change of size, and of the strains of `strained`."""
 
 
 class Distortion(StrEnum):
-    """How a prototype is distorted, after a random change of its size."""
+    """The distortion of a prototype, after a random change of its size."""
 
     SCALED = "scaled"
     STRAINED = "strained"

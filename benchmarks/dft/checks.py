@@ -1,4 +1,4 @@
-"""Whether the settings give what version 1 of the embedded set has, and what they cost."""
+"""Checks of the settings: against version 1 of the embedded set, and against converged settings."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def tight(settings: DFTSettings) -> DFTSettings:
 
 
 def embedded_starts(n: int) -> list[InitialStructure]:
-    """First frames of N entries of version 1, named by their ids, the cheap ones."""
+    """The first frames of the N cheapest entries of version 1, named by their ids."""
     starts = [
         InitialStructure(name.removeprefix(_PREFIX), pair[0]) for name, pair in _version_1().items()
     ]
@@ -73,27 +73,27 @@ def embedded_starts(n: int) -> list[InitialStructure]:
 
 
 def convergence_starts() -> list[InitialStructure]:
-    """Starts of `CONVERGENCE`: of version 1, and of the list of version 2."""
+    """The starts that `CONVERGENCE` names, from version 1 and from the list of version 2."""
     first = {name: pair[0] for name, pair in _version_1().items()}
     known = first | {start.name: start.geometry for start in version_2()}
     return [InitialStructure(name, known[name]) for name in CONVERGENCE]
 
 
 def against_embedded(records: Sequence[DFTResult]) -> list[Difference]:
-    """Ends of the records against those of version 1, whose ids are their names."""
+    """Compare the ends of the records with those of version 1, whose ids are their names."""
     pairs = _version_1()
     return [_difference(record, pairs[record.name][1].lattice) for record in records]
 
 
 def against(records: Sequence[DFTResult], better: Mapping[str, DFTResult]) -> list[Difference]:
-    """Ends of the records against those of better ones of the same names."""
+    """Compare the ends of the records with those of better ones of the same names."""
     return [_difference(record, _end(better[record.name])) for record in records]
 
 
 def ends(
     starts: Sequence[InitialStructure], records: Sequence[DFTResult]
 ) -> list[InitialStructure]:
-    """Where the relaxations ended, as starts of better ones; those that failed as they were."""
+    """The ends of the relaxations, as starts of better ones; a start that failed stays."""
     found = {record.name: record.geometry(-1) for record in records if not record.reason}
     return [start._replace(geometry=found.get(start.name, start.geometry)) for start in starts]
 

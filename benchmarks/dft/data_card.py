@@ -19,9 +19,9 @@ _COLUMNS = """The columns and types of LeMat-Traj, one row per frame; `id` is
 energies, eV per cell) with the zero of GPAW's setups, forces in eV/Å, stress in kB with VASP's
 sign (minus ASE's). What LeMat-Traj has and was not computed is null."""
 _STRESS = 0.1
-"""GPa; what a relaxed crystal is held to where the potentials relax it."""
+"""Largest stress of a crystal that the potentials call relaxed [GPa]."""
 _MOVED = 0.005
-"""Å."""
+"""Smallest displacement that counts as a move [Å]."""
 _LIMITS = """Not spin-polarised, so magnetic elements are left out; no dispersion, so layered
 crystals are as PBE makes them. Only what converged within the limits of time and steps is in the
 tables. `python -m benchmarks.dft --convergence` measures the error of the basis."""
@@ -50,6 +50,8 @@ class Card:
         used = [record for record in self.records if not record.reason]
         pairs = {pair for record in self.records for pair in record.setups.items()}
         setups = ", ".join(f"{symbol} {found[:8]}" for symbol, found in sorted(pairs))
+        left_out = ("structure", "reason", "frames", "time (s)")
+        rows = [(r.name, r.reason, len(r.frames), f"{r.seconds:.0f}") for r in failed]
         sections = [
             f"# {self.title}",
             f"{len(used)} of {len(self.records)} structures relaxed. {self.about}",
@@ -64,7 +66,7 @@ class Card:
             "## Columns",
             _COLUMNS,
             "## Left out",
-            _failures(failed),
+            markdown_table(left_out, rows) if failed else "Nothing.",
             "## Limits",
             _LIMITS,
         ]
@@ -148,10 +150,3 @@ def _grids(used: Sequence[DFTResult], settings: DFTSettings) -> str:
         f"different ones ({n} of {len(used)} trajectories): their energies differ by more than "
         "their forces say."
     )
-
-
-def _failures(failed: Sequence[DFTResult]) -> str:
-    if not failed:
-        return "Nothing."
-    rows = [(r.name, r.reason, len(r.frames), f"{r.seconds:.0f}") for r in failed]
-    return markdown_table(("structure", "reason", "frames", "time (s)"), rows)

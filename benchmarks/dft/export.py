@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,8 +24,17 @@ FUNCTIONAL = "pbe"
 
 
 def mark_unusable(records: Sequence[DFTResult]) -> list[DFTResult]:
-    """The records, those with a reason that cannot be a trajectory of a table (a single frame)."""
-    return [_checked(record) for record in records]
+    """Give a reason to the records that cannot be a trajectory of a table (a single frame)."""
+    checked = []
+    for record in records:
+        reason = record.reason
+        if not reason:
+            try:
+                check(relaxation(record))
+            except ConversionError as error:
+                reason = f"not a relaxation: {error}"
+        checked.append(replace(record, reason=reason))
+    return checked
 
 
 def write_table(records: Sequence[DFTResult], path: Path, card: Card) -> None:
@@ -70,35 +78,24 @@ def write_set(
 
 def relaxation(record: DFTResult) -> Relaxation:
     """The frames of a record in the units of LeMat-Traj."""
+    steps = []
+    for frame in record.frames:
+        energy = numbers(frame["energy"], ())
+        step = Step(
+            symbols=tuple(record.symbols),
+            lattice=np.array(frame["lattice"], dtype=np.float64),
+            positions=np.array(frame["positions"], dtype=np.float64),
+            energy=None if energy is None else float(energy),
+            forces=numbers(frame["forces"], (len(record.symbols), 3)),
+            stress=numbers(frame["stress"], (3, 3), ASE_STRESS),
+        )
+        steps.append(step)
     return Relaxation(
-        steps=[_step(record.symbols, frame) for frame in record.frames],
+        steps=steps,
         functional=FUNCTIONAL,
         material=f"gpaw-{record.name}",
         cutoff=record.cutoff,
     )
-
-
-def _step(symbols: Sequence[str], frame: Mapping[str, Any]) -> Step:
-    n_sites = len(symbols)
-    energy = numbers(frame["energy"], ())
-    return Step(
-        symbols=tuple(symbols),
-        lattice=np.array(frame["lattice"], dtype=np.float64),
-        positions=np.array(frame["positions"], dtype=np.float64),
-        energy=None if energy is None else float(energy),
-        forces=numbers(frame["forces"], (n_sites, 3)),
-        stress=numbers(frame["stress"], (3, 3), ASE_STRESS),
-    )
-
-
-def _checked(record: DFTResult) -> DFTResult:
-    if record.reason:
-        return record
-    try:
-        check(relaxation(record))
-    except ConversionError as error:
-        return replace(record, reason=f"not a relaxation: {error}")
-    return record
 
 
 def _write(records: Sequence[DFTResult], path: Path) -> None:

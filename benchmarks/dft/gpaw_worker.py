@@ -6,8 +6,8 @@
 It needs GPAW, ASE (3.22 or newer) and nothing of this project. A job is an object with `symbols`,
 `lattice` (3, 3) [Å], `positions` (n_sites, 3) [Å] and `settings`. Each ionic step is answered by a
 line as soon as it is known: lattice, positions, free energy [eV], forces (n_sites, 3) [eV/Å] and
-stress (3, 3) [eV/Å^3] with the sign of ASE. The last line has `converged` and the PAW setups. What
-goes wrong is raised: a traceback on stderr and another exit status than 0.
+stress (3, 3) [eV/Å^3] with the sign of ASE. The last line has `converged` and the PAW setups. An
+error is raised: it ends with a traceback on stderr and an exit status that is not 0.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ except ImportError:  # before ASE 3.23
 
 
 def versions() -> dict[str, str]:
-    """What can move a number."""
+    """The versions of the programs on which the numbers can depend."""
     return {
         "gpaw": gpaw.__version__,
         "ase": ase.__version__,

@@ -52,23 +52,13 @@ def distinct(starts: Iterable[InitialStructure]) -> list[InitialStructure]:
 
 
 def _from_file(path: Path) -> list[InitialStructure]:
+    from ase.io import read
+    from ase.io.formats import UnknownFileTypeError
+
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.suffix == ".parquet":
         return from_table(str(path))
-    images = _read(path)
-    name = safe_name(path.stem if path.suffix else f"{path.parent.name}-{path.name}")
-    names = [name] if len(images) == 1 else [f"{name}-{i}" for i in range(len(images))]
-    return [
-        InitialStructure(each, _geometry(atoms, path))
-        for each, atoms in zip(names, images, strict=True)
-    ]
-
-
-def _read(path: Path) -> list[Any]:
-    from ase.io import read
-    from ase.io.formats import UnknownFileTypeError
-
     try:
         images: list[Any] = read(path, index=":")
     except (*READ_ERRORS, UnknownFileTypeError) as error:
@@ -76,7 +66,12 @@ def _read(path: Path) -> list[Any]:
         raise UserError(f"{path}: ASE cannot read it ({type(error).__name__}: {said})") from error
     if not images:
         raise UserError(f"{path}: no structure in it")
-    return images
+    name = safe_name(path.stem if path.suffix else f"{path.parent.name}-{path.name}")
+    names = [name] if len(images) == 1 else [f"{name}-{i}" for i in range(len(images))]
+    return [
+        InitialStructure(each, _geometry(atoms, path))
+        for each, atoms in zip(names, images, strict=True)
+    ]
 
 
 def _geometry(atoms: Any, path: Path) -> Geometry:

@@ -188,7 +188,7 @@ class _Task:
 
     @property
     def ended(self) -> bool:
-        """Whether the process has ended or has reached the time limit."""
+        """True if the process has ended or has reached the time limit."""
         late = time.monotonic() - self.begin > self.workers.timeout
         return self.process.poll() is not None or late
 

@@ -19,7 +19,7 @@ from benchmarks.core import Geometry
 
 
 class Size(StrEnum):
-    """Which table gives the size of the cell."""
+    """The table that gives the size of the cell."""
 
     IONIC = "ionic"
     """Nearest unlike neighbours touch: average ionic radii (Shannon)."""
@@ -36,7 +36,7 @@ class Prototype:
     group: int
     """Space group."""
     sites: tuple[tuple[int, float, float, float], ...]
-    """Which element of the compound, and the fractional coordinates of one of its sites."""
+    """Index of the element in the compound, and the fractional coordinates of one of its sites."""
     size: Size
     c: float = 1.0
     """c/a."""
@@ -100,8 +100,8 @@ PROTOTYPES: Final[dict[str, Prototype]] = {
     "L12": Prototype(221, ((0, 0, 0.5, 0.5), (1, 0, 0, 0)), _M),
     "L21": Prototype(225, ((0, 0.25, 0.25, 0.25), (1, 0.5, 0.5, 0.5), (2, 0, 0, 0)), _M),
 }
-"""By Strukturbericht, or by the compound that it is named for; `B1c` and `B2m` are the same with
-another table of sizes."""
+"""The prototypes by Strukturbericht symbol or by the compound that names them. `B1c` and `B2m` are
+`B1` and `B2` with another table of sizes."""
 
 
 def _length(atoms: Any, size: Size) -> float:
@@ -115,7 +115,7 @@ def _length(atoms: Any, size: Size) -> float:
 
 
 def _contacts(atoms: Any, size: Size) -> NDArray[np.float64]:
-    """For each site the axis a with which its nearest neighbour touches it (n_sites,) [Å]."""
+    """The axis a with which each site touches its nearest neighbour: (n_sites,) [Å]."""
     from ase.neighborlist import neighbor_list
 
     i, j, distances = neighbor_list("ijd", atoms, 1.5 * float(atoms.cell.lengths().max()))

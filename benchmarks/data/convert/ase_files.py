@@ -7,7 +7,6 @@ calculator, as `ase.io` reads them (keys `energy`, `forces`, `stress`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,31 +37,30 @@ def read_traj(path: Path) -> Relaxation:
 def _read(path: Path, form: str) -> Relaxation:
     from ase.constraints import FixAtoms, FixCartesian, FixScaled
     from ase.io import read
+    from ase.stress import voigt_6_to_full_3x3_stress
 
     images = read(path, index=":", format=form)
     results = [image.calc.results if image.calc else {} for image in images]
     kind = most_common(_ENERGIES, results)
     fixing = FixAtoms | FixCartesian | FixScaled
+    steps = []
+    for atoms, found in zip(images, results, strict=True):
+        if not atoms.pbc.all():
+            raise ConversionError(Reason.NOT_PERIODIC)
+        stress = found.get("stress")
+        if stress is not None and np.shape(stress) == (6,):
+            stress = voigt_6_to_full_3x3_stress(stress)
+        energy = numbers(found.get(kind), ())
+        step = Step(
+            symbols=tuple(atoms.get_chemical_symbols()),
+            lattice=atoms.cell.array,
+            positions=atoms.positions,
+            energy=None if energy is None else float(energy),
+            forces=numbers(found.get("forces"), (len(atoms), 3)),
+            stress=numbers(stress, (3, 3), ASE_STRESS),
+        )
+        steps.append(step)
     return Relaxation(
-        steps=[_step(image, found, kind) for image, found in zip(images, results, strict=True)],
+        steps=steps,
         held_sites=any(isinstance(each, fixing) for image in images for each in image.constraints),
-    )
-
-
-def _step(atoms: Any, results: dict[str, Any], kind: str) -> Step:
-    from ase.stress import voigt_6_to_full_3x3_stress
-
-    if not atoms.pbc.all():
-        raise ConversionError(Reason.NOT_PERIODIC)
-    stress = results.get("stress")
-    if stress is not None and np.shape(stress) == (6,):
-        stress = voigt_6_to_full_3x3_stress(stress)
-    energy = numbers(results.get(kind), ())
-    return Step(
-        symbols=tuple(atoms.get_chemical_symbols()),
-        lattice=atoms.cell.array,
-        positions=atoms.positions,
-        energy=None if energy is None else float(energy),
-        forces=numbers(results.get("forces"), (len(atoms), 3)),
-        stress=numbers(stress, (3, 3), ASE_STRESS),
     )

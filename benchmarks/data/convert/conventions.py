@@ -1,4 +1,4 @@
-"""How LeMat-Traj writes numbers and names: units, the sign of the stress, the functionals.
+"""The conventions of LeMat-Traj: units, the sign of the stress, the names of functionals.
 
 Lattices and positions are in Å, energies in eV (total), forces in eV/Å, stress in kB with VASP's
 sign (positive where the crystal wants to expand), the opposite of ASE's.
@@ -24,9 +24,9 @@ ASE_STRESS = -1 / KBAR
 """ASE's stress of 1 eV/Å^3 in kB with VASP's sign; the reader's inverse."""
 
 FUNCTIONALS = ("pbe", "pbesol", "scan", "r2scan")
-"""What stands in the column `functional`; +U is not told apart."""
+"""The values of the column `functional`; it does not tell +U apart."""
 _RELAXING = (None, -1, 1, 2, 3)
-"""IBRION of a relaxation; -1 is of a single step, which is told as such."""
+"""Values of IBRION in a relaxation; -1 belongs to a single step, which `check` then rejects."""
 _AS_ASKED = ("GGA", "METAGGA", "IVDW")
 _GGA = {"PE": "pbe", "PS": "pbesol"}
 _METAGGA = {"SCAN": "scan", "R2SCAN": "r2scan"}
@@ -53,10 +53,10 @@ def vasp_tags(asked: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, An
 
 
 def check_tags(tags: Mapping[str, Any]) -> None:
-    """Whether VASP's tags are those of a relaxation, at no pressure.
+    """Check that VASP's tags are those of a relaxation without external pressure.
 
     Raises:
-        ConversionError: They are of something else.
+        ConversionError: They belong to another calculation.
     """
     ibrion, pressure = _last(tags, "IBRION"), _last(tags, "PSTRESS")
     if ibrion not in _RELAXING:
@@ -101,7 +101,7 @@ def functional_of_libxc(names: Iterable[str]) -> str | None:
 
 
 def _last(tags: Mapping[str, Any], key: str) -> Any:
-    """A tag's value; of one that stands there twice, which NOMAD makes a list of, the last."""
+    """The value of a tag; of a tag that stands twice, NOMAD makes a list, and the last counts."""
     value = tags.get(key)
     return value[-1] if isinstance(value, list) and value else value
 

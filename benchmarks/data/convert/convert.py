@@ -27,7 +27,7 @@ from tqdm import tqdm
 from benchmarks.core import UserError
 from benchmarks.core.files import atomic_write
 from benchmarks.data.convert.conventions import FUNCTIONALS
-from benchmarks.data.convert.inputs import FORMATS, ConvertOptions, find, read
+from benchmarks.data.convert.inputs import FORMATS, ConvertOptions, find_inputs, read_input
 from benchmarks.data.convert.layout import TableWriter, table
 from benchmarks.data.convert.relaxation import KEEP, ConversionError
 
@@ -68,14 +68,25 @@ def convert(inputs: Sequence[Path], out: Path, options: ConvertOptions) -> list[
         UserError: An argument is wrong, or no input could be converted (`NothingConvertedError`).
     """
     _check(out, options)
-    paths = find(inputs, options.format)
+    paths = find_inputs(inputs, options.format)
     taken: dict[str, Path] = {}
+    outcomes: list[ConversionOutcome] = []
     with atomic_write(out) as parquet, atomic_write(settings_path(out)) as settings:
         with TableWriter(parquet) as writer:
-            outcomes = [
-                _convert(path, options, taken, writer)
-                for path in tqdm(paths, desc="convert", unit="file", disable=None)
-            ]
+            for path in tqdm(paths, desc="convert", unit="file", disable=None):
+                try:
+                    found = read_input(path, options)
+                except ConversionError as error:
+                    outcomes.append(ConversionOutcome(path, reason=str(error)))
+                    continue
+                name = found.trajectory
+                if name in taken:
+                    reason = f"the same content as {taken[name]}"
+                    outcomes.append(ConversionOutcome(path, reason=reason))
+                    continue
+                taken[name] = path
+                writer.add(table(found.relaxation, found.material, found.functional, name))
+                outcomes.append(ConversionOutcome(path, settings=found.settings(path)))
         if not taken:
             raise NothingConvertedError(outcomes)
         rows = [outcome.settings for outcome in outcomes if outcome.settings]
@@ -106,20 +117,6 @@ def _check(out: Path, options: ConvertOptions) -> None:
             raise UserError(f"--{name} {value}: not one of {', '.join(choices)}")
 
 
-def _convert(
-    path: Path, options: ConvertOptions, taken: dict[str, Path], writer: TableWriter
-) -> ConversionOutcome:
-    try:
-        found = read(path, options)
-    except ConversionError as error:
-        return ConversionOutcome(path, reason=str(error))
-    if found.trajectory in taken:
-        return ConversionOutcome(path, reason=f"the same content as {taken[found.trajectory]}")
-    taken[found.trajectory] = path
-    writer.add(table(found.relaxation, found.material, found.functional, found.trajectory))
-    return ConversionOutcome(path, settings=found.settings(path))
-
-
 def _summary(outcomes: Sequence[ConversionOutcome]) -> str:
     """A table of the inputs that were not converted, and the counts."""
     failed = [outcome for outcome in outcomes if outcome.reason]
@@ -134,7 +131,8 @@ def _summary(outcomes: Sequence[ConversionOutcome]) -> str:
     return "\n".join([*lines, converted + (f"; not: {listed}" if listed else "")]) + "\n"
 
 
-def _parser() -> argparse.ArgumentParser:
+def main(argv: Sequence[str]) -> int:
+    """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.data convert",
         description="Make one LeMat-Traj table of other sources' relaxations.",
@@ -146,12 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--functional", metavar="|".join(FUNCTIONALS), help="of the inputs that name none")
     add("--format", metavar="|".join(FORMATS), help="default: told by the names of the files")
     add("--keep", action="append", default=[], choices=KEEP, help="convert these, too")
-    return parser
-
-
-def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit status."""
-    args = _parser().parse_args(argv)
+    args = parser.parse_args(argv)
     options = ConvertOptions(functional=args.functional, format=args.format, keep=args.keep)
     try:
         outcomes = convert(args.inputs, args.out, options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib import import_module
@@ -71,36 +71,34 @@ class Input:
         }
 
 
-def find(paths: Sequence[Path], form: str | None) -> list[Path]:
+def find_inputs(paths: Sequence[Path], form: str | None) -> list[Path]:
     """The named files, and the files in folders whose names tell a format, each once.
 
     Raises:
         UserError: A path does not exist, or a folder holds no such file.
     """
+    names = [name for each in ([form] if form else FORMATS) for name in FORMATS[each].names]
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
-        files = [path] if path.is_file() else list(_walk(path, form))
+        files = [path]
+        if not path.is_file():
+            files = [
+                file
+                for file in sorted(path.rglob("*"))
+                if not any(part.startswith(".") for part in file.relative_to(path).parts)
+                and file.is_file()
+                and any(fnmatch(file.name, name) for name in names)
+            ]
         if not files:
-            raise UserError(f"{path}: no file in it that is called {', '.join(_names(form))}")
+            raise UserError(f"{path}: no file in it that is called {', '.join(names)}")
         for file in files:
             found.setdefault(file.resolve(), file)
     return list(found.values())
 
 
-def _walk(folder: Path, form: str | None) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file() and any(fnmatch(path.name, n) for n in _names(form)):
-            yield path
-
-
-def _names(form: str | None) -> list[str]:
-    return [name for each in ([form] if form else FORMATS) for name in FORMATS[each].names]
-
-
-def read(path: Path, options: ConvertOptions) -> Input:
+def read_input(path: Path, options: ConvertOptions) -> Input:
     """Read and check one file.
 
     Raises:

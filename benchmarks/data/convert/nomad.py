@@ -1,12 +1,12 @@
 """NOMAD's processed archive (`archive.json`) of a geometry optimisation, by VASP or FHI-aims.
 
-Sections `run/*/system`, `run/*/calculation`, `run/*/method` in SI units. What the parsers of NOMAD
-do that has to be known here (github.com/nomad-coe/electronic-parsers, `vasp` and `fhiaims`):
+The sections `run/*/system`, `run/*/calculation` and `run/*/method` are in SI units. NOMAD's
+parsers (github.com/nomad-coe/electronic-parsers, `vasp` and `fhiaims`) have these habits:
 
 - the stress keeps the sign of the code: VASP's own, while that of FHI-aims is dE/dstrain/volume;
 - FHI-aims has its forces under `forces.free`, and no stress of a calculation, only of its cycles;
 - `energy.free` is the free energy, of which the forces are the slope, `energy.total` is not, and
-  `energy.total_t0` is of some versions of VASP only the entropy's part.
+  `energy.total_t0` of some versions of VASP is only the part of the entropy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,12 @@ from benchmarks.data.lemat.quarantine import Reason
 
 _ENERGIES = ("free", "total", "total_t0")
 _STRESS_SIGN = {"vasp": 1, "fhi-aims": -1}
-"""To VASP's; the stress of another program, whose sign is not known here, is left out."""
+"""Factor that gives VASP's sign; the stress of another program is left out, its sign is unknown."""
 
 
 def read(path: Path) -> Relaxation:
     """All calculations of an archive, in order; those of its n-th run are calculation n."""
     archive = _archive(path)
-    _check_workflow(archive)
     runs = archive["run"]
     methods = [method for run in runs for method in run.get("method") or []]
     found = [
@@ -69,13 +68,22 @@ def read(path: Path) -> Relaxation:
         program=program,
         cutoff=_cutoff(archive, methods),
         hubbard_u=_hubbard_u(methods),
-        held_sites=any(_holds_sites(system) for run in runs for system in run.get("system") or []),
+        held_sites=any(
+            # VASP's selective dynamics has False where it stops a site in a direction
+            not all(all(site) for site in _at(system, "x_vasp_selective_dynamics") or [])
+            for run in runs
+            for system in run.get("system") or []
+        ),
         unfinished=any(run.get("clean_end") is False for run in runs),
     )
 
 
 def _archive(path: Path) -> Any:
-    """The part that has the runs; the API wraps it in other objects."""
+    """The part of the file that has the runs; the API wraps it in other objects.
+
+    Raises:
+        ConversionError: There are no runs, or they are no geometry optimisation.
+    """
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rt", encoding="utf-8") as file:
         archive = json.load(file)
@@ -84,6 +92,12 @@ def _archive(path: Path) -> Any:
             archive = archive[key]
     if not _at(archive, "run"):
         raise ConversionError("no section `run`: not a processed archive of NOMAD's run schema")
+    named = _at(archive, "workflow2", "m_def")
+    if not named:
+        named = next((_at(each, "type") for each in _at(archive, "workflow") or []), None)
+    kind = str(named or "").rpartition(".")[2].replace("_", "").lower()
+    if kind not in ("", "geometryoptimization") and not kind.endswith("workflow"):
+        raise ConversionError(f"not a geometry optimisation: {named}")
     return archive
 
 
@@ -92,15 +106,6 @@ def _at(section: Any, *keys: str) -> Any:
     for key in keys:
         section = section.get(key) if isinstance(section, dict) else None
     return section
-
-
-def _check_workflow(archive: Any) -> None:
-    named = _at(archive, "workflow2", "m_def")
-    if not named:
-        named = next((_at(each, "type") for each in _at(archive, "workflow") or []), None)
-    kind = str(named or "").rpartition(".")[2].replace("_", "").lower()
-    if kind not in ("", "geometryoptimization") and not kind.endswith("workflow"):
-        raise ConversionError(f"not a geometry optimisation: {named}")
 
 
 def _step(
@@ -147,18 +152,16 @@ def _functional(methods: list[Any]) -> str | None:
         correction = _at(method, "electronic", "van_der_waals_method")
         if correction:
             raise ConversionError(f"functional with a van der Waals correction: {correction}")
-    return by_tags or functional_of_libxc(
-        name for method in methods for name in _libxc(_at(method, "dft", "xc_functional"))
-    )
-
-
-def _libxc(functional: Any) -> Iterator[str]:
-    parts = [
-        part["name"]
-        for key in ("exchange", "correlation", "hybrid", "contributions")
-        for part in _at(functional, key) or []
-    ]
-    yield from parts or filter(None, str(_at(functional, "name") or "").split("+"))
+    names: list[str] = []
+    for method in methods:
+        functional = _at(method, "dft", "xc_functional")
+        parts = [
+            part["name"]
+            for key in ("exchange", "correlation", "hybrid", "contributions")
+            for part in _at(functional, key) or []
+        ]
+        names += parts or filter(None, str(_at(functional, "name") or "").split("+"))
+    return by_tags or functional_of_libxc(names)
 
 
 def _cutoff(archive: Any, methods: list[Any]) -> float | None:
@@ -184,8 +187,3 @@ def _hubbard_u(methods: list[Any]) -> dict[str, float]:
         if u:
             effective[str(parameters.get("label"))] = u * JOULE
     return effective
-
-
-def _holds_sites(system: Any) -> bool:
-    """Whether VASP's selective dynamics stops a site in some direction."""
-    return not all(all(site) for site in _at(system, "x_vasp_selective_dynamics") or [])

@@ -57,9 +57,9 @@ class Relaxation:
     hubbard_u: dict[str, float] = field(default_factory=dict)
     """Effective U (U - J) by element [eV]; those that are zero are left out."""
     held_sites: bool = False
-    """Whether some sites were not allowed to move."""
+    """True if some sites were not allowed to move."""
     unfinished: bool = False
-    """Whether the file breaks off; `steps` are the complete ones."""
+    """True if the file breaks off; `steps` are then the complete ones."""
 
 
 def numbers(value: Any, shape: tuple[int, ...], unit: float = 1.0) -> NDArray[np.float64] | None:

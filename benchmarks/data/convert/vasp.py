@@ -27,13 +27,15 @@ def read(path: Path) -> Relaxation:
     functional, potcars = functional_of_tags(tags), run.potcar_symbols
     if functional is None and potcars and all(x.startswith("PAW_PBE ") for x in potcars):
         functional = "pbe"  # the titles are like `PAW_PBE Fe 06Sep2000`
+    structures = [step["structure"] for step in run.ionic_steps if step["structure"]]
+    selective = [s.site_properties.get("selective_dynamics") for s in structures]
     return Relaxation(
         steps=[_step(step) for step in run.ionic_steps],
         functional=functional,
         program="VASP",
         cutoff=tags.get("ENMAX") or tags.get("ENCUT"),
         hubbard_u=_hubbard_u(tags, potcars),
-        held_sites=any(_holds_sites(step["structure"]) for step in run.ionic_steps),
+        held_sites=any(moves is not None and not all(map(all, moves)) for moves in selective),
         unfinished=unfinished,
     )
 
@@ -65,12 +67,6 @@ def _step(step: Mapping[str, Any]) -> Step:
         forces=numbers(step.get("forces"), (len(structure), 3)),
         stress=numbers(step.get("stress"), (3, 3)),
     )
-
-
-def _holds_sites(structure: Any) -> bool:
-    """Whether selective dynamics stops a site in some direction."""
-    moves = (structure.site_properties if structure else {}).get("selective_dynamics")
-    return moves is not None and not all(all(site) for site in moves)
 
 
 def _hubbard_u(tags: Mapping[str, Any], titles: list[str]) -> dict[str, float]:

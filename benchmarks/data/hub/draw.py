@@ -45,7 +45,7 @@ class Draw:
 
     paths: tuple[Path, ...]
     complete: bool
-    """Whether this is the whole data set."""
+    """True if this is the whole data set."""
 
 
 def sample_row_groups(pin: ResolvedRevision, limit: int, seed: int) -> Draw:
@@ -55,7 +55,7 @@ def sample_row_groups(pin: ResolvedRevision, limit: int, seed: int) -> Draw:
         UserError: A row group cannot be fetched, or the rows of a trajectory are not neighbours.
     """
     groups = RowGroupReader(pin, seed)
-    order = _order(groups, seed)
+    order = _in_order(groups, seed)
     paths: list[Path] = []
     missing = limit
     with (
@@ -72,17 +72,12 @@ def sample_row_groups(pin: ResolvedRevision, limit: int, seed: int) -> Draw:
     return Draw(tuple(paths), complete=missing > 0)
 
 
-def _order(groups: RowGroupReader, seed: int) -> Iterator[RowGroup]:
-    """The drawn part of each row group, in order; then the rest of each, in the same order."""
-    firsts = []
-    for place in _turns(groups, seed):
-        firsts.append(place)
-        yield place
-    yield from (place._replace(rest=True) for place in firsts)
+def _in_order(groups: RowGroupReader, seed: int) -> Iterator[RowGroup]:
+    """The drawn part of each row group in the order of the rule; then the rest of each.
 
-
-def _turns(groups: RowGroupReader, seed: int) -> Iterator[RowGroup]:
-    """Row groups in the order of the rule; a file is opened when its first turn comes."""
+    A file is opened when its first turn comes.
+    """
+    firsts: list[RowGroup] = []
     paths = [each.file.path for each in groups.files]
     files = sorted(range(len(paths)), key=lambda i: seeded_hash(seed, paths[i]))
     turns: dict[int, list[int]] = {}
@@ -93,5 +88,7 @@ def _turns(groups: RowGroupReader, seed: int) -> Iterator[RowGroup]:
                 names = {seeded_hash(seed, f"{paths[file]}#{g}"): g for g in numbers}
                 turns[file] = [names[key] for key in sorted(names, reverse=True)]
             if turns[file]:
-                yield RowGroup(file, turns[file].pop())
+                firsts.append(RowGroup(file, turns[file].pop()))
+                yield firsts[-1]
         files = [file for file in files if turns[file]]
+    yield from (place._replace(rest=True) for place in firsts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -52,7 +52,12 @@ class RemoteFile(io.RawIOBase):
 
     def hold(self, *extents: tuple[int, int]) -> None:
         """Fetch bytes, each from a first to before a last one, for the reads that follow."""
-        self._held = [(start, self._fetch(start, stop)) for start, stop in _merged(extents)]
+        merged: list[tuple[int, int]] = []  # at most `_GAP` bytes between two are read along
+        for start, stop in sorted(extents):
+            if merged and start - merged[-1][1] <= _GAP:
+                start, stop = merged[-1][0], max(stop, merged.pop()[1])
+            merged.append((start, stop))
+        self._held = [(start, self._fetch(start, stop)) for start, stop in merged]
 
     def readable(self) -> bool:
         """Always."""
@@ -63,7 +68,7 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Where the next read starts."""
+        """The position of the next read."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
@@ -123,16 +128,6 @@ class RemoteFile(io.RawIOBase):
             )
 
 
-def _merged(extents: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Extents in their order, those with at most `_GAP` bytes between them as one."""
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(extents):
-        if merged and start - merged[-1][1] <= _GAP:
-            start, stop = merged[-1][0], max(stop, merged.pop()[1])
-        merged.append((start, stop))
-    return merged
-
-
 MOST_BYTES = 8 * 10**9
 """Largest size of a data set that is read without a limit. 8 GB of LeMat-Traj are 12 million
 frames, a million pairs; the memory that is needed grows with their number."""
@@ -178,10 +173,16 @@ class RemoteParquet:
         """
         footer = self.footer()
         remote = self._open()
+        meta, extents = footer.row_group(group), []
+        for chunk in map(meta.column, range(meta.num_columns)):
+            if columns is None or chunk.path_in_schema.split(".")[0] in columns:
+                starts = (chunk.dictionary_page_offset, chunk.data_page_offset)
+                start = min(offset for offset in starts if offset is not None)
+                extents.append((start, start + chunk.total_compressed_size))
         # pre_buffer would read more than the columns
         options = {"pre_buffer": False, "page_checksum_verification": True}
         with reading(self):
-            remote.hold(*_extents(footer.row_group(group), columns))
+            remote.hold(*extents)
             file = pq.ParquetFile(remote, metadata=footer, **options)
             return file.read_row_group(group, columns=columns and list(columns))
 
@@ -257,12 +258,3 @@ def everything(pin: ResolvedRevision) -> tuple[RemoteParquet, ...]:
 @lru_cache(_FOOTERS)
 def _footer(file: RemoteParquet) -> Any:
     return file.read_footer()
-
-
-def _extents(group: Any, columns: Sequence[str] | None) -> Iterator[tuple[int, int]]:
-    """First byte of each column chunk of a row group, and the first one after it."""
-    for chunk in map(group.column, range(group.num_columns)):
-        if columns is None or chunk.path_in_schema.split(".")[0] in columns:
-            starts = (chunk.dictionary_page_offset, chunk.data_page_offset)
-            start = min(offset for offset in starts if offset is not None)
-            yield start, start + chunk.total_compressed_size

@@ -50,7 +50,7 @@ class ResolvedRevision:
     files: tuple[HubFile, ...]
     """Sorted by path, which is the order of the rows."""
     offline: bool = False
-    """Whether only the cache is used."""
+    """True if only the cache is used."""
 
     @property
     def name(self) -> str:

@@ -83,12 +83,9 @@ class RowGroupReader:
         drawn = pc.is_in(keys, firsts)
         chosen = pc.invert(drawn) if place.rest else drawn
         yield table.filter(chosen)
-        if len(keys) and chosen[-1].as_py():
-            yield from self._continued(place, keys[-1])
-
-    def _continued(self, place: RowGroup, key: Any) -> Iterator[Any]:
-        """The rows of a trajectory in the row groups after the one where it begins."""
-        following = self._beside(place, 1)
+        # The last trajectory may go on in the row groups after this one.
+        key = keys[-1] if len(keys) and chosen[-1].as_py() else None
+        following = None if key is None else self._beside(place, 1)
         while following:
             keys = self._keys(following)
             more = _leading(keys, key)

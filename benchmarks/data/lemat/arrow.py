@@ -84,7 +84,7 @@ def atomic_number(symbol: str | None) -> int:
 
 
 def is_ordered(species: str | None) -> int:
-    """Whether every species of the JSON text is one element at full occupation; null passes."""
+    """1 if every species of the JSON text is one element at full occupation, or if it is null."""
     if species is None:
         return 1
     try:

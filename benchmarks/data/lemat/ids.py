@@ -35,7 +35,7 @@ def source_of(material_id: str) -> str:
 
 
 def ids_agree(texts: dict[str, Any]) -> NDArray[np.bool_]:
-    """Whether key = `{material}-{trajectory}-{functional}`, for each row.
+    """Tell for each row whether its key is `{material}-{trajectory}-{functional}`.
 
     The trajectory's index stands in ids of the Materials Project only.
 
@@ -46,18 +46,14 @@ def ids_agree(texts: dict[str, Any]) -> NDArray[np.bool_]:
     key, material, functional = (numpy(codes.indices).astype(np.int64) for codes in texts.values())
     m, f = len(values["material"]), len(values["functional"])
     distinct, of = np.unique((key * m + material) * f + functional, return_inverse=True)
-    agree = [
-        _agree(
-            values["key"][i // f // m], values["material"][i // f % m], values["functional"][i % f]
-        )
-        for i in distinct.tolist()
-    ]
+    agree = []
+    for i in distinct.tolist():
+        text, named = values["key"][i // f // m], values["material"][i // f % m]
+        by = values["functional"][i % f]
+        if not named or not by:
+            agree.append(False)
+            continue
+        index = text.removeprefix(f"{named}-").removesuffix(by).removesuffix("-")
+        known = (f"{named}-{by}", f"{named}-{index}-{by}")
+        agree.append(text in known and (index == "" or index.isdecimal()))
     return np.array(agree, dtype=bool)[of]
-
-
-def _agree(key: str, material: str | None, functional: str | None) -> bool:
-    if not material or not functional:
-        return False
-    index = key.removeprefix(f"{material}-").removesuffix(functional).removesuffix("-")
-    known = (f"{material}-{functional}", f"{material}-{index}-{functional}")
-    return key in known and (index == "" or index.isdecimal())

@@ -50,7 +50,7 @@ def by_reason(quarantined: Iterable[Quarantined]) -> str:
 
 
 def first_true(conditions: list[Any]) -> NDArray[np.int64]:
-    """For each position, 1 + the index of the first condition that holds, 0 where none does.
+    """Find for each position 1 + the index of the first condition that is true, or 0.
 
     Args:
         conditions: At least one boolean array, all of shape (n,).

@@ -88,7 +88,14 @@ class FrameFiles:
         self.n_rows = 0
         for path in self.paths:
             self._starts.append(self.n_rows)
-            for group, size in enumerate(_group_sizes(path)):
+            footer = _open(path).metadata if isinstance(path, Path) else path.footer()
+            names = footer.schema.to_arrow_schema().names
+            missing = [name for name in COLUMNS if name not in names]
+            if missing:
+                lacking = ", ".join(missing)
+                raise UserError(f"{path}: lacks {lacking}: not in the column layout of LeMat-Traj")
+            for group in range(footer.num_row_groups):
+                size = footer.row_group(group).num_rows
                 self._groups.append(_Group(path, group, self.n_rows, size))
                 self.n_rows += size
         if not self.n_rows:
@@ -192,17 +199,6 @@ def _open(path: Path) -> Any:
         raise UserError(f"{path}: no such file")
     with reading(path):
         return pq.ParquetFile(path)
-
-
-def _group_sizes(path: FramePath) -> list[int]:
-    meta = _open(path).metadata if isinstance(path, Path) else path.footer()
-    names = meta.schema.to_arrow_schema().names
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        raise UserError(
-            f"{path}: lacks {', '.join(missing)}: not in the column layout of LeMat-Traj"
-        )
-    return [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
 
 
 def _typed(path: FramePath, table: Any, columns: Sequence[str]) -> Any:

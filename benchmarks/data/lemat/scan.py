@@ -147,9 +147,15 @@ class _Scanner:
         """The first fault of each row with its step, or `NONE`."""
         n_sites = numpy(pc.fill_null(array(table["nsites"]), -1))
         step = numpy(array(table["step"]))
+        types = array(table["dimension_types"])
+        n_types = lengths(types)
+        ones = numpy(pc.fill_null(pc.list_flatten(types), 0)) == 1
+        periodic = (n_types == 3) & (row_sums(ones.astype(np.int64), n_types) == 3)
+        periodic |= numpy(types.is_null()).astype(bool)
+        periodic &= numpy(pc.fill_null(array(table["nperiodic_dimensions"]), 3)) == 3
         faults = {
             Reason.NO_STEP: numpy(array(table["relaxation_step"]).is_null()),
-            Reason.NOT_PERIODIC: ~_periodic(table),
+            Reason.NOT_PERIODIC: ~periodic,
             Reason.ZERO_SITES: (count == 0) | (n_sites == 0),
             Reason.DISORDERED: self._ordered.of(array(table["species"])) == 0,
             Reason.UNKNOWN_ELEMENT: row_sums((z == 0).astype(np.int64), count) > 0,
@@ -222,15 +228,6 @@ def _frames(
 
 def _filled(column: Any) -> NDArray[np.int64]:
     return numpy(pc.fill_null(array(column), -1)).astype(np.int64)
-
-
-def _periodic(table: Any) -> NDArray[np.bool_]:
-    types = array(table["dimension_types"])
-    count = lengths(types)
-    ones = numpy(pc.fill_null(pc.list_flatten(types), 0)) == 1
-    listed = (count == 3) & (row_sums(ones.astype(np.int64), count) == 3)
-    listed |= numpy(types.is_null()).astype(bool)
-    return np.asarray(listed & (numpy(pc.fill_null(array(table["nperiodic_dimensions"]), 3)) == 3))
 
 
 def _encoded(column: Any) -> Any:

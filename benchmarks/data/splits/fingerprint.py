@@ -24,7 +24,7 @@ from benchmarks.core import Geometry
 NEIGHBOURS = 24
 """Two shells of a close packing and more: cubic and hexagonal packing agree up to the 18th."""
 TOLERANCE = 0.02
-"""In units of (volume per site)^(1/3), about 0.05 Å."""
+"""The unit is (volume per site)^(1/3); the tolerance is about 0.05 Å."""
 _GRID = TOLERANCE / 20
 """Fingerprints are rounded to multiples of this, so that equal ones are one point of the search."""
 
@@ -93,7 +93,7 @@ def near_duplicates(fingerprints: Floats, kinds: Sequence[Hashable]) -> NDArray[
 
 
 def _linked(points: Floats) -> NDArray[np.int64]:
-    """For each point the index of the one that represents all points in its chains."""
+    """The index, for each point, of the one that represents all points in its chains."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree

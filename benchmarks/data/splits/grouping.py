@@ -69,7 +69,9 @@ def describe(dataset: Dataset, by: str) -> pd.DataFrame:
     prints = np.array([fingerprint(x) for x in tqdm(finals, "fingerprints", disable=None)])
     if by == "prototype":
         table["prototype"] = prototypes(finals)
-        near = near_duplicates(prints, [_formula(final) for final in finals])
+        counts = [np.sort(np.unique(x.numbers, return_counts=True)[1]).tolist() for x in finals]
+        formulas = [anonymous([n // gcd(*each) for n in each]) for each in counts]
+        near = near_duplicates(prints, formulas)
     else:
         systems = [tuple(np.unique(final.numbers).tolist()) for final in finals]
         shares = _scaled_shares(finals)
@@ -102,11 +104,6 @@ def joined(keys: Sequence[Sequence[Hashable]]) -> NDArray[np.int64]:
     edges = (np.concatenate(samples), np.concatenate(nodes))
     graph = coo_matrix((np.ones(len(edges[0]), dtype=bool), edges), shape=(start, start))
     return np.asarray(connected_components(graph, directed=False)[1][:n])
-
-
-def _formula(geometry: Geometry) -> str:
-    counts = np.sort(np.unique(geometry.numbers, return_counts=True)[1]).tolist()
-    return anonymous([count // gcd(*counts) for count in counts])
 
 
 def _scaled_shares(geometries: Sequence[Geometry]) -> Floats:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import string
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from math import gcd
 from multiprocessing import get_context
@@ -68,24 +68,25 @@ def prototype(geometry: Geometry) -> str | None:
 
 
 def anonymous(counts: Sequence[int]) -> str:
-    """`AB3` of 1, 3."""
+    """The anonymous formula of the numbers of atoms: `AB3` for 1 and 3."""
     names = string.ascii_uppercase + string.ascii_lowercase
     pairs = zip(names, counts, strict=False)
     return "".join(f"{name}{count if count > 1 else ''}" for name, count in pairs)
 
 
 def _letters(numbers: Sequence[int], positions: Sequence[Any]) -> list[tuple[int, str]]:
-    """For each kind of atom how many there are and its Wyckoff letters, fewest atoms first."""
+    """The number of atoms and the Wyckoff letters of each kind of atom, fewest atoms first."""
     kinds: dict[int, Counter[tuple[str, int]]] = {}
     for number, position in zip(numbers, positions, strict=True):
         kinds.setdefault(number, Counter())[position.letter, position.multiplicity] += 1
-    return sorted((counts.total(), "".join(_times(counts))) for counts in kinds.values())
-
-
-def _times(counts: Counter[tuple[str, int]]) -> Iterator[str]:
-    for (letter, multiplicity), atoms in sorted(counts.items()):
-        times = atoms // multiplicity
-        yield f"{times if times > 1 else ''}{letter}"
+    found = []
+    for counts in kinds.values():
+        text = ""
+        for (letter, multiplicity), atoms in sorted(counts.items()):
+            times = atoms // multiplicity
+            text += f"{times if times > 1 else ''}{letter}"
+        found.append((counts.total(), text))
+    return sorted(found)
 
 
 def _any_axes(found: Any) -> Any:

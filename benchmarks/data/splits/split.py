@@ -7,7 +7,7 @@
 DIR is then a data set with splits: `python -m benchmarks.run --data DIR --split test`. It contains
 ids and no structures: `manifest.json` (sources, rule, sizes, sha256), `train.csv`, `val.csv` and
 `test.csv` with a line for each sample, by prototype also `left_out.csv`, and `report.md`. The same
-command on the same data writes the same bytes; `groups` and `assignment` say by which rules.
+command on the same data writes the same bytes; `grouping` and `assignment` describe the rules.
 """
 
 from __future__ import annotations
@@ -105,16 +105,13 @@ def _largest(table: pd.DataFrame) -> str:
     for group, count in sizes.head(LISTED).itertuples(index=False):
         inside = table[table["group"] == group]
         split = ", ".join(sorted(inside["split"].unique()))
-        rows.append((group, count, *(_commonest(inside[name]) for name in what), split))
+        names = []
+        for column in what:
+            counts = inside[column].value_counts()
+            name = min(counts.index[counts == counts.max()], default="—")
+            names.append(f"{name} and {len(counts) - 1} more" if len(counts) > 1 else str(name))
+        rows.append((group, count, *names, split))
     return markdown_table(("smallest id", "samples", *what, "split"), rows)
-
-
-def _commonest(values: pd.Series[str]) -> str:
-    counts = values.value_counts()
-    if not len(counts):
-        return "—"
-    name = min(counts.index[counts == counts.max()])
-    return f"{name} and {len(counts) - 1} more" if len(counts) > 1 else str(name)
 
 
 def _near(table: pd.DataFrame, by: str) -> str:
@@ -222,6 +219,14 @@ def files(table: pd.DataFrame, dataset: Dataset, args: argparse.Namespace) -> di
 
 
 def _about(dataset: Dataset, args: argparse.Namespace) -> dict[str, Any]:
+    """The part of the manifest that says what was split by which rule."""
+    sources = []
+    for source in args.source:  # the address of a source of the Hub gets its commit
+        if source.startswith("hf://"):
+            pin = hub.resolve_revision(source, offline=args.offline)
+            sources.append(f"hf://{pin.repo}@{pin.commit}:{pin.config}")
+        else:
+            sources.append(source)
     return {
         "name": f"{dataset.name} by {args.by}",
         "version": 1,
@@ -229,10 +234,10 @@ def _about(dataset: Dataset, args: argparse.Namespace) -> dict[str, Any]:
         "by": args.by,
         "seed": args.seed,
         "sizes": _sizes(args),
-        "sources": [_pinned(source, offline=args.offline) for source in args.source],
+        "sources": sources,
         "source_split": dataset.split,
         "limit": args.limit,
-        # of a data set of the Hub so many must be drawn to meet these samples again
+        # Drawing as many from a data set of the Hub gives these samples again.
         "n_drawn": args.limit and len(dataset) + len(dataset.quarantined),
         "revision": dataset.revision,
         "n_quarantined": len(dataset.quarantined),
@@ -244,14 +249,6 @@ def _sizes(args: argparse.Namespace) -> dict[str, int]:
     """The sizes of the parts that are filled, in the order in which they are filled."""
     val = max(1, args.test_size // 2) if args.val_size is None else args.val_size
     return {"test": args.test_size, "val": val}
-
-
-def _pinned(source: str, *, offline: bool) -> str:
-    """The address of a source of the Hub with its commit; any other source unchanged."""
-    if not source.startswith("hf://"):
-        return source
-    pin = hub.resolve_revision(source, offline=offline)
-    return f"hf://{pin.repo}@{pin.commit}:{pin.config}"
 
 
 def main(argv: Sequence[str]) -> int:
