@@ -84,7 +84,7 @@ class Draws(NamedTuple):
         return cls(weights[0][:, membership], weights[1])
 
     def mean(self, values: Floats) -> Floats:
-        """(1 + replicates,) mean of the finite values (n_seeds, n_structures); nan without any."""
+        """Return the (1 + replicates,) means of the finite values (n_seeds, n_structures)."""
         known = np.isfinite(values)
         top, bottom = (
             ((self.structures @ x.T) * self.seeds).sum(axis=1)
@@ -104,7 +104,7 @@ class RewardEstimate(NamedTuple):
 
     @classmethod
     def of(cls, replicates: Floats) -> RewardEstimate:
-        """From (1 + replicates,), the estimate first."""
+        """Make the estimate from its (1 + replicates,) values, the estimate itself first."""
         finite = replicates[np.isfinite(replicates)]
         if not np.isfinite(replicates[0]):
             return cls(None, None, None)
@@ -115,7 +115,7 @@ class RewardEstimate(NamedTuple):
 def replicates(
     outcomes: Sequence[AblationOutcome], groups: Sequence[str]
 ) -> dict[str, dict[str, Floats]]:
-    """(1 + replicates,) of each measure of each arm, all from the same draws."""
+    """Return (1 + replicates,) values of each measure of each arm, all from the same draws."""
     arms = list(dict.fromkeys(outcome.arm for outcome in outcomes))
     runs = {arm: [o.columns for o in outcomes if o.arm == arm] for arm in arms}
     n_seeds = max(map(len, runs.values()))

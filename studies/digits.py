@@ -58,7 +58,7 @@ class DigitStudent(T5ForRelaxation):
 
 
 def allowed(tokenizer: Tokenizer, size: int) -> NDArray[np.bool_]:
-    """(size, size) which tokens may stand where a template has a sign or a digit, by its token."""
+    """Return a (size, size) mask: the tokens that may stand for each token of a template."""
     mask = np.eye(size, dtype=bool)
     for tokens in (SIGNS, DIGITS):
         ids = tokenizer.ids(*tokens)

@@ -1,4 +1,4 @@
-"""The optimiser of all trainings: Muon for matrices, AdamW for what is none."""
+"""The optimiser of all trainings of the T5: Muon for matrices, AdamW for other parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 VECTOR_RATE = 3.0
-"""Learning rate of tokens' vectors and of norms over that of the matrices."""
+"""Learning rate of the tokens' vectors and of the norms, divided by that of the matrices."""
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -36,16 +36,16 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of both."""
+        """Take one step with both."""
         for part in self.parts:
             part.step(closure)  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Any]:
-        """States of both."""
+        """Return the states of both."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """States of both; the schedule finds their groups here again."""
+        """Load the states of both; the schedule finds their groups here again."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]

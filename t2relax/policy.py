@@ -120,17 +120,17 @@ def batches(pairs: Sequence[Pair], size: int, seed: int) -> Iterator[list[Pair]]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A model that writes texts, and what it is paid for them."""
+    """A model that writes texts, with the reward that it gets for them."""
 
     model: T5ForRelaxation
-    """In evaluation mode: what is sampled is what is rewarded, without dropout."""
+    """The model in evaluation mode: the sampled text is the rewarded one, without dropout."""
     settings: PolicySettings
     reward: Reward
 
     def loss(
         self, batch: Sequence[TokenizedPair], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one step, and what the samples earned on average.
+        """Compute the loss of one step, and the mean rewards of the samples.
 
         The policy gradient is that of the sum of -weight * log p(text) over the texts, divided by
         the number of their tokens: no text is divided by its own length.
@@ -168,13 +168,13 @@ class Policy:
     def _sample(
         self, batch: Sequence[TokenizedPair], generator: torch.Generator
     ) -> list[list[list[int]]]:
-        """Freely written texts, a group for each input, up to and with `</s>`."""
+        """Sample freely written texts, a group for each input, up to and with `</s>`."""
         size, sources = self.settings.group, [e.source for e in batch]
         texts = decode_free(self.model, sources, _longest(batch) + EXTRA_TOKENS, size, generator)
         return [texts[i : i + size] for i in range(0, len(texts), size)]
 
     def _costs(self, sources: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> Tensor:
-        """-log p of each text, (n_texts,): as many texts of each source, one after the other."""
+        """Compute (n_texts,) -log p; each source has equally many texts, one after the other."""
         labels = torch.from_numpy(pad(texts, IGNORE)).to(self.model.device)
         inputs = torch.from_numpy(pad(sources, PAD_ID)).to(self.model.device)
         mask = (inputs != PAD_ID).long()
@@ -192,7 +192,7 @@ class Policy:
         groups: Sequence[Sequence[Sequence[int]]],
         costs: Tensor,
     ) -> tuple[Tensor, dict[str, float]]:
-        """Weights of the samples' log-likelihoods by the estimator, and mean rewards."""
+        """Weigh the samples' log-likelihoods by the estimator; return also the mean rewards."""
         rewards, parts = self._earned(batch, groups)
         greedy = np.zeros(len(batch))
         if self.settings.estimator == "self-critical":
@@ -209,7 +209,7 @@ class Policy:
     def _earned(
         self, batch: Sequence[TokenizedPair], groups: Sequence[Sequence[Sequence[int]]]
     ) -> tuple[Floats, Floats]:
-        """Rewards (n, group) and their parts (n, group, 3)."""
+        """Compute the rewards (n, group) and their parts (n, group, 3)."""
         parts = [self.reward(g, e.target, e.pair) for g, e in zip(groups, batch, strict=True)]
         value = self.settings.value
         return np.array([[value(p) for p in row] for row in parts]), np.array(parts)
@@ -220,7 +220,7 @@ def _longest(batch: Sequence[TokenizedPair]) -> int:
 
 
 def load_free(folder: Path, device: str = "cpu") -> T5ForRelaxation:
-    """The model of a checkpoint, ready to be trained and to write without a grammar.
+    """Load the model of a checkpoint, ready to be trained and to write without a grammar.
 
     It may write any sequence of the tokens that spell targets, also when it is loaded elsewhere.
 
@@ -236,7 +236,7 @@ def load_free(folder: Path, device: str = "cpu") -> T5ForRelaxation:
 
 
 def optimizer_of(policy: Policy) -> torch.optim.Optimizer:
-    """The optimizer of the first training (`t2relax.train`)."""
+    """Make the optimizer that the first training has too (`t2relax.train`)."""
     return MuonAdamW(policy.model.named_parameters(), policy.settings.learning_rate, 0.0)
 
 

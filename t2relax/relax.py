@@ -29,7 +29,7 @@ from pymatgen.core import Structure
 from tqdm import tqdm
 
 from benchmarks.core import SCORED, Geometry, Relaxed, RelaxSettings, UserError
-from benchmarks.core.cli import check_device
+from benchmarks.core.cli import check_device, check_installed, run_command
 from benchmarks.core.files import READ_ERRORS
 from benchmarks.core.geometry import cell_parameters, displacements, shortest_distance
 from benchmarks.metrics.validity import MIN_DISTANCE
@@ -52,17 +52,9 @@ class Item:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status, which `--help` explains."""
-    try:
-        return _run(_parser().parse_args(argv))
-    except ModuleNotFoundError as error:
-        _say(f"error: {error.name} is missing: pip install 't2relax-bench[t5]'")
-    except UserError as error:
-        _say(f"error: {error}")
-    except KeyboardInterrupt:
-        _say("interrupted: no file is half-written")
-        return 130
-    return 2
+    """Run the command; return its exit status, which `--help` explains."""
+    args = _parser().parse_args(argv)
+    return run_command(lambda: _run(args), interrupted="interrupted: no file is half-written")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    check_installed("t2relax.relax", ("torch", "transformers", "gemmi"), "t5")
     t5.weights(args.checkpoint)
     if args.batch_size < 1:
         raise UserError("--batch-size is at least 1")
@@ -120,7 +113,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check_counts(targets: Sequence[Path]) -> None:
-    """Each output can hold all that goes into it."""
+    """Refuse an output that cannot hold all that goes into it."""
     for path in set(targets):
         form = ioformats[filetype(path, read=False)]
         if form.single and targets.count(path) > 1:
@@ -128,7 +121,7 @@ def _check_counts(targets: Sequence[Path]) -> None:
 
 
 def _relax(items: Sequence[Item], args: argparse.Namespace) -> list[Relaxed | None]:
-    """One outcome per item, None where there was nothing to relax; like sizes go together."""
+    """Return one outcome per item, None where there is no structure; like sizes go together."""
     from t2relax.relaxer import T5Relaxer
 
     settings = RelaxSettings(device=args.device, batch_size=args.batch_size)
@@ -144,7 +137,7 @@ def _relax(items: Sequence[Item], args: argparse.Namespace) -> list[Relaxed | No
 
 
 def _line(item: Item, outcome: Relaxed | None) -> str:
-    """One line about a structure: its status, and the changes of volume, cell and positions."""
+    """Write one line about a structure: its status, and the changes of cell and positions."""
     if outcome is None or item.structure is None:
         return f"{item.name}: unsupported, {item.problem}"
     head = f"{item.name}: {item.structure.composition.formula.replace(' ', '')} {outcome.status}"
@@ -166,7 +159,7 @@ def _say(line: str) -> None:
 
 
 def _sources(patterns: Sequence[str]) -> list[str]:
-    """The inputs in order, patterns expanded, each file once."""
+    """Return the inputs in order, with patterns expanded, each file once."""
     found: dict[object, str] = {}
     for pattern in patterns:
         if Path(pattern).is_dir():
@@ -246,7 +239,7 @@ def _items(source: str, target: Path | None) -> Iterator[Item]:
 
 
 def _is_cif(source: str) -> bool:
-    """A CIF's suffix decides before its content, whose comments are free text."""
+    """Say whether a source is a CIF; the suffix decides before the text, which has comments."""
     suffixed = source == "-" or get_compression(source)[0].lower().endswith(".cif")
     return suffixed or filetype(source) == "cif"
 

@@ -71,7 +71,7 @@ class Reward:
     def __call__(
         self, texts: Sequence[Sequence[int]], target: Sequence[int], pair: Pair
     ) -> list[Parts]:
-        """The rewards of texts for one input; equal texts are scored once.
+        """Compute the rewards of texts for one input; equal texts are scored once.
 
         Args:
             texts: generated token ids of each; what follows `</s>` does not count.
@@ -101,7 +101,7 @@ class Reward:
 
 
 def strip_special_tokens(ids: Sequence[int]) -> tuple[int, ...]:
-    """The tokens before `</s>`, without padding."""
+    """Return the tokens before `</s>`, without padding."""
     row = list(ids)
     stop = row.index(EOS_ID) if EOS_ID in row else len(row)
     return tuple(i for i in row[:stop] if i != PAD_ID)
@@ -132,7 +132,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
 def score_decode(
     ids: Sequence[int], target: Sequence[int], pair: Pair, reward: Reward
 ) -> dict[str, float]:
-    """The columns of one decode: those of `benchmarks.metrics.score`, and the rewards.
+    """Compute the columns of one decode: those of `benchmarks.metrics.score`, and the rewards.
 
     `lattice_square` is the mean squared error of a, b, c [Å^2]; errors are nan where the decode
     fails the validity ladder.
@@ -145,7 +145,7 @@ def score_decode(
 
 
 def means(rows: Mapping[str, Floats]) -> dict[str, float | None]:
-    """`MEASURES` of columns over structures; None where no structure has a value."""
+    """Compute `MEASURES` from columns over structures; None where no structure has a value."""
     found: dict[str, float | None] = {}
     for name, measure in MEASURES.items():
         values = rows[measure.column][np.isfinite(rows[measure.column])]
@@ -155,9 +155,9 @@ def means(rows: Mapping[str, Floats]) -> dict[str, float | None]:
 
 
 def group_advantage(rewards: Floats, _: Floats, __: Floats) -> Floats:
-    """Reward minus the group's mean, over the standard deviation within groups in the batch.
+    """Return the reward minus its group's mean, over the deviation within all groups.
 
-    The deviation of each group alone (GRPO, arXiv:2402.03300) would blow up what differs least.
+    The deviation of each group alone (GRPO, arXiv:2402.03300) would enlarge small differences.
     """
     apart: Floats = rewards - rewards.mean(axis=1, keepdims=True)
     scale = float(np.sqrt((apart**2).mean()))
@@ -165,12 +165,12 @@ def group_advantage(rewards: Floats, _: Floats, __: Floats) -> Floats:
 
 
 def self_critical(rewards: Floats, greedy: Floats, _: Floats) -> Floats:
-    """Reward minus that of the greedy decode (Rennie et al., CVPR 2017)."""
+    """Return the reward minus that of the greedy decode (Rennie et al., CVPR 2017)."""
     return rewards - greedy[:, None]
 
 
 def minimum_risk(rewards: Floats, _: Floats, log_probs: Floats) -> Floats:
-    """Negative gradient of the expected risk over the group (Shen et al., ACL 2016).
+    """Return the negative gradient of the expected risk over the group (Shen et al., ACL 2016).
 
     With q the probabilities to the power `SHARPNESS`, normalised over the group, it is
     q (r - sum q r), up to a constant (so that it is of the size of the others).

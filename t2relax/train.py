@@ -177,7 +177,7 @@ def validate(
 
 
 def means(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    """The mean of each column of `validate`."""
+    """Return the mean of each column of `validate`."""
     return {name: float(values.mean()) for name, values in columns.items()}
 
 
@@ -446,7 +446,7 @@ def _share(text: str) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: 0 when a model was written, 2 for a mistake of the user's, 130 interrupted."""
+    """Run the command; return 0 when a model was written, 2 after a mistake of the user's."""
     argv = list(sys.argv[1:] if argv is None else argv)
 
     def command() -> int:

@@ -286,7 +286,7 @@ _INIT_HELP: Final = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: 0 when a model was written, 2 for a mistake of the user's, 130 interrupted."""
+    """Run the command; return 0 when a model was written, 2 after a mistake of the user's."""
     argv = list(sys.argv[1:] if argv is None else argv)
 
     def command() -> int:

@@ -84,7 +84,7 @@ def test_an_interrupted_measurement_keeps_its_points(tmp_path, monkeypatch, caps
     monkeypatch.setattr(sites, "points", some)
     assert main(["--models", STILL, "--out", str(tmp_path)]) == 130
     assert pd.read_csv(tmp_path / "cost.csv").sites.tolist() == [2]
-    assert capsys.readouterr().err.endswith("cost.csv has what was measured by then\n")
+    assert capsys.readouterr().err.endswith("cost.csv has what was measured by then\ninterrupted\n")
 
 
 def test_nothing_measured_is_an_error_of_one_line(tmp_path, capsys):

@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.core import UserError
-from benchmarks.core.cli import check_device, whole_number
+from benchmarks.core.cli import check_device, run_command, whole_number
 from benchmarks.models.registry import ENGINES
 from studies.cost import batching, sites
 from studies.cost import batching as figures
@@ -30,19 +30,20 @@ from studies.cost.timing import DEFAULT, Choice, Machine, chosen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command; return its exit status."""
     args = _parser().parse_args(argv)
-    try:
+
+    def study() -> int:
         check_device(args.device)
-        _make(args.out)
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{args.out}: cannot be written ({error.strerror})") from error
         table = _batching(args) if args.batching else _sites(args)
-    except UserError as error:
-        _say(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print(table.to_string(index=False, float_format="%.4g"))
-    return 0
+        print(table.to_string(index=False, float_format="%.4g"))
+        return 0
+
+    return run_command(study)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,13 +72,6 @@ _MODELS = f"default: those that are here of {','.join(DEFAULT)}; with --batching
 _STRUCTURES = "of --batching; default: 64"
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-
-
 def _sites(args: argparse.Namespace) -> pd.DataFrame:
     names = args.models.split(",") if args.models else None
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +83,7 @@ def _sites(args: argparse.Namespace) -> pd.DataFrame:
         except KeyboardInterrupt:
             if points:
                 figures.cost(points, args.out)
-                _say(f"interrupted; {args.out / 'cost.csv'} has what was measured by then")
+                _say(f"{args.out / 'cost.csv'} has what was measured by then")
             raise
     if not points:
         raise UserError("no model could be measured")

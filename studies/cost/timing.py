@@ -144,7 +144,7 @@ class Choice(NamedTuple):
     """As for `benchmarks.run`; None: those of `DEFAULT` that can be loaded here."""
     engine: str
     folder: Path
-    """For random weights."""
+    """Folder for the files of random weights."""
 
 
 def chosen(choice: Choice, say: Callable[[str], None]) -> list[Measured]:

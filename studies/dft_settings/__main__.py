@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.core import UserError
+from benchmarks.core.cli import run_command
 from benchmarks.core.files import atomic_write
 from benchmarks.data import Dataset
 from leaderboard.__main__ import add_data_arguments, load_datasets
@@ -18,19 +18,19 @@ from studies.dft_settings.findings import find
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; exit status 2 after a mistake of the user's."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m studies.dft_settings", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="model folders, or folders of them")
     add_data_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the files")
     options = parser.parse_args(arguments)
-    try:
+
+    def study() -> int:
         written = report(options.runs, options.out, load_datasets(options), options.data)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print("wrote " + ", ".join(map(str, written)))
-    return 0
+        print("wrote " + ", ".join(map(str, written)))
+        return 0
+
+    return run_command(study)
 
 
 def report(

@@ -37,7 +37,7 @@ class SettingEstimate:
     label: str
     metric: str
     model: str
-    """Or `TARGET`."""
+    """Name of the model, or `TARGET`."""
     n: int
     """Samples that were scored; by pair of functionals materials."""
     n_compositions: int
@@ -127,7 +127,10 @@ def two_functionals(label: str) -> bool:
 def _estimate(
     by: str, label: str, metric: str, model: str, values: pd.Series, compositions: pd.Series
 ) -> SettingEstimate:
-    """Of what is not nan; the bootstrap draws `compositions`, which have the index of `values`."""
+    """Estimate the mean of the values that are not nan.
+
+    The bootstrap draws `compositions`, which have the index of `values`.
+    """
     counted = values.dropna()
     groups = list(compositions.loc[counted.index])
     mean = low = high = np.nan

@@ -1,4 +1,4 @@
-"""The findings as Markdown, JSON, CSV and a figure; the same runs give the same bytes."""
+"""Findings as Markdown, JSON, CSV and a figure; the same runs give the same bytes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _tables(mine: Sequence[SettingEstimate], models: Sequence[str]) -> Iterator[
 
 
 def _counted_by(mine: Sequence[SettingEstimate], models: Sequence[str]) -> str:
-    """Whose n stands before the numbers of a table."""
+    """Choose the model whose n stands before the numbers of a table."""
     return TARGET if any(each.model == TARGET for each in mine) else models[0]
 
 
@@ -214,7 +214,7 @@ def _with_n(label: str, moved: list[SettingEstimate]) -> str:
 
 
 def _bars(mine: list[SettingEstimate]) -> Floats:
-    """(2, n) lengths below and above each mean; 0 where there is no interval."""
+    """Return the (2, n) lengths below and above each mean; 0 where there is no interval."""
     ends = [
         (each.mean - each.ci_low, each.ci_high - each.mean)
         if each.ci_low is not None and each.ci_high is not None and each.mean is not None

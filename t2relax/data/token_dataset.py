@@ -18,7 +18,7 @@ IGNORE: Final = -100
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, multiple: int = 1) -> NDArray[np.int64]:
-    """(n, longest) ids, short rows filled with `value` at the end, to a multiple in length."""
+    """Return (n, longest) ids; short rows end with `value`, and the length is a multiple."""
     return _pad(rows, value, multiple).astype(np.int64)
 
 
@@ -80,7 +80,7 @@ class PairDataset:
 
 
 def collate(rows: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Any]:
-    """Padded tensors `input_ids`, `attention_mask`, `labels`, `loss_weights`."""
+    """Make padded tensors `input_ids`, `attention_mask`, `labels`, `loss_weights`."""
     import torch
 
     # A GPU gets few distinct shapes, so that its memory is used again; a CPU no padding to compute.

@@ -82,9 +82,10 @@ def _decode(
     kinds: NDArray[np.int64],
     levels: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """(n, length) ids where `ids` (n, 1 + length) has the given ones behind the start token.
+    """Choose the ids at the free positions of n targets.
 
-    `levels` (n, length, 2) are the lowest and the highest quantile to choose.
+    `ids` (n, 1 + length) holds the start token and the given ids; `levels` (n, length, 2) holds
+    the lowest and the highest quantile to choose.
     """
     encoded, attention = encode(model, sources)
     # Those with most to say first: who is done is left out, as the end of every table.
@@ -113,7 +114,7 @@ def _decode(
 def encode(
     model: T5ForConditionalGeneration, sources: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor]:
-    """(n, source, width) what the encoder makes of the inputs, (n, source) whether there is one.
+    """Encode the inputs: (n, source, width) hidden states, and (n, source) true at input tokens.
 
     On a CPU few inputs go together, so that what a layer holds stays in the processor's cache
     (64 at once take twice as long); what lies behind the end of an input is 0.
@@ -155,18 +156,18 @@ def _encoder(stack: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def _joined(*layers: Any) -> Tensor:
-    """(sum of outputs, inputs) weights of linear layers, as of one."""
+    """Join the weights of linear layers into those of one layer, (sum of outputs, inputs)."""
     return torch.cat([layer.weight for layer in layers])
 
 
 def _gates(feed: Any) -> Tensor | None:
-    """Weights of gate and value of a feed-forward layer as of one; None where it has no gate."""
+    """Join the weights of gate and value of a feed-forward layer; None where it has no gate."""
     dense = feed.DenseReluDense
     return _joined(dense.wi_0, dense.wi_1) if hasattr(dense, "wi_0") else None
 
 
 def _feed(feed: Any, hidden: Tensor, gates: Tensor | None) -> Tensor:
-    """A feed-forward layer behind its norm, with its `_gates`."""
+    """Apply a feed-forward layer behind its norm, with its `_gates`."""
     dense, normed = feed.DenseReluDense, _norm(feed, hidden)
     if gates is None:
         plain: Tensor = dense(normed)
@@ -214,14 +215,14 @@ class StaticDecoder:
         self.scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
 
     def _bias(self, length: int, like: Tensor) -> Tensor:
-        """(heads, length, length) relative position bias, -inf for what comes later."""
+        """Return the (heads, length, length) relative position bias, -inf for later positions."""
         bias = self.stack.block[0].layer[0].SelfAttention.compute_bias(length, length)
         later = torch.full((length, length), -torch.inf, device=like.device).triu(1)
         masked: Tensor = (bias[0] + later).to(like)
         return masked
 
     def _split(self, x: Tensor) -> Tensor:
-        """(n, k, heads width) as (n heads, k, width): one product a head, without a copy later."""
+        """Reshape (n, k, heads width) to (n heads, k, width): one product a head, no copy later."""
         parts = x.view(*x.shape[:2], self.heads, self.width).transpose(1, 2)
         return parts.reshape(-1, x.shape[1], self.width)
 
@@ -267,7 +268,7 @@ class StaticDecoder:
         return final
 
     def choose(self, hidden: Tensor, kind: int, level: Tensor) -> Tensor:
-        """(n,) ids for final hidden states (n, width), levels (n, 2) of leading digits."""
+        """Choose (n,) ids for final hidden states (n, width), levels (n, 2) of leading digits."""
         span = ORDINAL if kind == COARSE else REST
         logits = functional.linear(hidden, self.model.lm_head.weight[span]).float()
         return span.start + (nearest(logits, level) if kind == COARSE else logits.argmax(dim=-1))
@@ -282,7 +283,7 @@ def _norm(layer: Any, hidden: Tensor) -> Tensor:
 
 
 def nearest(logits: Tensor, levels: Tensor) -> Tensor:
-    """(n,) the leading digits nearest to no change between two quantiles.
+    """Choose the (n,) leading digits nearest to no change between two quantiles.
 
     A quantile is the first value whose cumulative probability reaches its level.
 

@@ -42,7 +42,7 @@ _ELEMENT = re.compile(r"\n?([A-Z][a-z]?)(?: \1)?| ([A-Z][a-z]?)")
 
 
 def initial_vectors(tokenizer: Tokenizer, width: int, seed: int) -> NDArray[np.float32]:
-    """(vocabulary, width) of about unit variance.
+    """Return the (vocabulary, width) initial vectors, of about unit variance.
 
     Args:
         tokenizer: its vocabulary.
@@ -85,7 +85,7 @@ _PARTS = frozenset((*FINE_TOKENS, *REST_TOKENS))
 
 
 def _features(kind: str, tokens: Sequence[str], width: int) -> Floats:
-    """(n_tokens, width); the same value has the same features wherever it stands."""
+    """Return (n_tokens, width); the same value has the same features wherever it stands."""
     rng = np.random.default_rng(len(kind))
     if kind == "element":
         return _elements([re.sub(r"[^A-Za-z]", " ", t).split()[0] for t in tokens], width, rng)
@@ -122,7 +122,7 @@ def _elements(symbols: Sequence[str], width: int, rng: np.random.Generator) -> F
 
 
 def element_table() -> Floats:
-    """(119, n_features) of zero mean and unit variance over the elements; row = atomic number.
+    """Return (119, n_features) of zero mean and unit variance over the elements, by atomic number.
 
     Properties as pymatgen lists them and covalent radii (a missing one is the mean), and group,
     row and block one-hot.

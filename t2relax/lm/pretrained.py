@@ -84,7 +84,7 @@ def _read(name: str, local: bool) -> T5ForRelaxation:
 
 
 def _means(table: Tensor, ids: Sequence[Sequence[int]]) -> Tensor:
-    """(len(ids), width) mean of the rows named; where none is, a draw like the table's rows."""
+    """Return (len(ids), width) means of the named rows; without any, a draw like the rows."""
     noise = torch.randn(len(ids), table.shape[1], dtype=table.dtype)
     drawn = table.mean(dim=0) + table.std(dim=0) * noise
     for row, pieces in zip(drawn, ids, strict=True):

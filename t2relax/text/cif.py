@@ -134,7 +134,7 @@ def _operations(small: gemmi.SmallStructure) -> Sequence[gemmi.Op]:
 
 
 def _named(small: gemmi.SmallStructure) -> Sequence[gemmi.Op]:
-    """By the Hall symbol, which says the origin, or by the Hermann-Mauguin symbol or number."""
+    """Find the group by the Hall symbol, which says the origin, or by the H-M symbol or number."""
     small.determine_and_set_spacegroup("h")
     if small.spacegroup:
         return list(small.spacegroup.operations())
