@@ -292,11 +292,12 @@ def test_rows_of_two_machines_say_so(tmp_path, toy):
     found = board([first, second], [scores(run, toy) for run in (first, second)])
     assert "| 0.5 ¹ |" in markdown(found)
     assert "| 0.5 ² |" in markdown(found)
-    note = "¹ a cpu, device cpu, 1 threads; ² a cpu, device cuda (NVIDIA H200), 1 threads."
+    note = "¹ a cpu, device cpu, 1 thread; ² a cpu, device cuda (NVIDIA H200), 1 thread."
     assert note in markdown(found)
     assert note in table(found)
     one = board([first], [scores(first, toy)])
     assert "¹" not in markdown(one)
+    assert "measured on one machine: a cpu, device cpu, 1 thread.\n" in markdown(one)
     assert one.rows[0].hardware[0].cpu == "a cpu"
 
 
@@ -692,7 +693,8 @@ def test_every_rendering_names_data_set_split_and_n(toy, runs):
     assert to_csv(found).splitlines()[1].startswith("toy/test,oracle,ORACLE,trivial,1,1,1,8,8,0,")
     assert "half\\|way" in markdown(found)
     assert "does not see the cell" in markdown(found)
-    assert "Trained on: oracle (ORACLE): nothing; " in markdown(found)
+    assert "| oracle | ORACLE | nothing | — | — |\n" in markdown(found)
+    assert "\n| metric_tensor_mae (Å²) ↓ | 0 |" in markdown(found)
 
 
 def test_models_of_other_training_data_stand_in_tables_of_their_own(tmp_path, toy):
@@ -800,7 +802,7 @@ def test_a_readme_has_the_tables_of_the_published_boards(tmp_path, toy, listed):
     )
     assert texts[readme].count("\n<!-- /leaderboard -->\nAfter\n") == 2
     assert whole.startswith(f"{markers[0]}\n### toy, split test, 8 samples\n\n| Rank |")
-    assert "\n- Trained on: " in whole
+    assert "| Model | Name | Trained on |" in whole
     assert part.startswith(f"{markers[1]}\n#### {title}\n\n| Rank |")
     assert "| oracle |" in part
     assert "Trained on" not in part

@@ -17,12 +17,13 @@ def format_number(number: float | None, digits: int, *, signed: bool = False) ->
     Args:
         number: The number.
         digits: Decimals to show.
-        signed: Write a plus before a number that is not negative; a zero that rounding made then
-            has no minus.
+        signed: Write a plus before a number that is not negative. A zero that rounding made has no
+            minus.
     """
     if number is None:
         return NOTHING
-    return f"{round(number, digits) + 0.0:+.{digits}f}" if signed else f"{number:.{digits}f}"
+    rounded = float(f"{number:.{digits}f}") + 0.0
+    return f"{rounded:+.{digits}f}" if signed else f"{rounded:.{digits}f}"
 
 
 def format_estimate(estimate: Estimate, digits: int, *, signed: bool = False) -> str:

@@ -100,7 +100,7 @@ COLUMN_NOTES: Final = (
     prediction. It does not see the cell (a
     crystal stretched by 19 % scores 0.000): read it beside the strain.""",
     """Force evals: evaluations of the potential per structure, the median. Time: median seconds per
-    structure (batch time over batch size) on the machine that the JSON names.""",
+    structure (batch time over batch size).""",
 )
 
 
@@ -112,44 +112,40 @@ def title(board: Board) -> str:
 
 
 def notes(board: Board) -> list[str]:
-    """The notes under the table: the data, the comparison, the columns, the training data."""
+    """The notes under the table: the data, the comparison, the columns."""
     quarantined = ", ".join(f"{n} {reason}" for reason, n in board.dataset.quarantined.items())
-    rows = (*board.rows, *board.apart)
-    models = []
-    for row in rows:
-        data = ", ".join(row.training_data) or "nothing"
-        functional = f" [{row.functional}]" if row.functional else ""
-        models.append(f"{row.model} ({row.label}): {data}{functional}")
-    weights = [
-        f"{row.model} {row.weights} ({row.weights_sha256[:12]})"
-        for row in rows
-        if row.weights and row.weights_sha256
-    ]
     return [
         *([board.about] if board.about else []),
         *([f"Samples left out by the audit: {quarantined}."] if quarantined else []),
         *comparison(board),
         *(" ".join(note.split()) for note in COLUMN_NOTES),
-        f"Trained on: {'; '.join(models)}.",
-        *([f"Weights (sha256): {', '.join(weights)}."] if weights else []),
     ]
 
 
 def comparison(board: Board) -> list[str]:
     """The notes on what can be compared: samples, machines, models that are not told apart."""
     listed = list(board.notes)
-    if len(board.hardware) > 1:
-        machines = "; ".join(
-            f"{_mark(each, board)} {each.cpu or 'unknown'}, device {each.device or 'unknown'}, "
-            f"{each.threads or 'unknown'} threads"
-            for each in board.hardware
+    machines = [
+        f"{each.cpu or 'unknown'}, device {each.device or 'unknown'}, "
+        f"{each.threads or 'unknown'} {'thread' if each.threads == 1 else 'threads'}"
+        for each in board.hardware
+    ]
+    if len(machines) == 1:
+        listed.append(f"Times and memory were measured on one machine: {machines[0]}.")
+    elif machines:
+        marked = "; ".join(
+            f"{_mark(each, board)} {machine}"
+            for each, machine in zip(board.hardware, machines, strict=True)
         )
         listed.append(
             "Times and memory were measured on different machines, and only those of one machine "
-            f"can be compared: {machines}."
+            f"can be compared: {marked}."
         )
     if board.ties:
-        pairs = ", ".join(f"{first} and {second}" for first, second in board.ties)
+        rivals: dict[str, list[str]] = {}
+        for first, second in board.ties:
+            rivals.setdefault(first, []).append(second)
+        pairs = "; ".join(f"{first} and {', '.join(others)}" for first, others in rivals.items())
         listed.append(
             f"Not told apart at 95 % (the interval of the difference contains 0): {pairs}."
         )
