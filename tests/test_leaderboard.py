@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -387,8 +388,8 @@ def test_the_functional_of_a_model_is_told_where_its_run_knows_it(tmp_path, toy)
     old = write(tmp_path, "old", failing(Status.ERROR), toy)
     runs = [read_run(new), read_run(old)]
     found = board(runs, [scores(run, toy) for run in runs], replicates=50)
-    assert "new (NEW): MatPES [r2SCAN]" in markdown(found)
-    assert "old (OLD): nothing." in markdown(found) or "old (OLD): nothing;" in markdown(found)
+    assert "| new | NEW | MatPES | r2SCAN | — |\n" in markdown(found)
+    assert "| old | OLD | nothing | — | — |\n" in markdown(found)
     told = {row["model"]: row.get("functional") for row in json.loads(found.to_json())["rows"]}
     assert told == {"new": "r2SCAN", "old": None}
 
@@ -620,6 +621,12 @@ def test_an_archive_gives_a_new_metric_where_the_data_are_named(tmp_path, toy, l
     pq.write_table(partly.replace_schema_metadata(stored.schema.metadata), folder / FILE)
     (note,) = make_boards([folder])[0].notes
     assert note.startswith("Unknown, as the stored scores of oracle are older: strain;")
+    changes = pq.read_table(folder / "predictions.parquet")
+    kept = changes.filter(pc.not_equal(changes["model"], "oracle"))
+    pq.write_table(kept, folder / "predictions.parquet")
+    (note,) = make_boards([folder])[0].notes
+    assert note.endswith("; to compute, run oracle again (no predictions are stored).")
+    pq.write_table(changes, folder / "predictions.parquet")
     (new,) = make_boards([folder], [toy])
     assert new.notes == ()
     assert value(new.rows[1], "strain") == pytest.approx(0.0633, abs=1e-3)

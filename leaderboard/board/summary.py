@@ -210,18 +210,24 @@ def _on_other_samples(
 def _unknown(runs: Sequence[StoredRun], tables: Sequence[pd.DataFrame]) -> list[str]:
     """The metrics that stored scores lack, with the data that would give them."""
     lacking: dict[str, list[str]] = {}
+    without_predictions = set()
     for run, table in zip(runs, tables, strict=True):
         for metric in METRICS.values():
             # the weight `clean` is no stored column
             missing = set(missing_columns(table, metric)) - {"clean"}
             if metric.reduce is not Reduce.PER_RUN and missing:
                 lacking.setdefault(metric.name, []).append(run.name)
+                without_predictions |= set() if run.table.num_rows else {run.name}
     if not lacking:
         return []
     models = sorted({model for names in lacking.values() for model in names})
     older = f"the stored scores of {', '.join(models)} are older"
     data = runs[0].identity["dataset"].split(" (")[0]  # a part is named in parentheses
-    return [f"Unknown, as {older}: {', '.join(lacking)}; to compute, name {data} with --data."]
+    remedy = f"to compute, name {data} with --data"
+    if without_predictions:
+        again = ", ".join(sorted(without_predictions))
+        remedy = f"to compute, run {again} again (no predictions are stored)"
+    return [f"Unknown, as {older}: {', '.join(lacking)}; {remedy}."]
 
 
 def _not_ranked(ended: Sequence[StoredRun]) -> list[str]:
