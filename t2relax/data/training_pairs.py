@@ -248,10 +248,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(command)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 LARGEST: Final = 16
 """Largest number of sites of a supercell: as many as the largest crystals of substitution/train."""
 
@@ -356,3 +352,7 @@ def _on_fracs(pair: Pair, change: Callable[[NDArray[np.float64]], NDArray[np.flo
         replace(pair.initial, frac_coords=change(pair.initial.frac_coords)),
         replace(pair.delta, frac_coords=change(pair.delta.frac_coords)),
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
