@@ -266,7 +266,7 @@ def _from_atoms(atoms: Atoms) -> Geometry:
 
 def _checked(geometry: Geometry) -> Structure:
     shortest = shortest_distance(geometry)
-    if not shortest >= MIN_DISTANCE:
+    if not shortest > MIN_DISTANCE:
         raise CodecError(f"two of its atoms are {shortest:.2f} Å apart: disordered or damaged")
     return geometry.structure()
 

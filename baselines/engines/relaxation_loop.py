@@ -201,8 +201,8 @@ class KeptSymmetry(NamedTuple):
 def check_geometry(start: Floats, cell: Floats, positions: Floats) -> str | None:
     """Return what is wrong with a geometry, or None.
 
-    The bounds are those of a valid prediction (`benchmarks.metrics`): a cell whose volume leaves
-    them has exploded or collapsed, and atoms that are nearer to each other have fused.
+    The bounds are those of a valid prediction (`benchmarks.metrics.validity`): a cell whose volume
+    leaves them has exploded or collapsed, and atoms that are nearer to each other have fused.
 
     Args:
         start: The cell before the relaxation, (3, 3) row vectors [Å].

@@ -56,7 +56,7 @@ class MissingFinalFrame(StrEnum):
     """The treatment of a trajectory whose last frame is missing (`--missing-final-frame`)."""
 
     IF_RELAXED = "if-relaxed"
-    """It is used if the force and stress of its most relaxed frame are within the bounds."""
+    """It is used if force and stress of the last frame that is left are within the bounds."""
     KEEP = "keep"
     DROP = "drop"
 
@@ -65,8 +65,9 @@ class MissingFinalFrame(StrEnum):
 class RelaxSettings:
     """The settings of a relaxation, passed to a relaxer's constructor as one argument.
 
-    A model honours some of them; its spec names which (`ModelSpec.honours`), and only these enter
-    the identity of a run.
+    A model honours some of them; its spec names which (`ModelSpec.honours`), and of fmax,
+    max_stress, max_steps, keep_symmetry and seed only these enter the identity of a run. The time
+    limit always does; device, batch size and offline never do.
     """
 
     fmax: float = 0.05

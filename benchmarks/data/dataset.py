@@ -188,13 +188,13 @@ def load(
         split: Name of a split; `test` where the source has splits and none is named.
         limit: Keep the N usable samples with the smallest sha256(seed + id), so that a smaller
             run is contained in a larger one; of a data set of the Hub the N that the rule of
-            `benchmarks.data.hub.draw` puts first, which reads few row groups (of several sources
-            with such a one among them, each in its order, turn by turn). What was not looked at for
-            that reason cannot be in `quarantined`.
+            `benchmarks.data.hub.sampling` puts first, which reads few row groups. If several
+            sources are named and one is of the Hub, they take turns, each in its own order.
+            Samples that were not read for that reason cannot be in `quarantined`.
         seed: Goes into that hash.
         offline: Use of a remote source only what is in the cache.
         missing_final_frame: What becomes of trajectories whose last frame is missing. By default
-            they are used if the most relaxed frame left is within the bounds of
+            they are used if the last frame that is left is within the bounds of
             `benchmarks.data.lemat.missing_final_frames`.
 
     Returns:
@@ -279,7 +279,7 @@ def selection_order(
     """Indices of trajectories, the most wanted first.
 
     They are sorted by hash; those of a draw are sorted row group by row group (see
-    `benchmarks.data.hub.draw`). A draw knows only its own ids. If one of several sources is a
+    `benchmarks.data.hub.sampling`). A draw knows only its own ids. If one of several sources is a
     draw, the sources therefore take turns, each in its own order.
 
     Args:

@@ -2,8 +2,8 @@
 
 A source is `embedded`, `embedded-v2`, a parquet file, a folder (see `folders`), a held-out split
 of other sources (a folder that `benchmarks.data split` wrote), or a data set of the Hub. With
-`--limit`, row groups are drawn from a data set of the Hub (`hub.draw`); without it, all files are
-read, column by column (`hub.remote`).
+`--limit`, row groups are drawn from a data set of the Hub (`hub.sampling`); without it, all files
+are read, column by column (`hub.remote`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from benchmarks.data.folders import (
     split_files,
 )
 from benchmarks.data.hub import repository as hub
-from benchmarks.data.hub.draw import Draw, sample_row_groups
 from benchmarks.data.hub.remote import everything
+from benchmarks.data.hub.sampling import Draw, sample_row_groups
 from benchmarks.data.lemat.reader import FramePath
 
 
@@ -85,7 +85,7 @@ class Source:
         turns = "; several sources turn by turn" if self.parts else ""
         return (
             "row groups by hash, max(32, n // 32) trajectories of each by hash "
-            f"(benchmarks.data.hub.draw){turns}"
+            f"(benchmarks.data.hub.sampling){turns}"
         )
 
 

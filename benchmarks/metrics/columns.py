@@ -21,7 +21,8 @@ from benchmarks.core.geometry import (
 from benchmarks.metrics.validity import LADDER, validity
 
 EVALUATOR: Final = "1"
-"""Raised whenever a column changes its meaning; stored scores of another version are not used."""
+"""Raised whenever a column changes its meaning, not for a new column; stored scores of another
+version are not used."""
 
 PARAMETERS: Final = ("a", "b", "c", "alpha", "beta", "gamma")
 SWAPPED: Final = 0.1

@@ -115,7 +115,11 @@ def _t5(
 
 
 def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> ModelSpec:
-    """Describe a potential of `baselines.potentials.PACKAGE`, whose class takes its name."""
+    """Describe a potential of `baselines.potentials.PACKAGE`, whose class takes the model's name.
+
+    The same potential on the batched engine is in `PACKAGE_batched`; `batched=None` if there is
+    none.
+    """
     batched = f"baselines.potentials.{package}_batched:Batched{cls}"
     about: dict[str, Any] = {
         "kwargs": {"model": name},

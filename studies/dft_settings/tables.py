@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from benchmarks.core import Status
-from benchmarks.core.statistics import Resampling, estimates, interval
+from benchmarks.core.statistics import Resampling, estimates, interval, round_significant
 from benchmarks.metrics import METRICS, Reduce, score
 from leaderboard.board.scores import per_sample
 from studies.dft_settings.materials import DIFFERENCES, SETTINGS, UNKNOWN
@@ -39,7 +39,7 @@ class SettingEstimate:
     model: str
     """Name of the model, or `TARGET`."""
     n: int
-    """Samples that were scored; by pair of functionals materials."""
+    """Number of scored samples; in a comparison of two functionals, number of materials."""
     n_compositions: int
     """Number of compositions, which the bootstrap draws."""
     mean: float | None
@@ -94,7 +94,7 @@ def by_setting(
 def by_pair(errors: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> Iterator[SettingEstimate]:
     """The shift of the target, and the errors of the models on the same samples.
 
-    Of a material the median over its pairs of relaxations, or over its samples, counts once.
+    Each material counts once, by the median over its pairs of relaxations or over its samples.
 
     Args:
         errors: `errors_of` each model.
@@ -142,13 +142,7 @@ def _estimate(
         low, high = interval(means[1:]) if resampling.n_groups > 1 else (np.nan, np.nan)
     return SettingEstimate(
         by=by, label=label, metric=metric, model=model, n=len(counted),
-        n_compositions=len(set(groups)), mean=_plain(mean), ci_low=_plain(low),
-        ci_high=_plain(high), median=_plain(counted.median()),
+        n_compositions=len(set(groups)), mean=round_significant(mean),
+        ci_low=round_significant(low),
+        ci_high=round_significant(high), median=round_significant(counted.median()),
     )  # fmt: skip
-
-
-def _plain(number: float) -> float | None:
-    """Six significant digits and no rounding noise."""
-    if not np.isfinite(number):
-        return None
-    return float(f"{number:.6g}") if abs(number) > 1e-9 else 0.0

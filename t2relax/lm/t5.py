@@ -26,11 +26,10 @@ CODEC_FILE = "t2relax.json"
 Mode = Literal["constrained", "free", "symmetric", "best8"]
 """A way of decoding; see `t2relax.relaxer.T5Relaxer`."""
 DEADBAND_QUANTILE: Final = 0.2
-"""Half the width of the band of quantiles around the median in which a coordinate's change is the
-one nearest to none.
+"""A coordinate stays where it is if the model is less than 70 % sure of its direction.
 
-So a coordinate stays if the model is less than 70 % sure of its direction. On validation the median
-(0) makes positions worse than unchanged ones, and 0.1 to 0.4 are not told apart.
+Its change is the smallest one between the quantiles 0.5 - this and 0.5 + this. On validation the
+median (0) makes positions worse than unchanged ones, and 0.1 to 0.4 are not told apart.
 """
 SAMPLES: Final = 8
 """Number of texts that `best8` draws for each structure."""

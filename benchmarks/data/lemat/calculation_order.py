@@ -207,9 +207,10 @@ def _ends(
 
     LeMat-Traj's fetcher drops the last frame of each trajectory's list, the one with the highest
     step. Where calculations are listed backwards that frame is the end of the *first* one, and its
-    absence shows: the next calculation does not start from the cell that is left. If most such
-    trajectories of a source show it, its trajectories of one calculation lack their very end. So
-    do trajectories that are listed backwards and have no calculation with the number 0.
+    absence shows: the next calculation does not start from the cell that is left. If most
+    trajectories of a source that can show this absence do show it, then the trajectories of that
+    source with a single calculation lack their end too. Trajectories that are listed backwards and
+    have no calculation with the number 0 also lack it.
     """
     highest_listed_last = c.first_step[ends] >= c.first_step[starts]
     followed = (ends > starts) & (backwards == highest_listed_last)

@@ -1,0 +1,106 @@
+"""The columns of the leaderboard's table, and the notes that explain them.
+
+To add a column, add a `BoardColumn` to `COLUMNS`. Every other metric stands in the board's
+section of all metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.core.formatting import NOTHING, format_estimate, format_number
+from leaderboard.board.rows import RANKED_BY
+from leaderboard.board.schema import Board, Hardware, Row
+
+_MARKS: Final = "¹²³⁴⁵⁶⁷⁸⁹"
+
+
+@dataclass(frozen=True, slots=True)
+class BoardColumn:
+    """A column of the short table; `board.json` and the CSV hold every metric."""
+
+    header: str
+    brief: str
+    """The header on a terminal."""
+    cell: Callable[[Row, Board], str]
+
+
+def _metric(name: str, digits: int = 3) -> Callable[[Row, Board], str]:
+    return lambda row, _: format_number(row.metrics[name].point, digits)
+
+
+def _rank(row: Row, _: Board) -> str:
+    if row.rank is None or row.rank_low is None or row.rank_high is None:
+        return NOTHING
+    spread = f" ({row.rank_low}–{row.rank_high})" if row.rank_low < row.rank_high else ""
+    return f"{row.rank}{spread}"
+
+
+def _clean(row: Row, _: Board) -> str:
+    part = row.metrics["score_clean"]
+    return f"{format_number(part.point, 3)} ({part.n})" if part.n else NOTHING
+
+
+def _scored(row: Row, _: Board) -> str:
+    return f"{row.coverage['ok'] + row.coverage['unconverged']}/{sum(row.coverage.values())}"
+
+
+def _seconds(row: Row, board: Board) -> str:
+    """The median time; marked with the machine if the board has rows of several machines."""
+    value = row.metrics["wall_time_median"].point
+    if value is None:
+        return NOTHING
+    marks = (
+        "".join(machine_mark(each, board) for each in row.hardware)
+        if len(board.hardware) > 1
+        else ""
+    )
+    return f"{value:.2g} {marks}".rstrip()
+
+
+def machine_mark(hardware: Hardware, board: Board) -> str:
+    """Return the mark of a machine in the table of a board: ¹ for its first machine."""
+    position = board.hardware.index(hardware)
+    return _MARKS[position] if position < len(_MARKS) else f"({position + 1})"
+
+
+COLUMNS: Final = (
+    BoardColumn("Rank", "Rank", _rank),
+    BoardColumn("Model", "Model", lambda row, _: row.model),
+    BoardColumn("Track", "Track", lambda row, _: row.track),
+    BoardColumn("Score ↑", "Score ↑", lambda row, _: format_estimate(row.metrics[RANKED_BY], 3)),
+    BoardColumn("Clean part ↑ (n)", "Clean ↑ (n)", _clean),
+    BoardColumn("Scored", "Scored", _scored),
+    BoardColumn("Lattice MAE (Å) ↓", "Latt. Å ↓", _metric("lattice_mae")),
+    BoardColumn("Volume MAPE (%) ↓", "Vol. % ↓", _metric("volume_mape", 2)),
+    BoardColumn("Strain ↓", "Strain ↓", _metric("strain", 4)),
+    BoardColumn("Position MAE (Å) ↓", "Pos. Å ↓", _metric("position_mae")),
+    BoardColumn("Skill lattice ↑", "Skill l. ↑", _metric("skill_lattice", 2)),
+    BoardColumn("Skill position ↑", "Skill p. ↑", _metric("skill_position", 2)),
+    BoardColumn("Elements kept ↑", "Elem. ↑", _metric("element_preservation_rate")),
+    BoardColumn("Valid ↑", "Valid ↑", _metric("validity_rate")),
+    BoardColumn("Match RMSD ↓", "RMSD ↓", _metric("rmsd_normalized")),
+    BoardColumn("Force evals", "Evals", _metric("n_force_evals", 0)),
+    BoardColumn("Time (s)", "Time s", _seconds),
+)
+COLUMN_NOTES: Final = (
+    """Score: mean of two areas under curves, the share of structures whose mean displacement is
+    below 0.01 to 0.50 Å and the share whose strain is below 0.001 to 0.100; a failure earns 0. In
+    brackets its 95 % interval (paired bootstrap over compositions), in parentheses the ranks
+    that the bootstrap allows. Time does not enter.""",
+    f"""Clean part: the score over the n samples that the model cannot have seen in training, told
+    by the source and the chemical system of a sample, and {NOTHING} where there are none. That the
+    relaxation was not seen does not say that no compound like it was.""",
+    f"""Lattice, volume, strain and position errors are over the scored samples (ok or unconverged,
+    and valid), whose number stands beside them. Elements kept and Valid are rates over the samples
+    that the model answered, not those that it refused or failed on. Skill is 1 - error / error of
+    doing nothing (`identity`) over all samples, where a failed one counts as doing nothing;
+    {NOTHING} where doing nothing is already right.""",
+    """Match RMSD is pymatgen's StructureMatcher over all samples, 1 without a match or without a
+    prediction. It does not see the cell (a
+    crystal stretched by 19 % scores 0.000): read it beside the strain.""",
+    """Force evals: evaluations of the potential per structure, the median. Time: median seconds per
+    structure (batch time over batch size).""",
+)
