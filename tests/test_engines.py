@@ -272,7 +272,8 @@ def test_two_runs_give_identical_structures(package, engine, request):
     batched = request.getfixturevalue(f"batched_{package}")
     relaxer = {"ase": one_by_one, "torchsim": batched}[engine]
     starts = sample_structures()
-    first, second = (relaxer().relax(starts) for _ in range(2))
+    settings = RelaxSettings(max_steps=25)  # a run that differs does so long before its end
+    first, second = (relaxer(settings=settings).relax(starts) for _ in range(2))
     for one, two in zip(first, second, strict=True):
         assert one.status is two.status
         assert one.n_force_evals == two.n_force_evals
