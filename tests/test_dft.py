@@ -1,7 +1,9 @@
 """Reference relaxations; a `gpaw` of EMT stands in for GPAW, under this interpreter."""
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,17 +27,18 @@ from benchmarks.data import folders, frames, load
 from benchmarks.data.__main__ import main as data_main
 from benchmarks.data.splits.manifest import split_of
 from benchmarks.data.splits.prototypes import prototype
-from benchmarks.dft import checks
+from benchmarks.dft import catalogue_v3, checks
 from benchmarks.dft import initial_structures as starts
 from benchmarks.dft.__main__ import main
 from benchmarks.dft.catalogue import CATALOGUE, ideal
 from benchmarks.dft.catalogue import starts as version_2
+from benchmarks.dft.catalogue_v3 import starts as version_3
 from benchmarks.dft.cost_order import sort_by_cost
 from benchmarks.dft.data_card import Card
 from benchmarks.dft.export import mark_unusable, write_set
 from benchmarks.dft.pool import DEFAULT, gpaw_versions
 from benchmarks.dft.results import DFTResult, InitialStructure
-from benchmarks.dft.settings import DFTSettings
+from benchmarks.dft.settings import VERSION_3, DFTSettings
 from tests.conftest import LEMAT_SCHEMA, one_line
 
 FAKE = """
@@ -45,16 +48,21 @@ from ase.calculators.emt import EMT
 __version__ = os.environ.get("FAKE_VERSION", "1.2.3")
 
 def PW(cutoff, dedecut):
-    assert dedecut == "estimate"
-    return cutoff
+    return cutoff, dedecut
 
 def FermiDirac(width):
     return width
 
+def Mixer(*numbers):
+    return numbers
+
 class GPAW(EMT):
     def __init__(self, mode, xc, kpts, **other):
         assert os.environ["OMP_NUM_THREADS"] == "1", "threads"
-        assert (mode, xc, kpts) == (600, "PBE", {"density": 2.5, "gamma": True}), mode
+        version_2 = (600, "estimate"), {"density": 2.5, "gamma": True}
+        slope = [((cutoff, None), {"density": 1.0, "gamma": True}) for cutoff in (475, 525)]
+        version_3 = (500, 0.0), {"size": kpts.get("size"), "gamma": True}
+        assert xc == "PBE" and (mode, kpts) in [version_2, *slope, version_3], mode
         super().__init__()
         print("a banner on stdout")
         self.n = 0
@@ -314,6 +322,34 @@ def test_a_part_of_the_list_is_a_table_and_not_version_2(fake, monkeypatch):
     assert (manifest["name"], manifest["version"]) == ("embedded", 2)
 
 
+def test_export_writes_what_is_done_of_version_3_and_relaxes_nothing(fake, monkeypatch):
+    metals = starts.from_files([Path(fake.file(x, a)) for x, a in (("Cu", 3.5), ("Ag", 4.2))])
+    monkeypatch.setattr("benchmarks.dft.__main__.version_3", lambda: metals)
+    command = ("--list", "embedded-v3")
+    assert fake.run(*command, "--limit", "1") == 0
+    ((done, record),), before = fake.records().items(), fake.calls()
+    last = record["frames"][-1]
+    assert np.abs(last["stress"]).max() < 0.03 / 160.2
+    assert fake.run(*command, "--export") == 0
+    assert list(fake.records()) == [done]
+    assert fake.calls() == before
+    manifest = json.loads((fake.out / "embedded_v3" / "manifest.json").read_text())
+    assert (manifest["name"], manifest["version"]) == ("embedded", 3)
+    stored = json.loads((fake.out / "settings.json").read_text())["identity"]
+    assert DFTSettings(**{x: stored[x] for x in stored if x not in {"gpaw", "ase"}}) == VERSION_3
+    card = (fake.out / "embedded_v3" / "README.md").read_text()
+    assert "700 eV with F, 600 eV with B C H N O, 500 eV otherwise; Pulay" in card
+    assert "1 of the 2 structures of the list have a record." in card
+    assert "fmax 0.01 eV/Å, stress 0.03 GPa, at most 60 steps" in card
+
+
+def test_export_without_a_list_or_with_retry_is_refused(tmp_path, capsys):
+    for args in (["--limit", "2"], ["--verify", "1"], ["--list", "embedded-v3", "--retry"]):
+        assert main([*args, "--export", "--out", str(tmp_path / "out")]) == 2
+        assert "--export goes with --list" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 # --- structures from files ----------------------------------------------------------------------
 
 
@@ -437,6 +473,114 @@ def test_half_of_version_2_can_move_or_has_its_symmetry_broken():
     assert (len(starts), len(free), len(free | broken)) == (100, 39, 50)
 
 
+# --- the list for version 3 ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def listed_v3():
+    return version_3()
+
+
+def new_ones(listed):
+    return [start for start in listed if not start.name.startswith(catalogue_v3.AGAIN)]
+
+
+def test_version_3_is_large_has_most_elements_and_a_test_set(listed_v3):
+    new = new_ones(listed_v3)
+    assert len(new) == 595  # ids are pinned: what is added comes on top
+    assert len({start.name.lower() for start in listed_v3}) == len(listed_v3) == 661
+    assert len({symbol for start in new for symbol in start.symbols}) >= 60
+    splits = Counter(split_of(start.symbols) for start in listed_v3)
+    assert set(splits) == {"train", "val", "test"}
+    assert splits["test"] >= 200
+    assert max(len(start.symbols) for start in listed_v3) == 24
+    ids = "\n".join(sorted(start.name for start in listed_v3))
+    assert hashlib.sha256(ids.encode()).hexdigest()[:16] == "195e4e0f4cdad1c1"
+
+
+def test_most_starts_of_version_3_have_atoms_away_from_their_places():
+    moved = []
+    for kind, change, compounds in catalogue_v3.CATALOGUE:
+        for name in compounds.split()[:2]:
+            away = catalogue_v3.start(kind, change, name)
+            moves = away.frac_coords - catalogue_v3.undistorted(kind, name).frac_coords
+            moves = (moves - moves.round()) @ away.lattice
+            moved.append(np.linalg.norm(moves - moves.mean(axis=0), axis=1).mean())
+    assert np.mean(np.array(moved) > 0.05) > 0.95
+    assert 0.1 < np.median(moved) < 0.2
+    assert max(moved) <= catalogue_v3.MOVED[1]
+
+
+def test_only_what_is_relaxed_again_is_in_version_1_or_2(listed_v3):
+    sets = [load(x, split=y) for x in ("embedded", "embedded-v2") for y in checks.SPLITS]
+    known = [g for s in sets for i in range(len(s)) for g in s.geometries(i)]
+    compositions = {reduced_composition(g.numbers) for g in known}
+    rows = [(p, c) for p, _, names in catalogue_v3.CATALOGUE for c in names.split()]
+    ideal_ones = [catalogue_v3.undistorted(*row) for row in dict.fromkeys(rows)]
+    again = [g for g in ideal_ones if reduced_composition(g.numbers) in compositions]
+    assert len(again) > 10
+    keys = {(reduced_composition(g.numbers), prototype(g)) for g in known}
+    assert not keys & {(reduced_composition(g.numbers), prototype(g)) for g in again}
+    tests = [s for s in sets if s.split == "test"]
+    assert len(listed_v3) - len(new_ones(listed_v3)) == sum(map(len, tests)) == 66
+
+
+def test_starts_of_version_3_are_the_same_on_every_machine_and_sane(listed_v3):
+    start = next(s for s in listed_v3 if s.name == "C4-Os-O-opened")
+    assert start.symbols == ["Os", "Os", "O", "O", "O", "O"]
+    assert start.geometry.lattice[0, 0] == pytest.approx(4.56605525, abs=1e-6)
+    assert start.geometry.frac_coords[2, 0] == pytest.approx(0.33664622, abs=1e-6)
+    for start in listed_v3:
+        crystal = start.geometry.structure()
+        distances = crystal.distance_matrix + 9 * np.eye(len(crystal))
+        assert distances.min() > 1.1, start.name
+        assert 4.5 < crystal.volume / len(crystal) < 80, start.name
+
+
+def test_a_change_keeps_the_symmetries_that_it_says():
+    groups = {
+        change: symmetry_dataset(catalogue_v3.start("C4", change, "Sn-O"), 1e-4).number
+        for change in catalogue_v3.Displacement
+    }
+    assert groups["opened"] == 136
+    assert groups["rattled"] == 1
+    assert groups["polar"] not in {1, 136}
+
+
+def test_any_part_of_version_3_has_some_of_each_kind(listed_v3):
+    turn = catalogue_v3.in_turn(listed_v3, VERSION_3)
+    assert Counter(s.name for s in turn) == Counter(s.name for s in listed_v3)
+    first = turn[:100]
+    assert sum(s.name.startswith(catalogue_v3.AGAIN) for s in first) == 20
+    assert sum(split_of(s.symbols) == "test" for s in new_ones(first)) == 40
+
+
+def test_settings_of_version_3_look_at_the_elements():
+    assert [VERSION_3.cutoff(x) for x in (["Li", "F"], ["Mg", "O"], ["Cu"])] == [700, 600, 500]
+    found = [VERSION_3.density(x) for x in (["Cs", "Cl"], ["Zn", "S"], ["Cu"])]
+    assert found == pytest.approx([2.1, 2.625, 3.5])
+    assert not VERSION_3.unsupported(["Fe", "Si"])
+    assert DFTSettings().unsupported(["Fe", "Si"])
+
+
+def test_errors_of_the_settings_of_version_3_were_measured_with_these_settings():
+    found = json.loads(Path(checks.__file__).with_name("convergence_v3.json").read_text())
+    for row in found["cutoff"] + found["kpoints"]:
+        symbols = re.findall("[A-Z][a-z]?", row["crystal"])
+        assert row.get("cutoff", VERSION_3.cutoff(symbols)) == VERSION_3.cutoff(symbols)
+        density = row.get("density", VERSION_3.density(symbols))
+        assert density == pytest.approx(VERSION_3.density(symbols))
+        assert abs(row["a"]) < 0.005
+    assert (len(found["cutoff"]), len(found["kpoints"])) == (6, 11)
+
+
+def test_version_3_has_settings_of_its_own_and_those_of_version_2_have_not_changed():
+    old, new = DFTSettings(), VERSION_3
+    assert [old.cutoff(x) for x in (["Mg", "O"], ["B", "As"], ["Cu"])] == [800, 700, 600]
+    assert (old.pulay, old.density(["Na", "Cl"]), old.fmax) == ("estimate", 2.5, 0.03)
+    assert (new.pulay, new.fixed_grid, new.fmax, new.max_stress) == ("measured", True, 0.01, 0.03)
+
+
 # --- the data set of version 2 ------------------------------------------------------------------
 
 
@@ -532,7 +676,8 @@ def test_starts_of_the_checks_are_there():
 
 
 def test_the_error_of_the_settings_is_of_two_runs_of_the_same_start(fake):
-    text = FAKE.replace('(600, "PBE", {"density": 2.5, "gamma": True})', '(mode, "PBE", kpts)')
+    text = FAKE.replace("(mode, kpts) in [version_2, *slope, version_3]", "True")
+    assert text != FAKE
     (fake.path / "python" / "gpaw.py").write_text(text)
     assert fake.run("--convergence", "--limit", "1") == 0
     assert (

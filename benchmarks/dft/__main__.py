@@ -3,8 +3,11 @@
     python -m benchmarks.dft --limit 2                    # of the list, to try it
     python -m benchmarks.dft mine/*.cif --out runs/mine
     python -m benchmarks.dft --list embedded-v2 --out runs/embedded-v2 --workers 2
+    python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3
+    python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3 --export
     python -m benchmarks.dft --verify 10 --out runs/verify
     python -m benchmarks.dft --convergence --out runs/convergence
+    python -m benchmarks.dft --convergence --list embedded-v3 --out runs/convergence-v3
 
 GPAW runs under an interpreter of its own (Debian: apt install gpaw gpaw-data). Exit status: 0 when
 every structure has a record, be it a failure; 1 when all failed, or a check did; 2 for a mistake in
@@ -17,6 +20,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.core import UserError
@@ -24,15 +28,26 @@ from benchmarks.core.cli import positive, run_command, whole_number
 from benchmarks.dft import checks
 from benchmarks.dft import initial_structures as starts
 from benchmarks.dft.catalogue import starts as version_2
+from benchmarks.dft.catalogue_v3 import in_turn
+from benchmarks.dft.catalogue_v3 import starts as version_3
 from benchmarks.dft.cost_order import sort_by_cost
 from benchmarks.dft.data_card import Card
 from benchmarks.dft.export import mark_unusable, write_set, write_table
 from benchmarks.dft.pool import DEFAULT, Workers, gpaw_versions, relax_all
-from benchmarks.dft.results import DFTResult, InitialStructure
-from benchmarks.dft.settings import DFTSettings
+from benchmarks.dft.results import DFTResult, Folder, InitialStructure
+from benchmarks.dft.settings import VERSION_3, DFTSettings
 
 LIST = "embedded-v2"
+LIST_V3 = "embedded-v3"
 OUT = Path("runs/reference")
+_ABOUT = {
+    2: "They are the prototype crystals of `benchmarks/dft/catalogue.py`, none of which is "
+    "in version 1.",
+    3: "They are those of `benchmarks/dft/catalogue_v3.py`, in which most atoms are away "
+    "from their places; the test crystals of versions 1 and 2 are relaxed again from their ends "
+    "(`again-`), all others are new.",
+}
+"""The sentence about the initial structures in the card of each version."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,13 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     add("inputs", nargs="*", type=Path, metavar="FILE", help="what ASE reads, or parquet")
     add(
         "--list",
-        choices=[LIST],
-        help="prototypes for the embedded set's version 2; --limit alone means it",
+        choices=[LIST, LIST_V3],
+        help=f"the embedded set's list of that version; --limit alone means {LIST}",
     )
+    add("--export", action="store_true", help="with --list: relax nothing, write what is done")
     add(
         "--verify", type=whole_number(1), metavar="N", help="relax N of version 1 again and compare"
     )
-    add("--convergence", action="store_true", help="ten structures with converged settings, too")
+    add("--convergence", action="store_true", help="some structures with converged settings, too")
     add("--limit", type=whole_number(1), metavar="N", help="the first N structures")
     add("--out", type=Path, default=OUT, metavar="DIR", help=f"records, tables; default: {OUT}/")
     add("--workers", type=whole_number(1), default=1, metavar="N", help="processes; default: 1")
@@ -70,20 +86,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--licence", default="CC-BY-4.0", help="for the data card; default: CC-BY-4.0")
     for name, unit in (("fmax", "EV/Å"), ("kpt_density", "Å"), ("cutoff_factor", "X")):
         flag, value = "--" + name.replace("_", "-"), getattr(DFTSettings(), name)
-        add(flag, type=positive, default=value, metavar=unit, help=f"default: {value:g}")
+        add(flag, type=positive, metavar=unit, help=f"default: {value:g} or the list's")
     n = DFTSettings().max_steps
-    add("--max-steps", type=whole_number(1), default=n, metavar="N", help=f"default: {n}")
+    add("--max-steps", type=whole_number(1), metavar="N", help=f"default: {n} or the list's")
     return parser
 
 
 def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
     asked = {
         _files: bool(args.inputs),
-        _list: args.list is not None,
+        _list: args.list is not None and not args.convergence,
         _verify: args.verify is not None,
         _convergence: args.convergence,
     }
     chosen = [command for command, wanted in asked.items() if wanted]
+    if args.export and (args.retry or args.list is None or chosen != [_list]):
+        raise UserError("--export goes with --list alone: it relaxes nothing")
     if not chosen and args.limit:  # without a limit the list takes a day
         return _list
     if len(chosen) != 1:
@@ -107,22 +125,24 @@ def _table(found: Sequence[InitialStructure], about: str, args: argparse.Namespa
 
 
 def _list(args: argparse.Namespace) -> int:
-    """Relax the list of version 2, or its cheapest structures."""
-    folder: Path = args.out / LIST.replace("-", "_")
-    listed = sort_by_cost(version_2())
-    about = (
-        "They are the prototype crystals of `benchmarks/dft/catalogue.py`, none of which is "
-        "in version 1."
-    )
-    if args.limit:  # a part of version 2 is not version 2
-        return _table(listed, f"{about} These are the cheapest of them.", args)
+    """Relax the list of a version, or the first structures of it; or write what is done."""
+    version = 3 if args.list == LIST_V3 else 2
+    folder: Path = args.out / f"embedded_v{version}"
+    listed = sort_by_cost(version_2()) if version == 2 else in_turn(version_3(), VERSION_3)
+    about = _ABOUT[version]
+    if args.limit:  # a part of a version is not that version
+        return _table(listed, f"{about} These are the first in the order of computation.", args)
+    if args.export:
+        done = [each for each in listed if Folder(args.out).read(each) is not None]
+        about += f" {len(done)} of the {len(listed)} structures of the list have a record."
+        listed = done
     records = _relaxed(listed, args.out, _settings(args), args)
     used = [record for record in records if not record.reason]
     if used:
         about += " Splits by chemical system, by the rule in `manifest.json`."
-        card = _card("The embedded set, version 2", about, records, args)
-        write_set(used, folder, card, "embedded", 2)
-        print(f"wrote {folder}; as benchmarks/data/{folder.name} it is --data {LIST}")
+        card = _card(f"The embedded set, version {version}", about, records, args)
+        write_set(used, folder, card, "embedded", version)
+        print(f"wrote {folder}; as benchmarks/data/{folder.name} it is --data embedded-v{version}")
     return 0 if used else 1
 
 
@@ -139,7 +159,9 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _convergence(args: argparse.Namespace) -> int:
     """Compare the relaxed cells with those of converged settings."""
-    found, settings = checks.convergence_starts()[: args.limit], _settings(args)
+    settings = _settings(args)
+    names = checks.CONVERGENCE_V3 if args.list == LIST_V3 else checks.CONVERGENCE
+    found = checks.convergence_starts(names)[: args.limit]
     usual = _relaxed(found, args.out / "usual", settings, args)
     ends = checks.ends(found, usual)
     better = _relaxed(ends, args.out / "tight", checks.tight(settings), args, one_frame=True)
@@ -152,7 +174,8 @@ def _convergence(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> DFTSettings:
     names = ("fmax", "kpt_density", "cutoff_factor", "max_steps")
-    return DFTSettings(**{name: getattr(args, name) for name in names})
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return replace(VERSION_3 if args.list == LIST_V3 else DFTSettings(), **given)
 
 
 def _relaxed(

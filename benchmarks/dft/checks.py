@@ -37,6 +37,17 @@ CONVERGENCE: Final = (
     "B1-Li-F-scaled",
 )
 """Metals, a semiconductor, salts, a layered one and four with oxygen or fluorine."""
+CONVERGENCE_V3: Final = (
+    "gpaw-A-bcc-Na-bcc-0-pbe",
+    "gpaw-A-fcc-Al-fcc-0-pbe",
+    "gpaw-B3-Ga-P-0-pbe",
+    "gpaw-B1-Li-Br-0-pbe",
+    "gpaw-B1-Mg-S-0-pbe",
+    "B1-Mg-O-scaled",
+    "B1-Li-F-scaled",
+    "gpaw-B1-Ti-C-0-pbe",
+)
+"""Structures on which the settings of version 3 are checked; one is a sulfide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ def tight(settings: DFTSettings) -> DFTSettings:
         cutoff_factor=1.5 * settings.cutoff_factor,
         kpt_density=1.6 * settings.kpt_density,
         fmax=settings.fmax / 6,
+        max_stress=settings.max_stress and settings.max_stress / 6,
     )
 
 
@@ -72,11 +84,11 @@ def embedded_starts(n: int) -> list[InitialStructure]:
     return [start._replace(name=_PREFIX + start.name) for start in sort_by_cost(starts)[:n]]
 
 
-def convergence_starts() -> list[InitialStructure]:
-    """The starts that `CONVERGENCE` names, from version 1 and from the list of version 2."""
+def convergence_starts(names: Sequence[str] = CONVERGENCE) -> list[InitialStructure]:
+    """The starts of these names, from version 1 and from the list of version 2."""
     first = {name: pair[0] for name, pair in _version_1().items()}
     known = first | {start.name: start.geometry for start in version_2()}
-    return [InitialStructure(name, known[name]) for name in CONVERGENCE]
+    return [InitialStructure(name, known[name]) for name in names]
 
 
 def against_embedded(records: Sequence[DFTResult]) -> list[Difference]:

@@ -14,12 +14,20 @@ _SYMPREC = 1e-4
 """Tolerance of the symmetry that a calculation of the initial structure can use [Å]."""
 
 
-def sort_by_cost(starts: Sequence[InitialStructure]) -> list[InitialStructure]:
-    """The structures sorted by cost, and by name where the costs are equal."""
-    return sorted(starts, key=lambda start: (cost(start), start.name))
+def sort_by_cost(
+    starts: Sequence[InitialStructure], settings: DFTSettings | None = None
+) -> list[InitialStructure]:
+    """The structures sorted by cost, and by name where the costs are equal.
+
+    Args:
+        starts: The structures.
+        settings: Settings with which they are to be computed; default: those of versions 1 and 2.
+    """
+    known = settings or DFTSettings()
+    return sorted(starts, key=lambda start: (cost(start, known), start.name))
 
 
-def cost(start: InitialStructure) -> float:
+def cost(start: InitialStructure, settings: DFTSettings) -> float:
     """The cost of one step of a relaxation, up to a factor.
 
     It is the number of irreducible k-points times the number of bands times the number of plane
@@ -29,8 +37,8 @@ def cost(start: InitialStructure) -> float:
 
     volume = abs(np.linalg.det(start.geometry.lattice))
     bands = sum(map(_valence, start.symbols)) / 2 + 4  # some are empty
-    waves = volume * DFTSettings().cutoff(start.symbols) ** 1.5
-    grid = kpoint_grid(start.geometry.lattice, DFTSettings().kpt_density)
+    waves = volume * settings.cutoff(start.symbols) ** 1.5
+    grid = kpoint_grid(start.geometry.lattice, settings.density(start.symbols))
     irreducible, _ = get_ir_reciprocal_mesh(grid, start.geometry, symprec=_SYMPREC)
     return float(len(np.unique(irreducible)) * bands * waves)
 

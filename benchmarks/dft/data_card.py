@@ -12,7 +12,7 @@ from benchmarks.core.formatting import markdown_table
 from benchmarks.core.geometry import displacements
 from benchmarks.dft.cost_order import kpoint_grid
 from benchmarks.dft.results import DFTResult
-from benchmarks.dft.settings import CUTOFFS, DFTSettings
+from benchmarks.dft.settings import DFTSettings
 
 _COLUMNS = """The columns and types of LeMat-Traj, one row per frame; `id` is
 `{immutable_id}-{trajectory}-{functional}-{step}`. Lattices and positions in Å, energies (free
@@ -22,7 +22,7 @@ _STRESS = 0.1
 """Largest stress of a crystal that the potentials call relaxed [GPa]."""
 _MOVED = 0.005
 """Smallest displacement that counts as a move [Å]."""
-_LIMITS = """Not spin-polarised, so magnetic elements are left out; no dispersion, so layered
+_LIMITS = """Not spin-polarised, so {magnetic} are left out; no dispersion, so layered
 crystals are as PBE makes them. Only what converged within the limits of time and steps is in the
 tables. `python -m benchmarks.dft --convergence` measures the error of the basis."""
 
@@ -60,7 +60,7 @@ class Card:
             _sizes(splits),
             "## How it was computed",
             _computed(self.settings, self.versions),
-            _residuals(used),
+            _residuals(used, self.settings),
             _grids(used, self.settings),
             f"PAW setups (fingerprint of the file): {setups}.",
             "## Columns",
@@ -68,7 +68,11 @@ class Card:
             "## Left out",
             markdown_table(left_out, rows) if failed else "Nothing.",
             "## Limits",
-            _LIMITS,
+            _LIMITS.format(
+                magnetic="crystals known as magnetic"
+                if self.settings.known_nonmagnetic
+                else "magnetic elements"
+            ),
         ]
         return "\n\n".join(sections) + "\n"
 
@@ -105,43 +109,60 @@ def _size(records: Sequence[DFTResult]) -> tuple[object, ...]:
 
 
 def _computed(settings: DFTSettings, versions: Mapping[str, str]) -> str:
-    cutoffs = []
-    for light, energy in CUTOFFS:
-        where = f"with {' '.join(sorted(light))}" if light else "otherwise"
-        cutoffs.append(f"{settings.cutoff_factor * energy:g} eV {where}")
-    basis = (
-        f"plane waves, {', '.join(cutoffs)}; Pulay correction of the stress (`dedecut='estimate'`)"
+    factor = settings.cutoff_factor
+    cutoffs = ", ".join(
+        f"{factor * energy:g} eV {_where(names)}" for names, energy in settings.cutoffs.items()
     )
+    densities = f"{settings.kpt_density:g} per Å^-1"
+    if len(settings.kpt_factors) > 1:
+        densities = ", ".join(
+            f"{settings.kpt_density * factor:g} per Å^-1 {_where(names)}"
+            for names, factor in settings.kpt_factors.items()
+        )
+    pulay = (
+        "by the slope of the energy over the cutoff, measured at the start"
+        if settings.pulay == "measured"
+        else f"(`dedecut='{settings.pulay}'`)"
+    )
+    basis = f"plane waves, {cutoffs}; Pulay correction of the stress {pulay}"
     tolerances = (settings.density_tolerance, settings.eigenstates_tolerance)
     rows = {
         "code": f"GPAW {versions['gpaw']} through ASE {versions['ase']}",
         "Python, NumPy": f"{versions['python']}, {versions['numpy']}",
         "functional": f"{settings.functional}, not spin-polarised",
         "basis": basis,
-        "k-points": f"Gamma-centred, density {settings.kpt_density:g} per Å^-1",
+        "k-points": f"Gamma-centred, density {densities}",
         "occupations": f"Fermi-Dirac, {settings.smearing:g} eV",
         "self-consistency": "density {:g}, eigenstates {:g}, ".format(*tolerances)
         + f"at most {settings.max_iterations} iterations",
         "optimiser": f"BFGS on `ExpCellFilter`, fmax {settings.fmax:g} eV/Å, "
-        f"at most {settings.max_steps} steps, maximum step {settings.max_step:g} Å",
+        + (f"stress {settings.max_stress:g} GPa, " if settings.max_stress else "")
+        + f"at most {settings.max_steps} steps, maximum step {settings.max_step:g} Å",
     }
     return markdown_table(("setting", "value"), rows.items())
 
 
-def _residuals(used: Sequence[DFTResult]) -> str:
+def _residuals(used: Sequence[DFTResult], settings: DFTSettings) -> str:
     force = max(np.linalg.norm(record.frames[-1]["forces"], axis=1).max() for record in used)
     stress = [np.abs(record.frames[-1]["stress"]).max() / GPA for record in used]
     loose = sorted(r.name for r, each in zip(used, stress, strict=True) if each > _STRESS)
     return (
         f"At the last frames the largest force is {force:.3f} eV/Å and the largest component of "
-        f"the stress {max(stress):.2f} GPa (over {_STRESS:g} GPa: {', '.join(loose) or 'none'}); "
-        "fmax bounds the virial per atom, which is lenient for a small cell."
+        f"the stress {max(stress):.2f} GPa"
+        + (
+            "."
+            if settings.max_stress
+            else f" (over {_STRESS:g} GPa: {', '.join(loose) or 'none'}); "
+            "fmax bounds the virial per atom, which is lenient for a small cell."
+        )
     )
 
 
 def _grids(used: Sequence[DFTResult], settings: DFTSettings) -> str:
+    if settings.fixed_grid:
+        return "All frames of a trajectory stand on the grid of k-points of the first."
     grids = [
-        {kpoint_grid(frame["lattice"], settings.kpt_density) for frame in record.frames}
+        {kpoint_grid(frame["lattice"], settings.density(record.symbols)) for frame in record.frames}
         for record in used
     ]
     n = sum(len(each) > 1 for each in grids)
@@ -150,3 +171,7 @@ def _grids(used: Sequence[DFTResult], settings: DFTSettings) -> str:
         f"different ones ({n} of {len(used)} trajectories): their energies differ by more than "
         "their forces say."
     )
+
+
+def _where(names: str) -> str:
+    return f"with {names}" if names else "otherwise"

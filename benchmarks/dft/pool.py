@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from benchmarks.core import UserError
 from benchmarks.dft.results import DFTResult, Folder, InitialStructure
-from benchmarks.dft.settings import DFTSettings, unsupported
+from benchmarks.dft.settings import DFTSettings
 from benchmarks.engine.process import THREAD_VARIABLES
 
 DEFAULT: Final = "/usr/bin/python3"
@@ -142,7 +142,7 @@ def relax_each(
         while waiting or running:
             while waiting and len(running) < workers.count:
                 start = waiting.popleft()
-                if reason := unsupported(start.symbols):
+                if reason := settings.unsupported(start.symbols):
                     yield _record(start, settings, reason=reason)
                 else:
                     running.append(_Task(start, settings, workers))
