@@ -27,8 +27,7 @@ from benchmarks.store import read_run
 from t2relax import train
 from t2relax.data.training_pairs import read_pairs
 from tests.conftest import LEMAT_SCHEMA, one_line
-from tests.hub_files import LONG, N_SITES, lemat_files
-from tests.hub_server import COMMIT, REPO, serving
+from tests.hub_server import COMMIT, LONG, N_SITES, REPO, lemat_files, serving
 
 ADDRESS = f"hf://{REPO}"
 ROOT = Path(__file__).parent.parent

@@ -40,7 +40,6 @@ from baselines.delta.network import (
     joined,
     save,
 )
-from baselines.training.lightning_utils import lightning_session
 from baselines.training.model_card import (
     described,
     training_sets,
@@ -48,6 +47,7 @@ from baselines.training.model_card import (
     versions,
     write_card,
 )
+from baselines.training.potential_training import lightning_session
 from benchmarks.core import Geometry, UserError
 from benchmarks.core.cli import require_numbers
 from benchmarks.core.files import atomic_write

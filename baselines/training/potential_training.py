@@ -12,10 +12,13 @@ The frames with energy, forces and stress, and the errors of a potential on them
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +28,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from baselines.potentials.loading import quiet
 from baselines.training.model_card import described, training_sets, versions, write_card
 from benchmarks.core import UserError
 from benchmarks.core.cli import require_numbers
@@ -275,3 +279,24 @@ def _replace(new: Path, out: Path) -> None:
         out.rename(old)
     beside.rename(out)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lightning_session() -> Iterator[None]:
+    """Build and run a trainer without its remarks on workers and products, progress on stderr.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted. Lightning itself would end the process with 1, and
+            ignore every interrupt from then on.
+    """
+    logger, handler = logging.getLogger("lightning.pytorch"), signal.getsignal(signal.SIGINT)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with quiet(), contextlib.redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as ended:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from ended
+    finally:
+        logger.setLevel(level)

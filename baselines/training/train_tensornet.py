@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from baselines.potentials import matgl
 from baselines.potentials.loading import quiet
-from baselines.training.lightning_utils import lightning_session
 from baselines.training.potential_training import (
     PotentialTrainingConfig,
     Recipe,
     TrainedPotential,
+    lightning_session,
     to_atoms,
 )
 from benchmarks.core import GPA

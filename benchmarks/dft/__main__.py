@@ -12,6 +12,8 @@
 GPAW runs under an interpreter of its own (Debian: apt install gpaw gpaw-data). Exit status: 0 when
 every structure has a record, be it a failure; 1 when all failed, or a check did; 2 for a mistake in
 the command or something missing; 130 when interrupted. The same command goes on where it stopped.
+`embedded_v3_records.tar.gz` beside this file has the relaxations of version 3 that are done so far:
+unpack it into `runs/` before going on.
 """
 
 from __future__ import annotations

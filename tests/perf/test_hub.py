@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_files import lemat_files
-from tests.hub_server import REPO, serving
+from tests.hub_server import REPO, lemat_files, serving
 
 pytestmark = pytest.mark.perf
 
