@@ -3,7 +3,7 @@
     python -m t2relax.relax input.cif -o relaxed.cif
 
 Every input is read before the model is loaded, and every file is written whole or not at all.
-CIFs are read by `t2relax.text.cif`; ASE reads the other formats and writes all of them.
+`benchmarks.data.structures` reads them; ASE writes all formats.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from benchmarks.core import SCORED, Geometry, Relaxed, RelaxSettings, UserError
 from benchmarks.core.cli import check_device, check_installed, run_command
 from benchmarks.core.files import READ_ERRORS
 from benchmarks.core.geometry import cell_parameters, displacements, shortest_distance
+from benchmarks.data.structures import StructureError
 from benchmarks.metrics.validity import MIN_DISTANCE
 from t2relax.lm import t5
-from t2relax.text.codec import CodecError
 
 READER_ERRORS = (*READ_ERRORS, UnknownFileTypeError)
 """Exceptions that ASE's readers and writers raise for a file that is not as expected."""
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    check_installed("t2relax.relax", ("torch", "transformers", "gemmi"), "t5")
+    check_installed("t2relax.relax", ("torch", "transformers"), "t5")
     t5.weights(args.checkpoint)
     if args.batch_size < 1:
         raise UserError("--batch-size is at least 1")
@@ -214,7 +214,7 @@ def _target(source: str, args: argparse.Namespace) -> Path | None:
 
 def _items(source: str, target: Path | None) -> Iterator[Item]:
     """The structures of one input; a file that cannot be read is one item with its problem."""
-    from t2relax.text.cif import cif_blocks, from_cif
+    from benchmarks.data.structures.cif import cif_blocks, from_cif
 
     readers: list[Callable[[], Geometry]]
     try:
@@ -234,7 +234,7 @@ def _items(source: str, target: Path | None) -> Iterator[Item]:
         name = f"{source}@{index}" if len(readers) > 1 else source
         try:
             yield Item(name, target, _checked(reader()))
-        except CodecError as error:
+        except StructureError as error:
             yield Item(name, target, problem=str(error))
 
 
@@ -251,14 +251,14 @@ def _text(source: str) -> str:
 
 def _from_atoms(atoms: Atoms) -> Geometry:
     if atoms.cell.rank < 3 or not atoms.pbc.all():
-        raise CodecError("no crystal: it needs a cell, periodic in three directions")
+        raise StructureError("no crystal: it needs a cell, periodic in three directions")
     kinds = atoms.info.get("occupancy")  # as ASE keeps it when it reads a CIF
     shared = [x for k in kinds.values() for x in k.values()] if isinstance(kinds, dict) else []
     low = [x for x in (*shared, *atoms.arrays.get("occupancy", ())) if 0 < x < 0.99]
     if low:
-        raise CodecError(f"an occupancy of {low[0]:g}: the T5 reads ordered crystals only")
+        raise StructureError(f"an occupancy of {low[0]:g}: the T5 reads ordered crystals only")
     if (atoms.numbers < 1).any():
-        raise CodecError("a site without an element")
+        raise StructureError("a site without an element")
     return Geometry(
         np.array(atoms.cell.array), atoms.get_scaled_positions(wrap=False), atoms.numbers
     )
@@ -267,7 +267,7 @@ def _from_atoms(atoms: Atoms) -> Geometry:
 def _checked(geometry: Geometry) -> Structure:
     shortest = shortest_distance(geometry)
     if not shortest > MIN_DISTANCE:
-        raise CodecError(f"two of its atoms are {shortest:.2f} Å apart: disordered or damaged")
+        raise StructureError(f"two of its atoms are {shortest:.2f} Å apart: disordered or damaged")
     return geometry.structure()
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Structure
 
-from t2relax.text.cif import cif_blocks, from_cif
-from t2relax.text.codec import CodecError
+from benchmarks.data.structures import StructureError
+from benchmarks.data.structures.cif import cif_blocks, from_cif
 
 CELL = """
 _cell_length_a 5.640(1)
@@ -147,7 +147,7 @@ def test_minerals_of_the_open_database_are_as_pymatgen_reads_them(path):
         warnings.simplefilter("ignore")
         expected = Structure.from_file(path)
     if not expected.is_ordered:
-        with pytest.raises(CodecError, match="occupancy"):
+        with pytest.raises(StructureError, match="occupancy"):
             only(path.read_text())
         return
     check_same_crystal(only(path.read_text()), expected)
@@ -163,7 +163,7 @@ def test_listed_operations_win_over_a_name():
 def test_the_origin_of_a_space_group_is_never_guessed():
     diamond = f"data_C{CELL}{SITES}C1 C 0.125 0.125 0.125 1\n{NAME}"
     for symbol in ("'F d -3 m'", "Fd-3m", "?\n_space_group_IT_number 227"):
-        with pytest.raises(CodecError, match="'F d -3 m' has several origins"):
+        with pytest.raises(StructureError, match="'F d -3 m' has several origins"):
             only(f"{diamond}{symbol}\n")
     second = only(diamond + "'F d -3 m :2'\n")
     assert len(second.numbers) == 8
@@ -231,7 +231,7 @@ UNTYPED = ROCKSALT.replace("_type_symbol", "_x")
     ],
 )
 def test_what_is_no_ordered_crystal_is_refused_and_says_why(text, why):
-    with pytest.raises(CodecError) as caught:
+    with pytest.raises(StructureError) as caught:
         only(text)
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -247,5 +247,5 @@ def test_no_damage_is_a_traceback():
         try:
             for block in cif_blocks("".join(letters)):
                 from_cif(block)
-        except CodecError:
+        except StructureError:
             continue

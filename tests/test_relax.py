@@ -15,10 +15,10 @@ from ase.io import write as ase_write
 from pymatgen.core import Structure
 
 from benchmarks.core import Relaxed, Status
+from benchmarks.data.structures import StructureError
 from t2relax import relaxer
 from t2relax.lm import t5
 from t2relax.relax import _from_atoms, main
-from t2relax.text.codec import CodecError
 from t2relax.text.tokens import Tokenizer
 from tests.test_cif import CELL, DISORDERED, ROCKSALT, SITES, only
 
@@ -99,13 +99,13 @@ def test_the_partial_occupancy_that_ase_keeps_aside_is_seen():
     Path("mixed.cif").write_text(DISORDERED)
     atoms = ase_read("mixed.cif")
     assert len(atoms) == 1  # the trap: an ordered crystal, for all that its sites say
-    with pytest.raises(CodecError, match=r"an occupancy of 0\.5"):
+    with pytest.raises(StructureError, match=r"an occupancy of 0\.5"):
         _from_atoms(atoms)
 
 
 @pytest.mark.parametrize("atoms", [Atoms("H", pbc=True), Atoms("H", cell=[3, 3, 9], pbc=(1, 1, 0))])
 def test_a_molecule_or_a_slab_is_no_crystal(atoms):
-    with pytest.raises(CodecError, match="periodic in three directions"):
+    with pytest.raises(StructureError, match="periodic in three directions"):
         _from_atoms(atoms)
 
 

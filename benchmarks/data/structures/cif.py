@@ -16,7 +16,7 @@ from gemmi.cif import Block, as_number, is_null, read_string
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
-from t2relax.text.codec import CodecError
+from benchmarks.data.structures import StructureError
 
 SAME_SITE = 0.1
 """Images of a site nearer than this [Å] are one: 0.333 is as near to 1/3 as three digits are."""
@@ -33,7 +33,7 @@ def cif_blocks(text: str) -> list[Block]:
     """The data blocks of a CIF that list sites; their names may repeat.
 
     Raises:
-        CodecError: the text breaks the format, or a block has a tag twice.
+        StructureError: the text breaks the format, or a block has a tag twice.
     """
     try:
         # gemmi takes ASCII, as CIF 1.1 has it; other letters stand in names and comments only
@@ -44,7 +44,7 @@ def cif_blocks(text: str) -> list[Block]:
         document.check_for_duplicates()
     except (ValueError, RuntimeError) as error:
         reason = re.sub(r"^\w+:(\d+)\S*", r"line \1:", str(error))
-        raise CodecError(f"a damaged CIF, {reason}") from error
+        raise StructureError(f"a damaged CIF, {reason}") from error
     return [block for block in document if block.find_values("_atom_site_fract_x")]
 
 
@@ -56,10 +56,10 @@ def from_cif(block: Block) -> Geometry:
         that symmetry adds in [0, 1).
 
     Raises:
-        CodecError: no cell, no coordinates, partial occupancy, or a symmetry that does not fit.
+        StructureError: no cell, no coordinates, partial occupancy, or a symmetry that does not fit.
     """
     if block.find_values("_space_group_symop_magn_operation.xyz"):
-        raise CodecError("a magnetic CIF, whose symmetry operations are not read")
+        raise StructureError("a magnetic CIF, whose symmetry operations are not read")
     small = gemmi.make_small_structure_from_block(block)
     lattice = _lattice(small.cell)
     labels, numbers, fracs = _sites(block, small)
@@ -72,7 +72,7 @@ def from_cif(block: Block) -> Geometry:
             if not near.any():
                 kept, owners = np.vstack([kept, image]), np.append(owners, i)
             elif (numbers[owners[near]] != numbers[i]).any():
-                raise CodecError(
+                raise StructureError(
                     f"sites {labels[owners[near][0]]} and {labels[i]} share a position"
                 )
     return Geometry(lattice, kept, numbers[owners])
@@ -81,9 +81,9 @@ def from_cif(block: Block) -> Geometry:
 def _lattice(cell: gemmi.UnitCell) -> NDArray[np.float64]:
     """(3, 3) row vectors [Å]."""
     if not cell.is_crystal():
-        raise CodecError("no cell (_cell_length_a to _cell_angle_gamma): not a crystal")
+        raise StructureError("no cell (_cell_length_a to _cell_angle_gamma): not a crystal")
     if not (min(cell.parameters) > 0 and max(cell.parameters[3:]) < 180 and cell.volume > 1e-3):
-        raise CodecError(f"no cell has the parameters {cell.parameters}")
+        raise StructureError(f"no cell has the parameters {cell.parameters}")
     return np.array(cell.orth.mat.tolist(), dtype=np.float64).T
 
 
@@ -92,14 +92,14 @@ def _sites(
 ) -> tuple[list[str], NDArray[np.int16], NDArray[np.float64]]:
     """Labels, atomic numbers and fractional coordinates (n_sites, 3) as they are listed."""
     if not small.sites or not block.find("_atom_site_fract_", ["x", "y", "z"]):
-        raise CodecError("no sites with labels and fractional coordinates")
+        raise StructureError("no sites with labels and fractional coordinates")
     for site in small.sites:
         if not np.isfinite(site.fract.tolist()).all():
-            raise CodecError(f"site {site.label} has a coordinate that is no number")
+            raise StructureError(f"site {site.label} has a coordinate that is no number")
     for site, value in zip(small.sites, block.find_values("_atom_site_occupancy"), strict=False):
         if not is_null(value) and not abs(as_number(value) - 1) <= FULL:
             what = f"site {site.label} has occupancy {value}"
-            raise CodecError(f"{what}: the T5 reads ordered crystals only")
+            raise StructureError(f"{what}: the T5 reads ordered crystals only")
     typed = bool(block.find_values("_atom_site_type_symbol"))
     return (
         [site.label for site in small.sites],
@@ -115,7 +115,7 @@ def _element(site: gemmi.SmallStructure.Site, typed: bool) -> int:
     names = [letters] if typed or letters[1:].islower() else {letters[:1], letters}
     elements = [e for e in map(gemmi.Element, names) if e.atomic_number and e.name != "D"]
     if len(elements) != 1:
-        raise CodecError(f"site {site.label}: {site.type_symbol!r} does not name one element")
+        raise StructureError(f"site {site.label}: {site.type_symbol!r} does not name one element")
     return elements[0].atomic_number
 
 
@@ -124,12 +124,12 @@ def _operations(small: gemmi.SmallStructure) -> Sequence[gemmi.Op]:
     try:
         listed = [gemmi.Op(text) for text in small.symops if text]
     except RuntimeError as error:
-        raise CodecError(f"its symmetry operations are misspelt: {error}") from error
+        raise StructureError(f"its symmetry operations are misspelt: {error}") from error
     operations = listed or _named(small)
     for operation in operations:
         turn = np.array(small.cell.op_as_transform(operation).mat.tolist())
         if np.abs(turn.T @ turn - np.eye(3)).max() > STRAIN:
-            raise CodecError(f"its symmetry ({operation.triplet()}) does not fit its cell")
+            raise StructureError(f"its symmetry ({operation.triplet()}) does not fit its cell")
     return operations
 
 
@@ -144,9 +144,9 @@ def _named(small: gemmi.SmallStructure) -> Sequence[gemmi.Op]:
     if not group:
         if name in ("", "?", "."):
             return []
-        raise CodecError(f"space group {name!r} is unknown: the CIF must list its operations")
+        raise StructureError(f"space group {name!r} is unknown: the CIF must list its operations")
     if group.ext in ("1", "2") and ":" not in name:
-        raise CodecError(
+        raise StructureError(
             f"space group {group.hm!r} has several origins: the CIF must list its operations"
         )
     return list(group.operations())
