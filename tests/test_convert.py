@@ -32,14 +32,14 @@ CELLS = (5.8, 5.7, 5.69)
 
 
 def images(cells=CELLS, **results):
-    """ASE images with energy -6.5, -6.6, … eV and a stress of 0.01 eV/Å^3 along x."""
+    """ASE images with energy -6.5, -6.6, … eV and a stress of 0.0005 eV/Å^3 along x."""
     made = []
     for i, a in enumerate(cells):
         atoms = Atoms("NaCl", [[0, 0, 0], [a / 2, a / 2, a / 2]], cell=[a] * 3, pbc=True)
         known = {
             "energy": -6.5 - 0.1 * i,
-            "forces": [[0.25, 0, 0], [-0.25, 0, 0]],
-            "stress": [0.01, 0, 0, 0, 0, 0],
+            "forces": [[0.025, 0, 0], [-0.025, 0, 0]],
+            "stress": [0.0005, 0, 0, 0, 0, 0],
             **results,
         }
         atoms.calc = SinglePointCalculator(
@@ -82,8 +82,8 @@ def vasprun(cells=CELLS, incar=None, parameters=None, more="", potcar="PAW_PBE")
     steps = "".join(
         '<calculation><scstep><energy><i name="e_fr_energy"> -1.0 </i></energy></scstep>'
         + structure(a, more)
-        + vectors("forces", [[0.25, 0, 0], [-0.25, 0, 0]])
-        + vectors("stress", [[-16.0, 0, 0], [0, 2.0, 0], [0, 0, 0]])
+        + vectors("forces", [[0.025, 0, 0], [-0.025, 0, 0]])
+        + vectors("stress", [[-0.8, 0, 0], [0, 0.1, 0], [0, 0, 0]])
         + f'<energy><i name="e_fr_energy"> {-6.5 - 0.1 * i:.8f} </i>'
         + '<i name="e_wo_entrp"> -99.0 </i><i name="e_0_energy"> -98.0 </i></energy></calculation>'
         for i, a in enumerate(cells)
@@ -104,7 +104,7 @@ def archive(program="VASP", cells=CELLS):
     """A processed NOMAD archive in SI units, with the sections that are read."""
     metres = [np.eye(3) * a * 1e-10 for a in cells]
     energy = [(-6.5 - 0.1 * i) * EV for i in range(len(cells))]
-    force = 0.25 * EV * 1e10
+    force = 0.025 * EV * 1e10
     forces = [[force, 0, 0], [-force, 0, 0]]
     return {
         "metadata": {"entry_id": "x"},
@@ -145,7 +145,7 @@ def archive(program="VASP", cells=CELLS):
                         "system_ref": f"#/run/0/system/{i}",
                         "energy": {"total": {"value": -99 * EV}, "free": {"value": energy[i]}},
                         "forces": {"total" if program == "VASP" else "free": {"value": forces}},
-                        "stress": {"total": {"value": [[1e9, 0, 0], [0, 0, 0], [0, 0, -2e9]]}},
+                        "stress": {"total": {"value": [[4e7, 0, 0], [0, 0, 0], [0, 0, -8e7]]}},
                     }
                     for i in range(len(cells))
                 ],
@@ -205,7 +205,7 @@ def check_frames(rows):
         np.testing.assert_allclose(row["lattice_vectors"], np.eye(3) * a, rtol=1e-12)
         positions = [[0, 0, 0], [a / 2, a / 2, a / 2]]
         np.testing.assert_allclose(row["cartesian_site_positions"], positions, atol=1e-12)
-        np.testing.assert_allclose(row["forces"], [[0.25, 0, 0], [-0.25, 0, 0]], rtol=1e-12)
+        np.testing.assert_allclose(row["forces"], [[0.025, 0, 0], [-0.025, 0, 0]], rtol=1e-12)
         assert row["species_at_sites"] == ["Na", "Cl"]
 
 
@@ -213,29 +213,29 @@ def check_frames(rows):
 def test_ase_stress_turns_its_sign_and_becomes_kilobar(converted, name):
     rows = converted({name: images()}, functional="pbesol")
     check_frames(rows)
-    # 0.01 eV/Å^3 = 1.602 GPa = 16.02 kB of tension, which VASP prints as negative
-    np.testing.assert_allclose(rows[0]["stress_tensor"][0][0], -16.021766208, rtol=1e-9)
+    # 0.0005 eV/Å^3 = 0.0801 GPa = 0.801 kB of tension, which VASP prints as negative
+    np.testing.assert_allclose(rows[0]["stress_tensor"][0][0], -0.8010883104, rtol=1e-9)
     assert rows[0]["functional"] == "pbesol"
 
 
 def test_vasprun_keeps_its_stress_and_gives_the_free_energy(converted):
     rows = converted({"vasprun.xml": vasprun()})
     check_frames(rows)
-    assert rows[0]["stress_tensor"] == [[-16, 0, 0], [0, 2, 0], [0, 0, 0]]
+    assert rows[0]["stress_tensor"] == [[-0.8, 0, 0], [0, 0.1, 0], [0, 0, 0]]
     assert rows[0]["functional"] == "pbe"
 
 
 def test_nomad_vasp_is_in_si_units_with_the_sign_of_vasp(converted):
     rows = converted({"archive.json": archive("VASP")})
     check_frames(rows)
-    # 1 GPa = 10 kB
-    np.testing.assert_allclose(np.diag(rows[0]["stress_tensor"]), [10, 0, -20], rtol=1e-12)
+    # 0.04 GPa = 0.4 kB
+    np.testing.assert_allclose(np.diag(rows[0]["stress_tensor"]), [0.4, 0, -0.8], rtol=1e-12)
 
 
 def test_nomad_aims_has_the_sign_of_ase_and_its_forces_elsewhere(converted):
     rows = converted({"archive.json": archive("FHI-aims")})
     check_frames(rows)
-    np.testing.assert_allclose(np.diag(rows[0]["stress_tensor"]), [-10, 0, 20], rtol=1e-12)
+    np.testing.assert_allclose(np.diag(rows[0]["stress_tensor"]), [-0.4, 0, 0.8], rtol=1e-12)
 
 
 def test_stress_of_a_program_whose_sign_is_not_known_is_left_out(converted):
@@ -516,7 +516,7 @@ def test_unknown_element(refused):
     ghost = images()
     for atoms in ghost:
         atoms.numbers[0] = 0
-    assert refused("a.traj", ghost, functional="pbe") == "unknown element: step 0"
+    assert refused("a.traj", ghost, functional="pbe") == "unknown element: step 0: 'X' at site 0"
 
 
 def test_forces_of_another_length(refused):
@@ -552,7 +552,7 @@ def test_fixed_atoms_keep_their_forces(converted):
     for atoms in held:
         atoms.set_constraint(FixAtoms([0]))
     rows = converted({"a.traj": held}, functional="pbe", keep=["constrained"])
-    assert rows[0]["forces"] == [[0.25, 0, 0], [-0.25, 0, 0]]
+    assert rows[0]["forces"] == [[0.025, 0, 0], [-0.025, 0, 0]]
 
 
 @pytest.mark.parametrize("ibrion", [0, 5, 8])
@@ -641,7 +641,7 @@ def test_missing_labels_are_null_and_do_not_matter(converted):
 
 
 def test_overflowing_numbers_are_null(converted):
-    text = vasprun().replace("<v> 0.25000000 0.00000000 0.00000000 </v>", "<v> *** 0.0 0.0 </v>")
+    text = vasprun().replace("<v> 0.02500000 0.00000000 0.00000000 </v>", "<v> *** 0.0 0.0 </v>")
     assert [row["forces"] for row in converted({"vasprun.xml": text})] == [None] * 3
 
 
@@ -660,7 +660,7 @@ def test_command_walks_folders_and_reports_what_it_left(tmp_path, capsys):
     with gzip.open(folder / "archive.json.gz", "wt") as file:
         json.dump({"data": {"archive": archive()}}, file)
     out = tmp_path / "all.parquet"
-    assert main(["convert", str(folder), str(folder / "vasprun.xml"), "--out", str(out)]) == 0
+    assert main(["convert", str(folder), str(folder / "vasprun.xml"), "--out", str(out)]) == 2
     shown = capsys.readouterr().out
     assert "2 of 4 inputs, 6 frames" in shown
     assert f"the same content as {folder / 'deep' / 'copy_of_vasprun.xml'}" in shown

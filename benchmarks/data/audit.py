@@ -30,6 +30,7 @@ from benchmarks.data.lemat.ids import source_of
 from benchmarks.data.lemat.missing_final_frames import (
     MAX_FORCE,
     MAX_STRESS,
+    UPHILL,
     is_relaxed,
     residual_forces,
 )
@@ -82,6 +83,8 @@ def _sums(table: pd.DataFrame, paired: pd.DataFrame) -> str:
     missing = paired[paired["end"] == "missing"]
     energy = paired["energy_change"].dropna()
     several = paired[paired["n_calculations"] > 1]
+    large = (paired["residual_force"] > MAX_FORCE) | (paired["residual_stress"] > MAX_STRESS)
+    large &= paired["used"]
     rows = {
         "trajectories and stray rows": len(table),
         "paired": len(paired),
@@ -92,9 +95,13 @@ def _sums(table: pd.DataFrame, paired: pd.DataFrame) -> str:
         "last frame missing": len(missing),
         "— of them relaxed enough to be used": int(missing["used"].sum()),
         "used by default": int(table["used"].sum()),
+        "— of them with a larger residual force or stress": int(large.sum()),
         "with energies": len(energy),
         f"— of them with an energy that goes down, or up by less than {NOISE:g} eV/atom": int(
             (energy < NOISE).sum()
+        ),
+        f"ending more than {UPHILL:g} eV/atom above the lowest energy": int(
+            (paired["energy_above_lowest"] > UPHILL).sum()
         ),
         "several calculations": len(several),
         "— of them ordered by evidence": int((several["basis"] == "evidence").sum()),

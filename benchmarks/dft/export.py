@@ -13,14 +13,17 @@ import numpy as np
 
 from benchmarks.core.files import atomic_write
 from benchmarks.data.convert.conventions import ASE_STRESS
+from benchmarks.data.convert.evidence import check
 from benchmarks.data.convert.layout import TableWriter, table
-from benchmarks.data.convert.relaxation import ConversionError, Relaxation, Step, check, numbers
+from benchmarks.data.convert.relaxation import ConversionError, Relaxation, Step, numbers
 from benchmarks.data.folders import MANIFEST
 from benchmarks.data.splits.manifest import make_manifest, split_of
 from benchmarks.dft.data_card import Card
 from benchmarks.dft.results import DFTResult
 
 FUNCTIONAL = "pbe"
+_BY_THE_RELAXATION = ("joined", "uphill", "unrelaxed")
+"""What the relaxation itself has judged when it ended, with its own criterion."""
 
 
 def mark_unusable(records: Sequence[DFTResult]) -> list[DFTResult]:
@@ -30,7 +33,7 @@ def mark_unusable(records: Sequence[DFTResult]) -> list[DFTResult]:
         reason = record.reason
         if not reason:
             try:
-                check(relaxation(record))
+                check(relaxation(record), keep=_BY_THE_RELAXATION)
             except ConversionError as error:
                 reason = f"not a relaxation: {error}"
         checked.append(replace(record, reason=reason))

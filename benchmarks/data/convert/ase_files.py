@@ -6,43 +6,106 @@ calculator, as `ase.io` reads them (keys `energy`, `forces`, `stress`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.core.files import READ_ERRORS
 from benchmarks.data.convert.conventions import ASE_STRESS
 from benchmarks.data.convert.relaxation import (
     ConversionError,
     Relaxation,
     Step,
+    largest_force,
     most_common,
     numbers,
 )
+from benchmarks.data.convert.xyz_frames import cut_frames
 from benchmarks.data.lemat.quarantine import Reason
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 _ENERGIES = ("free_energy", "energy")
 """The kinds of energy, the best first: forces are the slope of the free energy."""
+_HARMLESS = ("FixSymmetry", "FixCom")
+"""Constraints that a crystal's free relaxation may have: they take no state from it that the start
+does not exclude by symmetry."""
+_HELD = ("fixed", "frozen", "fix", "constrained")
+_FREE = ("move_mask", "movable", "moveable", "selective_dynamics")
+"""Columns of an extended XYZ file that say for each site whether it is held, or is free."""
+_VELOCITIES = ("vel", "velo", "velocity", "velocities", "momenta", "momentum")
+_DYNAMICS = ("md_step", "md_type", "ensemble")
+_KINETIC = ("kinetic_energy", "ekin", "e_kin", "kinetic")
+_TEMPERATURES = ("temperature", "temp", "temperature_k")
+_OUTSIDE = ("electric_field", "efield", "external_field", "external_pressure", "scalar_pressure")
+"""Keys of an extended XYZ file that stand for molecular dynamics or for something outside."""
+_NO_DFT = (
+    *("chgnet", "mace", "m3gnet", "megnet", "matgl", "pescalculator", "sevennet", "nequip"),
+    *("allegro", "orb", "fairchem", "ocpcalculator", "mattersim", "grace", "pace", "dpcalculator"),
+    *("deepmd", "deeppot", "torchani", "schnet", "spkcalculator", "alignn", "nep", "gap", "aml"),
+    *("lammps", "kim", "eam", "lennardjones", "morse", "tersoff", "gulp", "dftb", "xtb", "tblite"),
+    *("dftd3", "dftd4", "sumcalculator", "mixing"),
+)
+"""Beginnings of the names of ASE calculators whose energies are not those of DFT alone: potentials,
+tight binding, dispersion corrections and sums."""
 
 
 def read_extxyz(path: Path) -> Relaxation:
     """All frames of an extended XYZ file, in order."""
-    return _read(path, "extxyz")
+    from ase.io.extxyz import read_xyz
+
+    frames, unfinished = cut_frames(path)
+    images = []
+    for number, frame in enumerate(frames):
+        try:
+            images += read_xyz(StringIO(frame.text), index=slice(None))
+        except READ_ERRORS as error:
+            symbol = error.args[0] if isinstance(error, KeyError) else None
+            what = f"{symbol!r} is no element" if symbol else "not in the format of extended XYZ"
+            where = f"frame {number}, from line {frame.line}"
+            raise ConversionError(f"not readable as extxyz: {where}: {what}") from error
+    return _relaxation(images, unfinished=unfinished)
 
 
 def read_traj(path: Path) -> Relaxation:
-    """All frames of an ASE trajectory, in order."""
-    return _read(path, "traj")
+    """All frames of an ASE trajectory, in order.
+
+    Raises:
+        ConversionError: Its header says that it is no optimisation.
+    """
+    from ase.io.trajectory import TrajectoryReader
+
+    with TrajectoryReader(path) as trajectory:
+        header = trajectory.description if isinstance(trajectory.description, dict) else {}
+        images = [trajectory[i] for i in range(len(trajectory))]
+    kind = str(header.get("type") or "optimization")
+    if kind != "optimization":
+        raise ConversionError(f"not a relaxation: its header says {kind}")
+    relaxation = _relaxation(images)
+    most, criterion = header.get("max_steps"), header.get("fmax")
+    force = largest_force(relaxation.steps[-1]) if images else None
+    if isinstance(most, int) and isinstance(criterion, float) and force is not None:
+        stopped = most < len(images) * int(header.get("interval") or 1) and force > criterion
+        if stopped and not relaxation.constraint:
+            what = (
+                f"{most} steps were reached with forces of {force:.3g} eV/Å, fmax was {criterion}"
+            )
+            return _relaxation(images, unfinished=what)
+    return relaxation
 
 
-def _read(path: Path, form: str) -> Relaxation:
-    from ase.constraints import FixAtoms, FixCartesian, FixScaled
-    from ase.io import read
+def _relaxation(images: Sequence[Atoms], unfinished: str = "") -> Relaxation:
     from ase.stress import voigt_6_to_full_3x3_stress
 
-    images = read(path, index=":", format=form)
+    for number, image in enumerate(images):
+        _check_calculation(image, number)
+    _check_dynamics(images)
     results = [image.calc.results if image.calc else {} for image in images]
     kind = most_common(_ENERGIES, results)
-    fixing = FixAtoms | FixCartesian | FixScaled
     steps = []
     for atoms, found in zip(images, results, strict=True):
         if not atoms.pbc.all():
@@ -60,7 +123,46 @@ def _read(path: Path, form: str) -> Relaxation:
             stress=numbers(stress, (3, 3), ASE_STRESS),
         )
         steps.append(step)
-    return Relaxation(
-        steps=steps,
-        held_sites=any(isinstance(each, fixing) for image in images for each in image.constraints),
-    )
+    constraint = next(filter(None, map(_constraint, images)), "")
+    return Relaxation(steps=steps, constraint=constraint, unfinished=unfinished)
+
+
+def _check_calculation(image: Atoms, number: int) -> None:
+    """Check that energies are those of DFT in vacuum, as far as the frame tells."""
+    name = str(getattr(image.calc, "name", None) or "").lower()
+    if name.startswith(_NO_DFT):
+        raise ConversionError(f"energies of the calculator {name}, which is not DFT alone")
+    for key, value in image.info.items():
+        if key.lower() in _OUTSIDE and np.any(value):
+            raise ConversionError(f"relaxed under {key} = {value}: frame {number}")
+
+
+def _check_dynamics(images: Sequence[Atoms]) -> None:
+    """Check that no frame says that it is one of molecular dynamics."""
+    temperatures = set()
+    for number, image in enumerate(images):
+        moving = {key: values for key, values in image.arrays.items() if key in _VELOCITIES}
+        known = {key.lower(): value for key, value in image.info.items()}
+        if any(np.abs(values).max(initial=0) > 1e-8 for values in moving.values()):
+            raise ConversionError(f"not a relaxation: the sites of frame {number} have velocities")
+        for key in (*_DYNAMICS, *_KINETIC):
+            if known.get(key):
+                raise ConversionError(f"not a relaxation: frame {number} has {key} = {known[key]}")
+        temperatures |= {str(known[key]) for key in _TEMPERATURES if key in known}
+    if len(temperatures) > 1:
+        raise ConversionError("not a relaxation: the temperature changes from frame to frame")
+
+
+def _constraint(image: Atoms) -> str:
+    """What is held fixed in a frame, in words; empty if nothing is known to be."""
+    for constraint in image.constraints:
+        name = type(constraint).__name__
+        mask, index = getattr(constraint, "mask", True), getattr(constraint, "index", (0,))
+        if name not in _HARMLESS and np.any(mask) and np.size(index):
+            return f"some sites were held fixed: {name}"
+    for columns, held in ((_HELD, True), (_FREE, False)):
+        for name in columns:
+            values: Any = image.arrays.get(name)
+            if values is not None and (values.astype(bool) == held).any():
+                return f"some sites were held fixed: column {name}"
+    return ""

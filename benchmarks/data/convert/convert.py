@@ -3,13 +3,14 @@
     python -m benchmarks.data convert INPUT… --out FILE.parquet
 
 An input is a file, or a folder that is walked. NOMAD archives (`archive.json`), `vasprun.xml`,
-extended XYZ and ASE trajectories are read; one file is one trajectory. The settings that a file
-names (program, functional, +U, cutoff) are written to `FILE.settings.csv`, because LeMat-Traj has
-no column for them.
+extended XYZ and ASE trajectories are read, whatever they are called; one file is one trajectory.
+Finished free relaxations are taken; `--keep` names what passes besides (see `evidence`). The
+settings that a file names (program, functional, +U, cutoff) are written to `FILE.settings.csv`,
+because LeMat-Traj has no column for them.
 
-Exit status: 0 when at least one input was converted; the others are listed with their reasons. 2
-for a mistake in the command, or when no input was converted. 130 when interrupted; an older FILE is
-then untouched.
+Exit status: 0 when all inputs were converted, or are in the table already. 2 when one was not: each
+is listed with its reason, and the others are written; also 2 for a mistake in the command. 130 when
+interrupted; an older FILE is then untouched.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from tqdm import tqdm
 from benchmarks.core import UserError
 from benchmarks.core.files import atomic_write
 from benchmarks.data.convert.conventions import FUNCTIONALS
-from benchmarks.data.convert.inputs import FORMATS, ConvertOptions, find_inputs, read_input
+from benchmarks.data.convert.evidence import KEEP
+from benchmarks.data.convert.inputs import ConvertOptions, find_inputs, read_input
 from benchmarks.data.convert.layout import TableWriter, table
-from benchmarks.data.convert.relaxation import KEEP, ConversionError
+from benchmarks.data.convert.recognition import FORMATS
+from benchmarks.data.convert.relaxation import ConversionError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class ConversionOutcome:
     path: Path
     reason: str = ""
     """The reason why it was not converted; empty if it was."""
+    repeated: bool = False
+    """True if another input has the same content and was converted."""
     settings: dict[str, object] = field(default_factory=dict)
     """Its line in the table of settings."""
 
@@ -82,7 +87,7 @@ def convert(inputs: Sequence[Path], out: Path, options: ConvertOptions) -> list[
                 name = found.trajectory
                 if name in taken:
                     reason = f"the same content as {taken[name]}"
-                    outcomes.append(ConversionOutcome(path, reason=reason))
+                    outcomes.append(ConversionOutcome(path, reason=reason, repeated=True))
                     continue
                 taken[name] = path
                 writer.add(table(found.relaxation, found.material, found.functional, name))
@@ -142,7 +147,7 @@ def main(argv: Sequence[str]) -> int:
     add("inputs", nargs="+", type=Path, metavar="INPUT", help="file, or folder that is walked")
     add("--out", type=Path, required=True, metavar="FILE.parquet")
     add("--functional", metavar="|".join(FUNCTIONALS), help="of the inputs that name none")
-    add("--format", metavar="|".join(FORMATS), help="default: told by the names of the files")
+    add("--format", metavar="|".join(FORMATS), help="default: told by content, then name")
     add("--keep", action="append", default=[], choices=KEEP, help="convert these, too")
     args = parser.parse_args(argv)
     options = ConvertOptions(functional=args.functional, format=args.format, keep=args.keep)
@@ -155,4 +160,4 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write("interrupted; nothing was written\n")
         return 130
     sys.stdout.write(f"{_summary(outcomes)}wrote {args.out} and {settings_path(args.out)}\n")
-    return 0
+    return 2 if any(each.reason and not each.repeated for each in outcomes) else 0

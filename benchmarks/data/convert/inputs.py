@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+import warnings
+import zlib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from importlib import import_module
+from lzma import LZMAError
 from pathlib import Path
-from typing import NamedTuple
 
-from benchmarks.core import UserError
 from benchmarks.core.files import READ_ERRORS, file_sha256
-from benchmarks.data.convert.relaxation import ConversionError, Relaxation, check
+from benchmarks.data.convert.evidence import check
+from benchmarks.data.convert.recognition import FORMATS, format_of
+from benchmarks.data.convert.relaxation import ConversionError, Relaxation
 
-
-class Format(NamedTuple):
-    """A kind of file."""
-
-    reader: str
-    """`module:function` of a path that gives a `Relaxation`."""
-    names: tuple[str, ...]
-    """Patterns of the names of its files."""
-
-
-_HERE = "benchmarks.data.convert"
-FORMATS: Mapping[str, Format] = {
-    "nomad": Format(f"{_HERE}.nomad:read", ("*archive*.json", "*archive*.json.gz")),
-    "vasp": Format(f"{_HERE}.vasp:read", ("*vasprun*.xml", "*vasprun*.xml.gz")),
-    "extxyz": Format(f"{_HERE}.ase_files:read_extxyz", ("*.xyz", "*.extxyz", "*.xyz.gz")),
-    "traj": Format(f"{_HERE}.ase_files:read_traj", ("*.traj",)),
-}
+_READ_ERRORS: tuple[type[Exception], ...] = (*READ_ERRORS, LZMAError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +28,9 @@ class ConvertOptions:
     functional: str | None = None
     """The functional of the inputs that name none."""
     format: str | None = None
-    """The format of all inputs; None if the names of the files tell it."""
+    """The format of all inputs; None if their content or their names tell it."""
     keep: Collection[str] = ()
-    """The kinds of `relaxation.KEEP` that are converted, too."""
+    """The kinds of `evidence.KEEP` that are converted, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,30 +60,37 @@ class Input:
 
 
 def find_inputs(paths: Sequence[Path], form: str | None) -> list[Path]:
-    """The named files, and the files in folders whose names tell a format, each once.
+    """The named files, and the relaxations in folders, each once.
 
-    Raises:
-        UserError: A path does not exist, or a folder holds no such file.
+    A folder without one, and a path that does not exist, stand in the list themselves: `read_input`
+    says what is wrong with them.
+
+    Args:
+        paths: Files and folders.
+        form: A key of `FORMATS`; None for files of all formats.
     """
-    names = [name for each in ([form] if form else FORMATS) for name in FORMATS[each].names]
     found: dict[Path, Path] = {}
     for path in paths:
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder")
         files = [path]
-        if not path.is_file():
+        if path.is_dir():
             files = [
                 file
                 for file in sorted(path.rglob("*"))
                 if not any(part.startswith(".") for part in file.relative_to(path).parts)
                 and file.is_file()
-                and any(fnmatch(file.name, name) for name in names)
+                and _is_input(file, form)
             ]
-        if not files:
-            raise UserError(f"{path}: no file in it that is called {', '.join(names)}")
-        for file in files:
+        for file in files or [path]:
             found.setdefault(file.resolve(), file)
     return list(found.values())
+
+
+def _is_input(file: Path, form: str | None) -> bool:
+    try:
+        told = format_of(file)
+    except OSError:  # `read_input` will say why, if its name is that of an input
+        return any(file.match(name) for each in FORMATS.values() for name in each.names)
+    return told is not None and form in (None, told)
 
 
 def read_input(path: Path, options: ConvertOptions) -> Input:
@@ -104,22 +99,28 @@ def read_input(path: Path, options: ConvertOptions) -> Input:
     Raises:
         ConversionError: It cannot become a trajectory; the text is the reason.
     """
-    form = options.format
+    if path.is_dir():
+        known = ", ".join(name for each in FORMATS.values() for name in each.names)
+        raise ConversionError(f"no file in it that is called {known}, or has such a content")
+    if not path.exists():
+        raise ConversionError("no such file or folder")
+    try:
+        form = options.format or format_of(path)
+    except OSError as error:
+        raise ConversionError(f"cannot be read ({error.strerror or 'damaged'})") from error
     if form is None:
-        for each, (_, names) in FORMATS.items():
-            if any(fnmatch(path.name, name) for name in names):
-                form = each
-                break
-        else:
-            raise ConversionError("its name tells no format: say it with --format")
+        raise ConversionError(
+            "its content is not known, and its name tells no format: say it with --format"
+        )
     module, _, function = FORMATS[form].reader.partition(":")
     try:
         reader: Callable[[Path], Relaxation] = getattr(import_module(module), function)
-        relaxation = reader(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the checks below say what is wrong
+            relaxation = reader(path)
         sha256 = file_sha256(path)
-    except READ_ERRORS as error:
-        said = (str(error).splitlines() or [""])[0]
-        raise ConversionError(f"not readable as {form} ({type(error).__name__}: {said})") from error
+    except _READ_ERRORS as error:
+        raise ConversionError(f"not readable as {form}: {_in_words(error)}") from error
     check(relaxation, options.keep)
     functional = relaxation.functional or options.functional
     if functional is None:
@@ -134,3 +135,22 @@ def read_input(path: Path, options: ConvertOptions) -> Input:
         trajectory=f"{material}-{number}-{functional}",
         sha256=sha256,
     )
+
+
+def _in_words(error: Exception) -> str:
+    """What a library's exception says about a file, for a reader who does not know the library."""
+    said = (str(error).splitlines() or [""])[0]
+    number = re.search(r"could not convert string(?: to float:)? ('[^']*')", said)
+    if number:
+        return f"{number[1]} stands where a number belongs"
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    if isinstance(error, SyntaxError) and said:
+        return re.sub(r" \([^()]*, line \d+\)$", "", said)
+    if isinstance(error, EOFError | LZMAError | zlib.error | gzip.BadGzipFile):
+        return "damaged, or it breaks off: get it again"
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):
+        return f"{error.args[0]!r} is missing, or is not known"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return "its content is not what the format demands: damaged, or written by hand"

@@ -14,10 +14,8 @@ from benchmarks.data.lemat.arrow import atomic_number
 from benchmarks.data.lemat.coordinates import SMALLEST_VOLUME_PER_ATOM
 from benchmarks.data.lemat.quarantine import Reason
 
-KEEP = ("constrained", "unfinished")
-"""Kinds of relaxations that are left out by default: cell or sites held fixed; file breaks off."""
-_SAME_CELL = 1e-6
-"""Largest change that a unit conversion makes in a cell that was held fixed [Å]."""
+HYDROGEN = {"D": "H", "T": "H"}
+"""Isotopes that have a symbol of their own; a relaxation does not tell them from hydrogen."""
 
 
 class ConversionError(Exception):
@@ -56,10 +54,11 @@ class Relaxation:
     """Cutoff of the plane waves [eV]."""
     hubbard_u: dict[str, float] = field(default_factory=dict)
     """Effective U (U - J) by element [eV]; those that are zero are left out."""
-    held_sites: bool = False
-    """True if some sites were not allowed to move."""
-    unfinished: bool = False
-    """True if the file breaks off; `steps` are then the complete ones."""
+    constraint: str = ""
+    """What the file says was held fixed, in words; empty if it says nothing of the kind."""
+    unfinished: str = ""
+    """What shows that the relaxation did not reach its end, in words; empty if nothing does.
+    `steps` are the complete ones."""
 
 
 def numbers(value: Any, shape: tuple[int, ...], unit: float = 1.0) -> NDArray[np.float64] | None:
@@ -76,6 +75,13 @@ def numbers(value: Any, shape: tuple[int, ...], unit: float = 1.0) -> NDArray[np
     return array if np.isfinite(array).all() else None
 
 
+def largest_force(step: Step) -> float | None:
+    """The largest norm of a force [eV/Å]; None where the forces are not known."""
+    if step.forces is None or not len(step.forces):
+        return None
+    return float(np.linalg.norm(step.forces, axis=1).max())
+
+
 def most_common(kinds: Sequence[str], found: Sequence[Collection[str]]) -> str:
     """The kind of energy that most steps have; among equals, the first of `kinds`.
 
@@ -85,42 +91,28 @@ def most_common(kinds: Sequence[str], found: Sequence[Collection[str]]) -> str:
     return max(kinds, key=lambda kind: count[kind])
 
 
-def check(relaxation: Relaxation, keep: Collection[str] = ()) -> None:
-    """Check that the steps are the relaxation of a crystal with known start and end.
-
-    Args:
-        relaxation: The relaxation, as it was read.
-        keep: The kinds of `KEEP` that pass.
+def check_steps(steps: Sequence[Step]) -> None:
+    """Check that the steps are at least two states of one ordered crystal.
 
     Raises:
         ConversionError: They are not; the text is the reason.
     """
-    steps = relaxation.steps
-    if relaxation.unfinished and "unfinished" not in keep:
-        raise ConversionError(
-            f"unfinished: breaks off after {len(steps)} ionic steps (--keep unfinished)"
-        )
     if len(steps) < 2:
         raise ConversionError(Reason.SINGLE_FRAME if steps else "no ionic step")
     for i, step in enumerate(steps):
-        reason = _fault(step, steps[0])
-        if reason:
-            raise ConversionError(f"{reason}: step {i}")
-    if "constrained" in keep:
-        return
-    if relaxation.held_sites:
-        raise ConversionError("some sites were held fixed (--keep constrained)")
-    cells = np.array([step.lattice for step in steps])
-    if np.abs(cells - cells[0]).max() < _SAME_CELL:
-        raise ConversionError("the cell was held fixed (--keep constrained)")
+        for site, symbol in enumerate(step.symbols):
+            if not atomic_number(symbol):
+                reason = f"{Reason.UNKNOWN_ELEMENT}: step {i}: {symbol!r} at site {site}"
+                raise ConversionError(reason)
+        fault = _fault(step, steps[0])
+        if fault:
+            raise ConversionError(f"{fault}: step {i}")
 
 
 def _fault(step: Step, first: Step) -> str | None:
     n_sites = len(step.symbols)
-    unknown = sorted({symbol for symbol in step.symbols if not atomic_number(symbol)})
     faults = {
         Reason.ZERO_SITES: n_sites == 0,
-        Reason.UNKNOWN_ELEMENT: bool(unknown),
         Reason.COMPOSITION: Counter(step.symbols) != Counter(first.symbols),
         Reason.SITE_ORDER: step.symbols != first.symbols,
         Reason.LENGTHS: step.positions.shape != (n_sites, 3),

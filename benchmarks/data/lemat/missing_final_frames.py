@@ -20,6 +20,9 @@ constant of 5 eV/Å^2 such a site is 0.01 Å from the minimum, the first thresho
 MAX_STRESS = 1.0
 """Largest component of the stress [kB]. At a bulk modulus of 60 GPa a pressure of 1 kB is a strain
 of 0.001, the first threshold of `strain_awt`."""
+UPHILL = 0.003
+"""A relaxation ends at its lowest energy; so much above it is noise [eV/atom]. More is the end of a
+scan, of dynamics, or of another relaxation."""
 
 
 def is_relaxed(force: NDArray[np.float64], stress: NDArray[np.float32]) -> NDArray[np.bool_]:
