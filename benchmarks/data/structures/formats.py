@@ -35,8 +35,12 @@ from ase.spacegroup.spacegroup import SpacegroupError
 from benchmarks.core import Geometry
 from benchmarks.core.files import READ_ERRORS
 from benchmarks.data.structures import StructureError
+from benchmarks.data.structures.cssr import read_cssr
 from benchmarks.data.structures.extended_xyz import FULL, NO_CRYSTAL, read_extended_xyz
+from benchmarks.data.structures.lammps_data import read_lammps_atoms
 from benchmarks.data.structures.poscar import read_poscar
+from benchmarks.data.structures.protein_data_bank import read_protein_data_bank
+from benchmarks.data.structures.shelx import read_shelx
 from benchmarks.data.structures.words import atomic_numbers, check_lattice
 
 BY_ASE: Final[dict[str, str]] = {
@@ -105,6 +109,10 @@ READERS: Final[dict[str, Callable[[str], list[Geometry | StructureError]]]] = {
     "extxyz": read_extended_xyz,
     "vasp": lambda text: [read_poscar(text)],
     "xyz": read_extended_xyz,
+    "res": read_shelx,
+    "proteindatabank": read_protein_data_bank,
+    "lammps-data": lambda text: [_checked(read_lammps_atoms(text))],
+    "cssr": lambda text: [read_cssr(text)],
 }
 """Readers of our own, which take the text of a file."""
 _SUFFIXES: Final = {
@@ -175,7 +183,8 @@ def read_images(path: Path, form: str) -> list[Geometry | StructureError]:
         StructureError: The file as a whole cannot be read.
     """
     if form in READERS:
-        return READERS[form](_text(path))
+        with _quiet():
+            return READERS[form](_text(path))
     what = ioformats[form].description if form in ioformats else form
     if form in NO_ELEMENTS:
         raise StructureError(f"the file names no elements ({what})")

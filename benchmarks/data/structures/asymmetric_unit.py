@@ -1,0 +1,89 @@
+"""From the sites that a file lists and its symmetry operations to the full cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import gemmi
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.core import Geometry
+from benchmarks.data.structures import StructureError
+from benchmarks.data.structures.words import atomic_numbers, check_lattice
+
+SAME_SITE = 0.1
+"""Images of a site nearer than this [Å] are one: 0.333 is as near to 1/3 as three digits are."""
+STRAIN = 0.02
+"""Operations that turn the cell into itself but for this much fit it: parameters are rounded."""
+MAX_IMAGES = 20_000
+"""Sites times operations; more take minutes."""
+
+
+def cell_of(parameters: Iterable[float]) -> gemmi.UnitCell:
+    """The cell of lengths a, b, c [Å] and angles alpha, beta, gamma [°].
+
+    Raises:
+        StructureError: No cell has these parameters, or they are the lengths of 1 that stand for
+            no crystal.
+    """
+    values = [float(value) for value in parameters]
+    cos = np.cos(np.radians(values[3:]))
+    flat = 1 - (cos**2).sum() + 2 * cos.prod() < 1e-9
+    if min(values) <= 0 or max(values[3:]) >= 180 or flat or max(values[:3]) > 1e5:
+        raise StructureError(f"no cell has the parameters {' '.join(f'{v:g}' for v in values)}")
+    if values[:3] == [1, 1, 1]:
+        raise StructureError("no crystal: the lengths of 1 stand for none")
+    return gemmi.UnitCell(*values)
+
+
+def lattice_of(cell: gemmi.UnitCell) -> NDArray[np.float64]:
+    """(3, 3) row vectors [Å], a along x and b in the xy plane."""
+    return np.array(cell.orth.mat.tolist(), dtype=np.float64).T
+
+
+def full_cell(
+    cell: gemmi.UnitCell,
+    operations: Sequence[gemmi.Op],
+    species: Sequence[int],
+    coordinates: NDArray[np.float64],
+) -> tuple[Geometry, NDArray[np.intp]]:
+    """Apply symmetry operations to sites.
+
+    Args:
+        cell: The cell.
+        operations: All of the group, those of centring too, the identity among them.
+        species: Atomic numbers of the sites.
+        coordinates: (n_sites, 3) fractional.
+
+    Returns:
+        The full cell, whose listed coordinates are as they were and whose images follow their
+        site, in [0, 1); and for each of its atoms the site that it comes from.
+
+    Raises:
+        StructureError: The operations do not fit the cell, or two sites of different elements share
+            a position.
+    """
+    lattice = lattice_of(cell)
+    check_lattice(lattice)
+    rotations = np.array([op.rot for op in operations]) / gemmi.Op.DEN
+    translations = np.array([op.tran for op in operations]) / gemmi.Op.DEN
+    for rotation, operation in zip(rotations, operations, strict=True):
+        turn = lattice.T @ rotation @ np.linalg.inv(lattice.T)
+        if np.abs(turn.T @ turn - np.eye(3)).max() > STRAIN:
+            raise StructureError(f"its symmetry ({operation.triplet()}) does not fit its cell")
+    if len(coordinates) * len(operations) > MAX_IMAGES:
+        what = f"{len(coordinates)} sites under {len(operations)} symmetry operations"
+        raise StructureError(f"{what} are more than is read: write all atoms in P 1")
+    if len(operations) == 1:
+        return Geometry(lattice, coordinates, atomic_numbers(species)), np.arange(len(species))
+    kept, owners = np.empty((0, 3)), np.empty(0, dtype=np.intp)
+    for i, site in enumerate(coordinates):
+        for image in (site, *np.mod(rotations @ site + translations, 1.0)):
+            apart = kept - image
+            near = np.linalg.norm((apart - apart.round()) @ lattice, axis=1) < SAME_SITE
+            if not near.any():
+                kept, owners = np.vstack([kept, image]), np.append(owners, i)
+            elif any(species[owner] != species[i] for owner in owners[near].tolist()):
+                raise StructureError(f"sites {owners[near][0] + 1} and {i + 1} share a position")
+    return Geometry(lattice, kept, atomic_numbers(species[i] for i in owners.tolist())), owners
