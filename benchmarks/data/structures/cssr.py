@@ -22,7 +22,9 @@ def read_cssr(text: str) -> Geometry:
     if len(lines) < 5:
         raise StructureError(f"a CSSR file has 5 lines at least, this file {len(lines)}")
     lengths = numbers(lines[0].rpartition("=")[2].split()[-3:], 3, "line 1, the lengths")
-    angles = numbers(lines[1].split(), 3, "line 2, the angles")
+    angles = numbers(
+        lines[1].partition("SPGR")[0].rpartition("=")[2].split(), 3, "line 2, the angles"
+    )
     group = re.search(r"SPGR\s*=?\s*(\d+)\s*([^\s=]\s?[^=]*?)(?:\s{2,}|OPT|$)", lines[1])
     if group and (group[1] != "1" or group[2].replace(" ", "") not in ("P1", "")):
         what = f"space group {group[2].strip() or group[1]!r}"

@@ -50,7 +50,8 @@ BY_ASE: Final[dict[str, str]] = {
     "aims": "",
     "aims-output": "",
     "castep-castep": "",
-    "castep-cell": r"\bmixture\b",
+    "castep-cell": r"\bmixture\b"
+    r"|^\s*%BLOCK +(LATTICE|POSITIONS)\w*\s*\n\s*(?!(ang|bohr|m|cm|nm|pm)\s)[a-z]\w*\s*\n",
     "castep-geom": "",
     "castep-md": "",
     "castep-phonon": "",
@@ -70,7 +71,7 @@ BY_ASE: Final[dict[str, str]] = {
     "gpumd": "",
     "gpw": "",
     "json": "",
-    "lammps-dump-text": "",
+    "lammps-dump-text": r"^ITEM: ATOMS(?!.*\belement\b)",
     "magres": "",
     "mustem": "",
     "onetep-out": "",
@@ -85,7 +86,7 @@ BY_ASE: Final[dict[str, str]] = {
     "vasp-xdatcar": "",
     "vasp-xml": "",
     "wout": "",
-    "xsd": r"\bGroupName=\"(?!P\s*1\")",
+    "xsd": r"\bITNumber=\"(?!1\")\d+",
     "xsf": "",
 }
 """Formats that ASE reads in full, unless their text matches this: symmetry, mixed sites, units."""
@@ -115,6 +116,11 @@ READERS: Final[dict[str, Callable[[str], list[Geometry | StructureError]]]] = {
     "cssr": lambda text: [read_cssr(text)],
 }
 """Readers of our own, which take the text of a file."""
+_ROWS: Final = {
+    "espresso-in": (r"\bnat\s*=\s*(\d+)", r"^\s*ATOMIC_POSITIONS.*\n"),
+    "xsf": (r"^\s*PRIMCOORD.*\n\s*(\d+)", r"^\s*PRIMCOORD.*\n.*\n"),
+}
+"""Where a text counts its atoms and what stands before their lines; ASE leaves out further ones."""
 _SUFFIXES: Final = {
     **dict.fromkeys(("cif", "mcif"), "cif"),
     **dict.fromkeys(("vasp", "poscar", "contcar"), "vasp"),
@@ -127,6 +133,7 @@ _SUFFIXES: Final = {
 _NAMES: Final = {"POSCAR|CONTCAR|CENTCAR": "vasp", r"vasprun.*\.xml$": "vasp-xml"}
 _CONTENTS: Final = {
     "cif": r"\A(\s*(#.*)?\n)*\s*data_\S*\s",
+    "extxyz": r"\A\s*\d+[ \t]*\n.*\bLattice\s*=",
     "lammps-data": r"^\s*\S+\s+\S+\s+xlo\s+xhi",
     "proteindatabank": r"^CRYST1\s",
     "res": r"^CELL(\s+[\d.]+){7}",
@@ -156,10 +163,10 @@ def format_of(path: Path) -> str:
     for pattern, form in _NAMES.items():
         if re.search(pattern, name, re.IGNORECASE):
             return form
-    text = _text(path)
+    text = _text(path, 4000)
     if not text.strip():
         raise StructureError("the file is empty")
-    by_content = next((f for f, p in _CONTENTS.items() if re.search(p, text[:4000], re.M)), "")
+    by_content = next((f for f, p in _CONTENTS.items() if re.search(p, text, re.M)), "")
     if by_content and suffix in ("data", "dat", "txt", "in", "inp", name.lower()):
         return by_content
     try:
@@ -186,19 +193,9 @@ def read_images(path: Path, form: str) -> list[Geometry | StructureError]:
         with _quiet():
             return READERS[form](_text(path))
     what = ioformats[form].description if form in ioformats else form
-    if form in NO_ELEMENTS:
-        raise StructureError(f"the file names no elements ({what})")
-    if form in MOLECULES:
-        raise StructureError(f"{NO_CRYSTAL} ({what})")
-    if form not in BY_ASE:
-        raise StructureError(f"{what} is not read here: convert it to CIF, POSCAR or extended XYZ")
-    text = _text(path)
-    found = re.search(BY_ASE[form], text, re.IGNORECASE | re.MULTILINE) if BY_ASE[form] else None
-    if found:
-        stated = " ".join(found[0].split())
-        raise StructureError(f"it states {stated!r}, which is not read from this format: use a CIF")
-    if form == "lammps-dump-text" and re.search(r"^ITEM: ATOMS(?!.*\belement\b)", text, re.M):
-        raise StructureError("the file names no elements: dump the column `element`")
+    _refuse_format(form, what)
+    if BY_ASE[form] or form in _ROWS:
+        _refuse_content(form, _text(path))
     if get_compression(path.name)[1] and not ioformats[form].acceptsfd:
         raise StructureError("this format is read uncompressed only: decompress the file")
     try:
@@ -208,11 +205,46 @@ def read_images(path: Path, form: str) -> list[Geometry | StructureError]:
         raise StructureError(_reason(error, what)) from error
     if not images:
         raise StructureError("no structure is in it")
+    if form == "eon":  # whose cells are periodic and whose reader does not say so
+        for atoms in images:
+            atoms.pbc = True
     return [_checked(atoms) for atoms in images]
 
 
-def _text(path: Path) -> str:
-    """The text of a file, which may be compressed."""
+def _refuse_format(form: str, what: str) -> None:
+    """Refuse what ASE does not read in full, or not at all."""
+    if form in NO_ELEMENTS:
+        raise StructureError(f"the file names no elements ({what})")
+    if form in MOLECULES:
+        raise StructureError(f"{NO_CRYSTAL} ({what})")
+    if form not in BY_ASE:
+        raise StructureError(f"{what} is not read here: convert it to CIF, POSCAR or extended XYZ")
+
+
+def _refuse_content(form: str, text: str) -> None:
+    """Refuse what ASE would leave out without a word: symmetry, elements, atoms."""
+    found = re.search(BY_ASE[form], text, re.IGNORECASE | re.MULTILINE) if BY_ASE[form] else None
+    if found and form == "lammps-dump-text":
+        raise StructureError("the file names no elements: dump the column `element`")
+    if found:
+        stated = " ".join(found[0].split())
+        raise StructureError(f"it states {stated!r}, which is not read from this format: use a CIF")
+    if form not in _ROWS:
+        return
+    counted, before = _ROWS[form]
+    row = r"((?:[ \t]*\w+(?:[ \t]+[-+.\d]\S*){3,}.*\n|[ \t]*[#!].*\n|[ \t]*\n)*)"
+    counts = re.findall(counted, text, re.MULTILINE | re.IGNORECASE)
+    blocks = re.findall(before + row, text + "\n", re.MULTILINE | re.IGNORECASE)
+    if len(counts) < len(blocks):
+        raise StructureError("it does not say how many atoms it has")
+    for count, block in zip(counts, blocks, strict=False):
+        listed = len(re.findall(r"^[ \t]*\w", block, re.MULTILINE))
+        if int(count) != listed:
+            raise StructureError(f"it counts {count} atoms, {listed} lines of atoms follow")
+
+
+def _text(path: Path, size: int = -1) -> str:
+    """The text of a file, which may be compressed, or of its first `size` bytes."""
     openers = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
     if path.is_dir():
         raise StructureError("a folder, not a file")
@@ -221,7 +253,7 @@ def _text(path: Path) -> str:
     )
     try:
         with opened(path) as file:
-            data = file.read()
+            data = file.read(size)
     except FileNotFoundError as error:
         raise StructureError("no such file") from error
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
@@ -250,12 +282,13 @@ def _reason(error: BaseException, what: str) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return f"cannot be read as {what}: it asks for more memory than there is"
-    if isinstance(error, KeyError) and re.fullmatch(r"'[A-Za-z]{1,3}\d*'", text):
-        return f"{text} is no element"
+    if isinstance(error, KeyError) and re.fullmatch(r"'[A-Z][a-z]?'", text):
+        return f"{text} is no element" + (": write H" if text in ("'D'", "'T'") else "")
     number = re.search(r"could not convert string to float: (.+)|base 10: (.+)", text)
     if number:
         return f"cannot be read as {what}: {number[1] or number[2]} stands where a number has to be"
-    return f"cannot be read as {what}: damaged, cut short, or of another format"
+    hint = "use CIF, POSCAR or extended XYZ if it is sound"
+    return f"cannot be read as {what}: damaged, cut short, or of another format; {hint}"
 
 
 def _checked(atoms: Atoms) -> Geometry | StructureError:

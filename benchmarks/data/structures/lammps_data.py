@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from collections import defaultdict
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols
 from ase.io.lammpsdata import read_lammps_data
 
+from benchmarks.core.files import READ_ERRORS
 from benchmarks.data.structures import StructureError
 from benchmarks.data.structures.words import element, numbers
 
@@ -38,9 +40,10 @@ def read_lammps_atoms(text: str) -> Atoms:
         stated = counted[1] if counted else "no"
         raise StructureError(f"it counts {stated} atoms, {listed} lines follow under Atoms")
     elements = _elements(text)
+    bare = re.sub(_SECTION.format("Masses"), "", text, flags=re.MULTILINE)
     try:
-        atoms = read_lammps_data(io.StringIO(text), Z_of_type=dict.fromkeys(elements, 1))
-    except (ValueError, RuntimeError, KeyError, IndexError) as error:
+        atoms = read_lammps_data(io.StringIO(bare), Z_of_type=defaultdict(lambda: 1))
+    except READ_ERRORS as error:
         hint = "say the style of its lines: `Atoms # atomic`, `Atoms # charge` or `Atoms # full`"
         raise StructureError(f"the lines under Atoms cannot be read: {hint}") from error
     missing = sorted(set(atoms.arrays["type"].tolist()) - set(elements))

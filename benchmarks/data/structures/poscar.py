@@ -51,8 +51,8 @@ def read_poscar(text: str) -> Geometry:
     counts = _counts(words[at], at + 1)
     selective = words[at + 1][:1] and words[at + 1][0][0] in "sS"
     at += 2 if selective else 1
-    mode = words[at][0][0].lower() if at < len(words) and words[at] else ""
-    if mode not in ("d", "f", "c", "k"):
+    mode = words[at][0].lower() if at < len(words) and words[at] else ""
+    if not re.fullmatch(r"[ck](ar\w*)?|d(ir\w*)?|f(rac\w*)?", mode):
         raise StructureError(f"line {at + 1} has to be Direct or Cartesian")
     rows = words[at + 1 : at + 1 + sum(counts)]
     present = next((i for i, row in enumerate(rows) if not row), len(rows))
@@ -69,7 +69,7 @@ def read_poscar(text: str) -> Geometry:
     coordinates = np.array(
         [numbers(row, 3, f"line {at + 2 + i}, a coordinate") for i, row in enumerate(rows)]
     )
-    if mode in ("c", "k"):
+    if mode[0] in "ck":
         return crystal(lattice, coordinates * scale, species)
     check_lattice(lattice)
     return Geometry(lattice, coordinates, atomic_numbers(species))

@@ -109,7 +109,7 @@ def _require_whole(
     model: _Model, n_operations: int, geometry: Geometry, owners: NDArray[np.intp]
 ) -> None:
     """Refuse partial occupancies, and a UNIT that counts other atoms than symmetry gives."""
-    counts = {z: int((geometry.numbers == z).sum()) for z in set(model.elements)}
+    counts = {z: int((geometry.numbers == z).sum()) for z in dict.fromkeys(model.elements)}
     stated: dict[int, float] = {}
     for z, count in zip(model.elements, model.unit, strict=False):
         stated[z] = stated.get(z, 0) + count
@@ -221,12 +221,11 @@ def _operations(model: _Model) -> list[gemmi.Op]:
         if model.symm or model.coded:
             raise StructureError("no line LATT: add LATT 1 (centrosymmetric) or LATT -1")
         latt = -1
-    centring = [gemmi.Op("x,y,z"), *map(gemmi.Op, CENTRINGS[abs(latt) - 1].split(";"))]
-    if latt > 0:
-        centring.append(gemmi.Op("-x,-y,-z"))
+    triplets = ["x,y,z", *CENTRINGS[abs(latt) - 1].split(";"), *(["-x,-y,-z"] if latt > 0 else [])]
+    stated = {op.wrap().triplet(): op for op in (*map(gemmi.Op, triplets), *model.symm)}
     try:
-        group = gemmi.GroupOps([*centring, gemmi.Op("x,y,z"), *model.symm])
+        group = gemmi.GroupOps(list(stated.values()))
         group.add_missing_elements()
     except RuntimeError as error:
         raise StructureError("LATT and SYMM are no space group") from error
-    return list(group)
+    return list({operation.wrap().triplet(): operation for operation in group}.values())
