@@ -198,6 +198,7 @@ def test_compressed_poscar_with_volume_and_cartesian_coordinates(tmp_path):
         ("Na Cl\n1 2", "Na Cl\n2 2", "line 7 counts 4 atoms, but 3 coordinate lines follow"),
         ("Na Cl\n1 2", "Na Cl\n1 1", "line 7 counts 2 atoms, but line 11 is one more"),
         ("Na Cl\n1 2", "Na\n1 2", "line 6 names 1 species, line 7 has 2 numbers"),
+        (".5 .5 .5", ".5 .5 .5 Cl", [11, 17, 17]),
         ("Na Cl", "Na Qq", "line 6: 'Qq' is no element"),
         ("Na Cl", "Na H.5", "line 6: 'H.5' is no element"),
         ("1 2", "1 2.0", "line 7 has to list the numbers of atoms: '2.0' is none"),
@@ -219,7 +220,7 @@ def test_poscar(old, new, expected, read):
         ("Na Cl", "", [11, 17, 17]),
         ("Na1Cl2", "", [11, 17, 17]),
         ("salt", "Na Cl Cl", [11, 17, 17]),
-        ("Na Cl", "Na F F", "line 1 and the ends of the coordinate lines name different"),
+        ("Na Cl", "Na F F", "line 1 and the ends of the coordinate lines name other"),
         ("In a box of Cl", "", "names no elements"),
         ("I", "", "names no elements"),
     ],
@@ -247,6 +248,16 @@ def test_poscar_of_vasp_4_names_its_elements_or_none(comment, ends, expected, re
         ("Na 0 0 0", "Na 0 0", ["line 3 has 3 columns, 4 are declared in line 2"]),
         ("Na 0 0 0", "X 0 0 0", ["line 3: 'X' is no element"]),
         ("2.5 2.5 2.5\n", "2.5 2.5", ["line 4 has 3 columns, 4 are declared in line 2"]),
+        (
+            'pbc="T T T"',
+            "Properties=species:S:1:pos:R:3:occupancy:R:1",
+            ["line 3 has 4 columns, 5 are declared in line 2"],
+        ),
+        (
+            "pbc",
+            r'occupancy="_JSON {\"0\": {\"Na\": 0.5}}" pbc',
+            ["an occupancy of 0.5: only ordered crystals can be read"],
+        ),
         ("2\n", "3\n", ["line 1 counts 3 atoms, 2 lines follow: the file is cut short"]),
         ("pbc", "Properties=pos:R:3 pbc", ["line 3 has 4 columns, 3 are declared in line 2"]),
         ("pbc", "Lattice=1 pbc", ["line 2: its Lattice is not nine numbers"]),
@@ -395,6 +406,22 @@ def test_what_ase_would_leave_out_is_refused(form, text, problem, tmp_path):
     with pytest.raises(StructureError) as error:
         read_images(tmp_path / "x", form)
     assert str(error.value).startswith(problem)
+
+
+def test_partial_occupancies_are_refused_in_every_format(tmp_path):
+    shared = SALT.copy()
+    shared.info["occupancy"] = {"0": {"Na": 0.5, "K": 0.5}, "1": {"Cl": 1.0}}
+    for name in ("x.traj", "x.extxyz"):
+        shared.write(tmp_path / name)
+        assert read_all(tmp_path / name) == [
+            "an occupancy of 0.5: only ordered crystals can be read"
+        ]
+    shared.set_array("occupancy", np.array([1.0, 0.25]))
+    shared.info.clear()
+    shared.write(tmp_path / "x.extxyz")
+    assert read_all(tmp_path / "x.extxyz") == [
+        "an occupancy of 0.25: only ordered crystals can be read"
+    ]
 
 
 def test_molecules_and_slabs_are_no_crystals(tmp_path, capfd):

@@ -36,12 +36,12 @@ from benchmarks.core import Geometry
 from benchmarks.core.files import READ_ERRORS
 from benchmarks.data.structures import StructureError
 from benchmarks.data.structures.cssr import read_cssr
-from benchmarks.data.structures.extended_xyz import FULL, NO_CRYSTAL, read_extended_xyz
+from benchmarks.data.structures.extended_xyz import NO_CRYSTAL, read_extended_xyz
 from benchmarks.data.structures.lammps_data import read_lammps_atoms
 from benchmarks.data.structures.poscar import read_poscar
 from benchmarks.data.structures.protein_data_bank import read_protein_data_bank
 from benchmarks.data.structures.shelx import read_shelx
-from benchmarks.data.structures.words import atomic_numbers, check_lattice
+from benchmarks.data.structures.words import atomic_numbers, check_lattice, check_occupancies
 
 BY_ASE: Final[dict[str, str]] = {
     "abinit-gsr": "",
@@ -76,7 +76,6 @@ BY_ASE: Final[dict[str, str]] = {
     "mustem": "",
     "onetep-out": "",
     "prismatic": "",
-    "qbox": "",
     "rmc6f": "",
     "siesta-xv": "",
     "struct_out": "",
@@ -145,7 +144,7 @@ _LATER: Final = re.compile(r"(\.(relax\d*|static\d*|orig|start|bak|old))+$", re.
 _ERRORS: Final = (
     *(*READ_ERRORS, AimsParseError, BadConfiguration, MemoryError, NoNonEmptyLines, ParseError),
     *(SpacegroupError, UnableToLocateDelimiter, UnknownFileTypeError, VersionTooOldError),
-    *(lzma.LZMAError, sqlite3.Error),
+    *(lzma.LZMAError, NameError, sqlite3.Error),
 )
 """What ASE's readers raise for a file that is not as they expect."""
 
@@ -203,7 +202,7 @@ def read_images(path: Path, form: str) -> list[Geometry | StructureError]:
             images = read(str(path.resolve()), index=":", format=form, do_not_split_by_at_sign=True)
     except _ERRORS as error:
         raise StructureError(_reason(error, what)) from error
-    if not images:
+    if not images or images[0] is None:
         raise StructureError("no structure is in it")
     if form == "eon":  # whose cells are periodic and whose reader does not say so
         for atoms in images:
@@ -297,18 +296,17 @@ def _checked(atoms: Atoms) -> Geometry | StructureError:
         return StructureError(NO_CRYSTAL)
     if not len(atoms):
         return StructureError("no atoms are in it")
-    for name in ("occupancy", "occupancies"):
-        for i, value in enumerate(np.ravel(atoms.arrays.get(name, ()))):
-            if abs(value - 1) > FULL:
-                what = f"site {i + 1} has an occupancy of {value:g}"
-                return StructureError(f"{what}: only ordered crystals can be read")
-    if (atoms.numbers < 1).any():
-        return StructureError(f"site {int(atoms.numbers.argmin()) + 1} has no element")
+    unknown = np.flatnonzero((atoms.numbers < 1) | (atoms.numbers > 118))
+    if len(unknown):
+        return StructureError(f"site {unknown[0] + 1} has no element")
     if not np.isfinite(atoms.positions).all():
         return StructureError("a coordinate is no number")
     lattice = np.array(atoms.cell.array, dtype=np.float64)
     try:
         check_lattice(lattice)
+        check_occupancies(atoms.info.get("occupancy"))
+        for name in ("occupancy", "occupancies"):
+            check_occupancies(atoms.arrays.get(name))
     except StructureError as error:
         return error
     scaled = np.linalg.solve(lattice.T, atoms.positions.T).T

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
 from benchmarks.data.structures import StructureError
@@ -35,17 +36,7 @@ def read_poscar(text: str) -> Geometry:
         raise StructureError(
             f"a POSCAR has 8 lines at least, this file {len(lines)}: it is cut short"
         )
-    lattice = np.array([numbers(words[i], 3, f"line {i + 1}, a cell vector") for i in (2, 3, 4)])
-    check_lattice(lattice)
-    three = len(words[1]) >= 3 and all(re.match(r"[+-]?[.\d]", word) for word in words[1][:3])
-    scale = numbers(words[1], 3 if three else 1, "line 2, the scale")
-    if len(words[1]) == 2 and re.match(r"[+-]?[.\d]", words[1][1]):
-        raise StructureError("line 2: the scale is one number or three")
-    if not three and scale[0] < 0:
-        scale = np.cbrt(-scale / abs(np.linalg.det(lattice)))
-    if not (scale > 0).all():
-        raise StructureError("line 2: a scale of 0, or one of three that is negative")
-    lattice = lattice * scale
+    lattice, scale = _lattice(words)
     vasp5 = bool(words[5]) and not re.fullmatch(r"[+-]?[\d.]+", words[5][0])
     at = 6 if vasp5 else 5
     counts = _counts(words[at], at + 1)
@@ -65,14 +56,29 @@ def read_poscar(text: str) -> Geometry:
     if after < len(lines) and _COORDINATE_LINE.match(lines[after]):
         what = f"line {7 if vasp5 else 6} counts {sum(counts)} atoms"
         raise StructureError(f"{what}, but line {after + 1} is one more coordinate line")
-    species = _symbols(words[5], counts) if vasp5 else _vasp4(lines[0], counts, rows)
+    species = _species(lines[0], words[5] if vasp5 else [], counts, rows)
     coordinates = np.array(
         [numbers(row, 3, f"line {at + 2 + i}, a coordinate") for i, row in enumerate(rows)]
     )
     if mode[0] in "ck":
         return crystal(lattice, coordinates * scale, species)
-    check_lattice(lattice)
     return Geometry(lattice, coordinates, atomic_numbers(species))
+
+
+def _lattice(words: Sequence[Sequence[str]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(3, 3) row vectors [Å] of lines 3 to 5 and the scale of line 2, one factor or three."""
+    lattice = np.array([numbers(words[i], 3, f"line {i + 1}, a cell vector") for i in (2, 3, 4)])
+    three = len(words[1]) >= 3 and all(re.match(r"[+-]?[.\d]", word) for word in words[1][:3])
+    scale = numbers(words[1], 3 if three else 1, "line 2, the scale")
+    if len(words[1]) == 2 and re.match(r"[+-]?[.\d]", words[1][1]):
+        raise StructureError("line 2: the scale is one number or three")
+    if not three and scale[0] < 0:
+        check_lattice(lattice / max(np.abs(lattice).max(), 1e-9))
+        scale = np.cbrt(-scale / abs(np.linalg.det(lattice)))
+    if not (scale > 0).all():
+        raise StructureError("line 2: a scale of 0, or one of three that is negative")
+    check_lattice(lattice * scale)
+    return lattice * scale, scale
 
 
 def _counts(words: Sequence[str], line: int) -> list[int]:
@@ -86,6 +92,20 @@ def _counts(words: Sequence[str], line: int) -> list[int]:
     return [int(word) for word in words]
 
 
+def _species(
+    comment: str, symbols: Sequence[str], counts: Sequence[int], rows: Sequence[Sequence[str]]
+) -> list[int]:
+    """Atomic numbers of all sites by line 6, line 1, or the ends of the coordinate lines."""
+    ends = [element(row[-1]) if len(row) in (4, 7) else 0 for row in rows]
+    species = (_symbols(symbols, counts) if symbols else _vasp4(comment, counts)) or ends
+    if not all(species):
+        raise StructureError("names no elements: write them in line 6 (VASP 5)")
+    if all(ends) and ends != species:
+        where = "line 6" if symbols else "line 1"
+        raise StructureError(f"{where} and the ends of the coordinate lines name other elements")
+    return species
+
+
 def _symbols(words: Sequence[str], counts: Sequence[int]) -> list[int]:
     """Atomic numbers of all sites by line 6, where VASP may write `Na_pv/6a2f546d` for Na."""
     if len(words) != len(counts):
@@ -97,18 +117,11 @@ def _symbols(words: Sequence[str], counts: Sequence[int]) -> list[int]:
     return [z for z, count in zip(species, counts, strict=True) for _ in range(count)]
 
 
-def _vasp4(comment: str, counts: Sequence[int], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Atomic numbers of all sites by line 1 (`Na Cl`, `Na4Cl4`) or by the coordinate lines."""
+def _vasp4(comment: str, counts: Sequence[int]) -> list[int]:
+    """Atomic numbers of all sites by line 1 (`Na Cl`, `Na4Cl4`); empty where it has other words."""
     parts = re.findall(r"([A-Z][a-z]?)(\d*)", comment)
     whole = "".join(symbol + count for symbol, count in parts) == "".join(comment.split())
     named = [element(symbol) for symbol, _ in parts] if whole else []
-    fits = len(named) == len(counts) and all(named)
-    ends = [element(row[-1]) if len(row) in (4, 7) else 0 for row in rows]
-    species = (
-        [z for z, count in zip(named, counts, strict=True) for _ in range(count)] if fits else ends
-    )
-    if not all(species):
-        raise StructureError("names no elements: write them in line 6 (VASP 5)")
-    if all(ends) and ends != species:
-        raise StructureError("line 1 and the ends of the coordinate lines name different elements")
-    return species
+    if len(named) != len(counts) or not all(named):
+        return []
+    return [z for z, count in zip(named, counts, strict=True) for _ in range(count)]

@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.core import Geometry
 from benchmarks.data.structures import StructureError
 from benchmarks.data.structures.asymmetric_unit import cell_of, full_cell
-from benchmarks.data.structures.extended_xyz import FULL, NO_CRYSTAL
-from benchmarks.data.structures.words import element, numbers
+from benchmarks.data.structures.extended_xyz import NO_CRYSTAL
+from benchmarks.data.structures.words import FULL, element, numbers
 
 _HEADER = ("CRYST1", "ORIGX", "SCALE", "MTRIX")
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.core import Geometry
 from benchmarks.data.structures import StructureError
 from benchmarks.data.structures.asymmetric_unit import cell_of, full_cell
-from benchmarks.data.structures.extended_xyz import FULL
-from benchmarks.data.structures.words import element, numbers
+from benchmarks.data.structures.words import FULL, element, numbers
 
 CENTRINGS = (
     "x,y,z",

@@ -14,6 +14,8 @@ from benchmarks.data.structures import StructureError
 
 MIN_VOLUME = 1e-3
 """Cells smaller than this [Å³] are damaged."""
+FULL = 0.01
+"""Occupancies this close to 1 are full: a refinement ends at 0.998."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?")
 """Also Fortran's `1.5D-3`, but not `nan` and not Python's `1_000`."""
 
@@ -82,3 +84,23 @@ def check_lattice(lattice: NDArray[np.float64]) -> None:
     volume = abs(float(np.linalg.det(lattice)))
     if not (np.isfinite(volume) and volume > MIN_VOLUME):
         raise StructureError(f"its cell vectors span no volume ({volume:g} Å³)")
+
+
+def check_occupancies(stated: object) -> None:
+    """Refuse a crystal that is not ordered.
+
+    Args:
+        stated: Occupancies of the sites, or as ASE keeps those of a CIF, a dict with a dict of
+            occupancies by element for each site; None for none.
+
+    Raises:
+        StructureError: A site is shared or partly empty.
+    """
+    if isinstance(stated, dict):
+        shares = [list(kinds.values()) for kinds in stated.values() if isinstance(kinds, dict)]
+        values = [value for share in shares for value in share]
+    else:
+        values = [] if stated is None else np.ravel(np.asarray(stated)).tolist()
+    for value in values:
+        if not (isinstance(value, int | float) and abs(value - 1) <= FULL):
+            raise StructureError(f"an occupancy of {value}: only ordered crystals can be read")
