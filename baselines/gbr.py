@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pymatgen.core import Element, Structure
 
 from benchmarks.core import Geometry, UserError
+from benchmarks.core.files import READ_ERRORS
 from benchmarks.core.geometry import Floats, log_strain, strained
 from benchmarks.core.symmetry import symmetry_dataset
 
@@ -336,7 +337,7 @@ def load(path: Path) -> BoostingModel:
     """Read a file of `save`; it can contain no code.
 
     Raises:
-        UserError: If it is missing, or holds types other than `TRUSTED`.
+        UserError: If it is missing or damaged, or holds types other than `TRUSTED`.
     """
     from skops.io import get_untrusted_types
     from skops.io import load as read
@@ -344,7 +345,10 @@ def load(path: Path) -> BoostingModel:
     if not path.is_file():
         message = f"{path} is not there: fit it with `python -m baselines.train gbr --data PATH`"
         raise UserError(message)
-    foreign = sorted(set(get_untrusted_types(file=path)) - set(TRUSTED))
+    try:
+        foreign = sorted(set(get_untrusted_types(file=path)) - set(TRUSTED))
+    except READ_ERRORS as error:
+        raise UserError(f"{path} is no file of `baselines.train gbr`, or is damaged") from error
     if foreign:
         message = f"{path} holds types that are not trusted: {', '.join(foreign)}"
         raise UserError(message)

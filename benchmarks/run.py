@@ -81,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep-symmetry", action="store_true", help=_SYMMETRY)
     add("--timeout", type=positive, default=600.0, metavar="S", help=_TIMEOUT)
     add("--offline", action="store_true", help="use nothing from the network")
-    add("--trust", action="store_true", help="load the user's own pickled checkpoints")
+    add(
+        "--trust", action="store_true", help="of your own weights load also what could run any code"
+    )
     add("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs/")
     add("--dry-run", action="store_true", help="check everything, say what would run")
     add("--list-models", action="store_true", help="name the models and leave")

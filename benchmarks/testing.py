@@ -6,7 +6,8 @@
         check_relaxer(MyRelaxer())
 
 `check_relaxer` asserts what `benchmarks.core.Relaxer` promises: one outcome per input in input
-order, inputs untouched, the same answer alone and in a batch, and outcomes that can be stored. The
+order, inputs untouched, the same answer alone and in a batch, and outcomes that can be stored.
+`check_mirrored` asserts beside it that left-handed cells are relaxed as right-handed ones are. The
 toy relaxers answer without any physics or fail on purpose; `ZeroForce` is a potential without
 forces, with which every engine must return its input.
 """
@@ -120,6 +121,35 @@ def check_independent(
             if first.structure is not None and second.structure is not None:
                 one, two = Geometry.of(first.structure), Geometry.of(second.structure)
                 assert_same(one, two, tolerance, "the answer depends on the batch")
+
+
+def check_mirrored(
+    relaxer: Relaxer,
+    inputs: Sequence[Structure],
+    outcomes: Sequence[Relaxed],
+    tolerance: float = 0.01,
+) -> None:
+    """Assert that crystals mirrored at x = 0 give the mirrored answers, within `tolerance` [Å].
+
+    The mirror image of a right-handed cell is left-handed, so that a stress or a volume that has
+    the sign of det(lattice) is found out here. Cell parameters and fractional coordinates are those
+    of the original.
+    """
+    images = [mirrored(Geometry.of(structure)).structure() for structure in inputs]
+    for first, second in zip(outcomes, relaxer.relax(images), strict=True):
+        assert first.status is second.status, "the mirror image has another status"
+        assert (first.structure is None) == (second.structure is None)
+        if first.structure is not None and second.structure is not None:
+            one, two = mirrored(Geometry.of(first.structure)), Geometry.of(second.structure)
+            assert_same(one, two, tolerance, "the mirror image has another answer")
+
+
+def mirrored(geometry: Geometry) -> Geometry:
+    """Return the mirror image at x = 0, with the same cell parameters and fractional coordinates.
+
+    A right-handed cell becomes left-handed, and a left-handed one right-handed.
+    """
+    return geometry._replace(lattice=geometry.lattice * [-1.0, 1.0, 1.0])
 
 
 def assert_same(one: Geometry, two: Geometry, tolerance: float, message: str) -> None:

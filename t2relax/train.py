@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import shlex
 import sys
 import time
@@ -43,7 +44,7 @@ from benchmarks.core import Status, UserError
 from benchmarks.core.cli import parse_fields, require_numbers, run_command
 from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import strain
-from benchmarks.core.training_identity import plain, require_same_training
+from benchmarks.core.training_identity import plain, require_same_training, unreadable_state
 from benchmarks.metrics import score
 from t2relax.data.token_dataset import PairDataset, collate
 from t2relax.data.training_pairs import (
@@ -364,7 +365,10 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
     )
     trainer.even_sizes = config.even_sizes
     began = time.monotonic()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except pickle.UnpicklingError as error:  # more than tensors and plain data, which is not read
+        raise unreadable_state(Path(checkpoint or state)) from error
     model.config.use_cache = True
     record = {
         "from": [start_of(name) for name in config.init] or "scratch",

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.core.cli import require_numbers, run_command
-from benchmarks.core.training_identity import plain, require_same_training
+from benchmarks.core.training_identity import plain, read_state, require_same_training
 from t2relax.data.training_pairs import Pair, PairData, read_training_data
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_free
@@ -195,7 +195,7 @@ class SequenceTraining:
         path = self.config.out / "state.pt"
         if not path.is_file():
             return
-        state = torch.load(path, map_location=self.model.device, weights_only=True)
+        state = read_state(path, self.model.device)
         require_same_training(path, state.get("identity"), self.identity())
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

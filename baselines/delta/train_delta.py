@@ -52,7 +52,7 @@ from benchmarks.core import Geometry, UserError
 from benchmarks.core.cli import require_numbers
 from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import Floats, displacements, log_strain, strained
-from benchmarks.core.training_identity import plain, require_same_training
+from benchmarks.core.training_identity import plain, read_state, require_same_training
 from benchmarks.data import Dataset
 
 GeometryPair = tuple[Geometry, Geometry]
@@ -317,6 +317,8 @@ def fit(
     identity = training_identity(config, pairs)
     training = DeltaTraining(network, config, examples, identity)
     last = state / "last.ckpt"
+    if last.is_file():
+        read_state(last)
     with lightning_session():
         trainer = Trainer(
             max_epochs=config.epochs,
@@ -336,7 +338,7 @@ def fit(
             _loader(examples, config.seed),
             _loader(others) if held_out else None,
             ckpt_path=last if last.is_file() else None,
-            weights_only=False,  # the file is ours
+            weights_only=True,  # a folder from elsewhere must not run code
         )
     elements = {int(z) for initial, _ in pairs for z in initial.numbers}
     with atomic_write(config.out) as partial:

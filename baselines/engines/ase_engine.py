@@ -18,7 +18,13 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from pymatgen.core import Structure
 
-from baselines.engines.relaxation_loop import Floats, PotentialResult, relaxation_loop, unsupported
+from baselines.engines.relaxation_loop import (
+    Floats,
+    PotentialResult,
+    relaxation_loop,
+    right_handed,
+    unsupported,
+)
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
 
 
@@ -95,8 +101,8 @@ class AseRelaxer:
         start = Geometry.of(structure)
         atoms = Atoms(
             numbers=start.numbers,
-            cell=start.lattice,
-            scaled_positions=start.frac_coords,
+            cell=right_handed(start.lattice),
+            positions=start.frac_coords @ start.lattice,
             pbc=True,
             calculator=self.calculator,
         )

@@ -21,7 +21,12 @@ from scipy.linalg import expm
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from baselines.engines.relaxation_loop import PotentialResult, relaxation_loop, unsupported
+from baselines.engines.relaxation_loop import (
+    PotentialResult,
+    relaxation_loop,
+    right_handed,
+    unsupported,
+)
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 
 Floats = NDArray[np.float64]
@@ -52,7 +57,7 @@ class FrechetLBFGS:
     """
 
     def __init__(self, start: Geometry) -> None:
-        self._first = start.lattice
+        self._first = right_handed(start.lattice)
         self._scale = np.sqrt(len(start.numbers))
         self._x = np.concatenate([start.frac_coords @ start.lattice, np.zeros((3, 3))])
         self._pairs: deque[tuple[Floats, Floats, float]] = deque(maxlen=MEMORY)

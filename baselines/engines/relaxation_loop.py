@@ -63,7 +63,7 @@ class GeometryOptimizer(Protocol):
 
     @property
     def cell(self) -> Floats:
-        """(3, 3) row vectors [Å]."""
+        """(3, 3) row vectors [Å], right-handed: at first `right_handed` of the initial lattice."""
         ...
 
     @property
@@ -90,6 +90,19 @@ def unsupported(structure: Structure, elements: Collection[int] | None) -> str |
         return f"no parameters for {', '.join(Element.from_Z(z).symbol for z in sorted(unknown))}"
     distance = shortest_contact(structure.lattice.matrix, structure.cart_coords)
     return None if distance is None else f"two atoms {distance:.2f} Å apart in the input"
+
+
+def right_handed(lattice: Floats) -> Floats:
+    """Return a right-handed cell of the same lattice: of a left-handed one, all vectors negated.
+
+    No atom moves, so that energy, forces and stress are the same. Potentials see only such cells,
+    because some take det(cell) for the volume: the stress of CHGNet's ASE calculator has the wrong
+    sign in a left-handed cell. `relaxation_loop` gives the answer in the cell of the input.
+
+    Args:
+        lattice: (3, 3) row vectors [Å].
+    """
+    return -lattice if np.linalg.det(lattice) < 0 else lattice
 
 
 def relaxation_loop(
@@ -126,7 +139,7 @@ def relaxation_loop(
             break
         path.step(answer)
         # before the next evaluation: neighbour lists of a collapsed cell fill the memory
-        reason = check_geometry(start.lattice, path.cell, path.positions)
+        reason = check_geometry(right_handed(start.lattice), path.cell, path.positions)
         if reason is not None:
             return _invalid(path, start, n_steps, reason)
     return Relaxed(
@@ -140,11 +153,15 @@ def relaxation_loop(
 
 
 def _geometry(path: GeometryOptimizer, start: Geometry, n_steps: int) -> Geometry:
-    """Return the present geometry, coordinates not wrapped; exactly `start` if nothing moved."""
+    """Return the present geometry, coordinates not wrapped; exactly `start` if nothing moved.
+
+    Its cell has the handedness of that of `start`, whatever the path has.
+    """
     if n_steps == 0:
         return start
-    frac_coords = np.linalg.solve(path.cell.T, path.positions.T).T.astype(np.float64)
-    return Geometry(path.cell.copy(), frac_coords, start.numbers)
+    cell = path.cell * (-1.0 if np.linalg.det(start.lattice) < 0 else 1.0)
+    frac_coords = np.linalg.solve(cell.T, path.positions.T).T.astype(np.float64)
+    return Geometry(cell, frac_coords, start.numbers)
 
 
 def _invalid(path: GeometryOptimizer, start: Geometry, n_steps: int, detail: str) -> Relaxed:

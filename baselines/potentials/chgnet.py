@@ -2,7 +2,7 @@
 
 0.3.0 is the published default, 0.2.0 that of the paper, and r2scan was fine-tuned on MP-r2SCAN
 (Huang et al., npj Comput. Mater. (2025), as its card in the wheel says). All are read without
-running code from the file (`weights_only`).
+running code from the file (`weights_only`), and so is a checkpoint of your own that is not trusted.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class CHGNet(AseRelaxer):
 
     Args:
         model: A name in `PUBLISHED`, or the path of a checkpoint of CHGNet's trainer.
+        trust: The checkpoint may hold more than tensors and plain data, which can run any code.
         settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
@@ -43,11 +44,15 @@ class CHGNet(AseRelaxer):
         self,
         model: str = "chgnet",
         *,
+        trust: bool = False,
         settings: RelaxSettings = RelaxSettings(),
     ) -> None:
         known = PUBLISHED.get(model)
         potential = calculator(
-            weights(model), settings.device, version=known.package_name if known else None
+            weights(model),
+            settings.device,
+            version=known.package_name if known else None,
+            trust=trust,
         )
         if known:
             check_reference_energy(potential, reference_energy(known), model)
@@ -71,23 +76,26 @@ def weights(model: str = "chgnet") -> Path:
     return intact(bundled("chgnet", file, "pip install 'chgnet>=0.4.2'"))
 
 
-def calculator(path: Path, device: str = "cpu", *, version: str | None = None) -> Any:
+def calculator(
+    path: Path, device: str = "cpu", *, version: str | None = None, trust: bool = False
+) -> Any:
     """Build a CHGNet calculator: energy eV, forces eV/Å, stress eV/Å^3 (it converts from GPa).
 
     Args:
         path: The checkpoint.
         device: `cpu` or `cuda`.
         version: CHGNet's name for published weights.
+        trust: Read the file even if it holds more than tensors and plain data.
 
     Raises:
-        UserError: The file holds no CHGNet, or more than tensors and plain data.
+        UserError: The file holds no CHGNet, or without `trust` more than tensors and plain data.
     """
     with loading(path):
         import torch
         from chgnet.model.dynamics import CHGNetCalculator
         from chgnet.model.model import CHGNet as Model
 
-        saved = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        saved = torch.load(path, map_location="cpu", weights_only=not trust)["model"]
         # as CHGNet.load has it, which would read full pickles
         told = {"mlp_out_bias": version == "0.2.0", "version": version} if version else {}
         model = Model.from_dict(saved, **told)

@@ -98,6 +98,7 @@ class BatchedCHGNet(BatchedRelaxer):
 
     Args:
         model: The same as for `CHGNet`.
+        trust: The same as for `CHGNet`.
         settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
@@ -108,9 +109,10 @@ class BatchedCHGNet(BatchedRelaxer):
         self,
         model: str = "chgnet",
         *,
+        trust: bool = False,
         settings: RelaxSettings = RelaxSettings(),
     ) -> None:
-        one = chgnet.CHGNet(model, settings=settings)  # which checks the weights
+        one = chgnet.CHGNet(model, trust=trust, settings=settings)  # which checks the weights
         potential = TorchSimCHGNet(one.calculator.model, torch.device(settings.device))
         super().__init__(
             potential,

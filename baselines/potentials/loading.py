@@ -112,15 +112,24 @@ def bundled(package: str, file: str, remedy: str) -> Path:
     return path
 
 
+TRUST = "add --trust if you trust it"
+"""What to do about weights of the user's own whose loading could run code."""
+
+
 @contextlib.contextmanager
-def loading(path: Path) -> Iterator[None]:
-    """Load the file at `path` in silence; see `one_line`."""
-    with one_line(f"{path} cannot be loaded"), quiet():
+def loading(path: Path, *, code: str = TRUST) -> Iterator[None]:
+    """Load the file at `path` in silence; see `one_line`.
+
+    Args:
+        path: A file or folder of weights.
+        code: What to do if it holds more than tensors and plain data.
+    """
+    with one_line(f"{path} cannot be loaded", code=code), quiet():
         yield
 
 
 @contextlib.contextmanager
-def one_line(what: str) -> Iterator[None]:
+def one_line(what: str, *, code: str = TRUST) -> Iterator[None]:
     """Turn an exception of a library over wrong weights into one line that begins with `what`.
 
     Raises:
@@ -129,15 +138,15 @@ def one_line(what: str) -> Iterator[None]:
     try:
         yield
     except READ_ERRORS as error:
-        message = f"{what} ({_reason(error)}): wrong weights?"
-        raise UserError(message) from error
-
-
-def _reason(error: Exception) -> str:
-    if "Weights only load failed" in str(error):  # torch goes on to say how to do so all the same
-        return "it holds more than tensors and plain data, and loading that could run any code"
-    first = (str(error).strip() or "no reason given").splitlines()[0]
-    return f"{type(error).__name__}: {first[:300]}"
+        if "Weights only load failed" in str(error):  # torch says how to do so all the same
+            reason = (
+                "it holds more than tensors and plain data, and loading that could run any code"
+            )
+            remedy = code
+        else:
+            first = (str(error).strip() or "no reason given").splitlines()[0]
+            reason, remedy = f"{type(error).__name__}: {first[:300]}", "wrong weights?"
+        raise UserError(f"{what} ({reason}): {remedy}") from error
 
 
 @contextlib.contextmanager

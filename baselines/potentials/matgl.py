@@ -2,18 +2,21 @@
 
 The published weights live on the Hugging Face Hub and come into matgl's own cache
 (`~/.cache/matgl`). matgl reads its files without running code from them (`weights_only`), but
-builds whatever class of whatever module they name: files that name another package are refused.
+calls whatever name of whatever module they give, with their arguments: files that name anything but
+a model of matgl are refused unless they are trusted.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials.loading import (
+    TRUST,
     check_reference_energy,
     intact,
     loading,
@@ -24,6 +27,8 @@ from benchmarks.core.published_weights import published_by
 
 FILES = ("model.pt", "state.pt", "model.json")
 """The files of a saved model of matgl."""
+MODELS = ("CHGNet", "M3GNet", "MEGNet", "QET", "SO3Net", "TensorNet")
+"""The classes of `matgl.models` that a file may name: they compute and do nothing else."""
 OWNER = "materialyze"
 """matgl's organisation on the Hub."""
 
@@ -36,22 +41,27 @@ class MatGL(AseRelaxer):
 
     Args:
         model: A name in `PUBLISHED`, or the folder of a saved `Potential`.
+        trust: The files may name any code, which is run.
         settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
-        UserError: If the files are not there and cannot be fetched, cannot be loaded, were written
-            by an older matgl, or are published ones that give another energy than they should.
+        UserError: If the files are not there and cannot be fetched, cannot be loaded, name code
+            that is no model of matgl without `trust`, were written by an older matgl, or are
+            published ones that give another energy than they should.
     """
 
     def __init__(
         self,
         model: str,
         *,
+        trust: bool = False,
         settings: RelaxSettings = RelaxSettings(),
     ) -> None:
         from pymatgen.core import Element
 
-        potential = calculator(weights(model, offline=settings.offline), settings.device)
+        potential = calculator(
+            weights(model, offline=settings.offline), settings.device, trust=trust
+        )
         if model in PUBLISHED:
             check_reference_energy(potential, reference_energy(PUBLISHED[model]), model)
         elements = frozenset(Element(symbol).Z for symbol in potential.element_types)
@@ -62,16 +72,23 @@ class MatGL(AseRelaxer):
         )
 
 
-def calculator(folder: Path, device: str = "cpu") -> Any:
+def calculator(folder: Path, device: str = "cpu", *, trust: bool = False) -> Any:
     """Build an ASE calculator from a saved `Potential`: energy eV, forces eV/Å, stress eV/Å^3.
 
+    Args:
+        folder: The folder of the files.
+        device: `cpu` or `cuda`.
+        trust: Run whatever code the files name.
+
     Raises:
-        UserError: The files hold none, one of an older matgl, or name classes of other packages.
+        UserError: The files hold none, one of an older matgl, or without `trust` name code that is
+            no model of matgl.
     """
-    with loading(folder):
+    with loading(folder, code="matgl does not read that, with or without --trust"):
         from matgl.ext.ase import PESCalculator
 
-        _refuse_foreign(folder)
+        if not trust:
+            refuse_foreign(folder)
         # its default, GPa, is not ASE's unit
         return PESCalculator(_load(folder).to(device).eval(), stress_unit="eV/A3", use_voigt=True)
 
@@ -119,20 +136,36 @@ def mend_repulsion(potential: Any) -> None:
     potential.repuls.forward = forward
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """Refuse a file that names classes of another package, before matgl imports them.
+def refuse_foreign(folder: Path) -> None:
+    """Refuse files that name anything but a model of matgl, before matgl imports and calls it.
+
+    A name is compared after matgl's own resolution of modules, wherever it stands in the file.
+    `matgl.graph.data:MGLDataset`, for one, is matgl's own and reads pickles.
 
     Raises:
-        ValueError: It is another package's.
+        UserError: They name something else.
     """
     import torch
+    from matgl.utils.io import _resolve_module
+
+    def named(value: Any) -> Iterator[tuple[Any, Any]]:
+        if isinstance(value, dict):
+            if "@module" in value or "@class" in value:
+                yield value.get("@module"), value.get("@class")
+            value = list(value.values())
+        if isinstance(value, (list, tuple, set, frozenset)):
+            for each in value:
+                yield from named(each)
 
     saved = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-    for part in saved.values():
-        module = part.get("@module", "matgl.") if isinstance(part, dict) else "matgl."
-        if not str(module).startswith("matgl."):
-            message = f"it names code of {module}"
-            raise ValueError(message)
+    for module, name in named(saved):
+        known = isinstance(module, str) and _resolve_module(module) == "matgl.models"
+        if not (known and name in MODELS):
+            shown = repr(f"{module}, {name}")[1:-1]
+            raise UserError(
+                f"{folder}: it names code of {shown:.120}, which is no model of matgl and would be "
+                f"run: {TRUST}"
+            )
 
 
 def weights(model: str, *, offline: bool = False) -> Path:

@@ -22,6 +22,7 @@ class BatchedMatGL(BatchedRelaxer):
 
     Args:
         model: The same as for `MatGL`.
+        trust: The same as for `MatGL`.
         settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
@@ -32,9 +33,10 @@ class BatchedMatGL(BatchedRelaxer):
         self,
         model: str,
         *,
+        trust: bool = False,
         settings: RelaxSettings = RelaxSettings(),
     ) -> None:
-        one = matgl.MatGL(model, settings=settings)  # which checks the weights
+        one = matgl.MatGL(model, trust=trust, settings=settings)  # which checks the weights
         potential = TorchSimMatGL(one.calculator.potential, torch.device(settings.device))
         super().__init__(
             potential,

@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import threading
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ READ_ERRORS: Final[tuple[type[Exception], ...]] = (
     ValueError,
     pickle.UnpicklingError,
     struct.error,
+    zipfile.BadZipFile,
     zlib.error,
 )
 """Exceptions that libraries raise when a file is damaged or is not what its reader expects."""

@@ -3,7 +3,7 @@
 Every trainer of the project (`t2relax.train`, `t2relax.train_seq`, `baselines.train`) writes the
 identity of its training beside its unfinished state and into its record: hashes of the data, the
 seed, the loss, the learning rate, the shape of the model. `require_same_training` is the only
-place where two identities are compared.
+place where two identities are compared. `read_state` reads the state, and runs no code from it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,35 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import UserError
+from benchmarks.core.files import READ_ERRORS
+
+
+def read_state(path: Path, device: Any = "cpu") -> dict[str, Any]:
+    """Read the state of an interrupted training, which is tensors and plain data and no code.
+
+    Args:
+        path: A file of `torch.save`.
+        device: The device of the tensors, as torch takes it.
+
+    Raises:
+        UserError: The file is damaged, or holds more than that.
+    """
+    import torch
+
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except READ_ERRORS as error:
+        raise unreadable_state(path) from error
+    return state
+
+
+def unreadable_state(path: Path) -> UserError:
+    """Make the error of a state that is damaged or holds more than tensors and plain data."""
+    return UserError(
+        f"{path} is no state of a training: it is damaged, or holds more than tensors and plain "
+        "data, which can run any code and is not read (there is no --trust for it): remove it, or "
+        "give another --out"
+    )
 
 
 def require_same_training(

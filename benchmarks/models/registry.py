@@ -56,7 +56,7 @@ def resolve(
     Args:
         name: A name in `known` or of an installed package, `A+B` of such names, or
             `LABEL=KIND:WHERE`.
-        trust: Whether the user's own pickled checkpoints may be loaded.
+        trust: Whether the user's own weights may be loaded even if that can run any code.
         known: Models that can be named; the registry, and labels given before.
 
     Raises:

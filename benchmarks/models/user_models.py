@@ -54,7 +54,7 @@ def parse_user_model(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) 
 
     Args:
         name: The text of the command line.
-        trust: Pickled checkpoints may be loaded.
+        trust: Weights may be loaded even if that can run any code.
         known: The models whose names are taken.
 
     Raises:
@@ -70,7 +70,8 @@ def parse_user_model(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) 
         raise UserError(f"{name!r}: write {FORMS}")
     if kind == "mace" and not trust:
         raise UserError(f"{where} is a pickle, which can run any code: add --trust if you trust it")
-    return _KINDS[kind](label, where)
+    spec = _KINDS[kind](label, where)
+    return replace(spec, kwargs={**spec.kwargs, "trust": True}) if trust and kind in _ASK else spec
 
 
 def check_factory(where: str) -> None:
@@ -152,6 +153,8 @@ _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
     "matgl": _potential("tensornet-matpes-pbe"),
     "ase": _ase,
 }
+_ASK = ("chgnet", "matgl")
+"""The kinds whose files may hold code; the relaxer finds out when it loads them, and refuses."""
 FORMS = (
     "LABEL=t5:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH "
     "or LABEL=ase:package.module:factory"

@@ -42,7 +42,9 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
     local = Path(name).is_dir()  # then nothing is to be asked of the hub
     try:
         model = _read(name, local)
-        pieces = AutoTokenizer.from_pretrained(name, local_files_only=local)
+        pieces = AutoTokenizer.from_pretrained(
+            name, local_files_only=local, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(

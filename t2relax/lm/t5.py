@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from benchmarks.core import UserError
-from benchmarks.core.files import file_sha256
+from benchmarks.core.files import READ_ERRORS, file_sha256
 from t2relax.text.codec import CODEC_VERSION
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 
@@ -109,23 +109,29 @@ def load(folder: Path, device: str = "cpu") -> Loaded:
     """Read a checkpoint folder.
 
     Raises:
-        UserError: no checkpoint there, or one of another codec.
+        UserError: no checkpoint there, a damaged one, or one of another codec.
     """
+    from safetensors import SafetensorError
     from transformers import T5ForConditionalGeneration
     from transformers.utils import logging
 
+    damaged: tuple[type[Exception], ...] = (SafetensorError, *READ_ERRORS)
     weights(folder)
     logging.disable_progress_bar()  # reading the weights takes no time
-    content = json.loads((folder / CODEC_FILE).read_text())
-    tokenizer = Tokenizer(tuple(content["vocabulary"]))
-    known = (content["codec_version"], content["vocabulary_sha256"])
-    if known != (CODEC_VERSION, tokenizer.sha256):
-        raise UserError(
-            f"{folder} was trained with codec {content['codec_version']}, this is codec "
-            f"{CODEC_VERSION}: use the release that trained it, or train again"
-        )
-    model = T5ForConditionalGeneration.from_pretrained(folder, local_files_only=True).float()
-    return Loaded(model.to(device).eval(), tokenizer, content["training"]["max_sites"])
+    try:
+        content = json.loads((folder / CODEC_FILE).read_text())
+        tokenizer = Tokenizer(tuple(content["vocabulary"]))
+        known = (content["codec_version"], content["vocabulary_sha256"])
+        if known != (CODEC_VERSION, tokenizer.sha256):
+            raise UserError(
+                f"{folder} was trained with codec {content['codec_version']}, this is codec "
+                f"{CODEC_VERSION}: use the release that trained it, or train again"
+            )
+        model = T5ForConditionalGeneration.from_pretrained(folder, local_files_only=True).float()
+        return Loaded(model.to(device).eval(), tokenizer, content["training"]["max_sites"])
+    except damaged as error:
+        first = (str(error).strip() or "no reason given").splitlines()[0]
+        raise UserError(f"{folder} cannot be loaded ({first[:300]}): is it whole?") from error
 
 
 def weights(path: str | Path = CHECKPOINT) -> Path:
