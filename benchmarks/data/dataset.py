@@ -217,7 +217,10 @@ def load(
     if not len(dataset):
         named = ", ".join(sources)
         where = named if found.split is None else f"{named}, split {found.split}"
-        raise UserError(f"{where}: no usable trajectory ({by_reason(dataset.quarantined)})")
+        why = by_reason(dataset.quarantined)
+        for first in dataset.quarantined[:1]:
+            why += f"; the first is {first.sample_id}, {first.detail}"
+        raise UserError(f"{where}: no usable trajectory ({why})")
     return dataset
 
 

@@ -77,11 +77,14 @@ def read_traj(path: Path) -> Relaxation:
     Raises:
         ConversionError: Its header says that it is no optimisation.
     """
-    from ase.io.trajectory import TrajectoryReader
+    from ase.io.trajectory import TrajectoryReader, VersionTooOldError
 
-    with TrajectoryReader(path) as trajectory:
-        header = trajectory.description if isinstance(trajectory.description, dict) else {}
-        images = [trajectory[i] for i in range(len(trajectory))]
+    try:
+        with TrajectoryReader(path) as trajectory:
+            header = trajectory.description if isinstance(trajectory.description, dict) else {}
+            images = [trajectory[i] for i in range(len(trajectory))]
+    except VersionTooOldError as error:
+        raise ConversionError("not readable as traj: written by a newer version of ASE") from error
     kind = str(header.get("type") or "optimization")
     if kind != "optimization":
         raise ConversionError(f"not a relaxation: its header says {kind}")

@@ -62,16 +62,20 @@ def read(path: Path) -> Relaxation:
 
 
 def _vasprun(path: Path, *, strict: bool) -> Any:
+    from pymatgen.core.structure import StructureError
     from pymatgen.io.vasp.outputs import Vasprun
 
     def parse(file: str | Path) -> Any:
-        return Vasprun(
-            file,
-            parse_dos=False,
-            parse_eigen=False,
-            parse_potcar_file=False,
-            exception_on_bad_xml=strict,
-        )
+        try:
+            return Vasprun(
+                file,
+                parse_dos=False,
+                parse_eigen=False,
+                parse_potcar_file=False,
+                exception_on_bad_xml=strict,
+            )
+        except StructureError as error:
+            raise ConversionError("not readable as vasp: not a position for each atom") from error
 
     # pymatgen tells by the suffix alone whether a file is compressed, and reads UTF-8 only.
     if (path.suffix in COMPRESSIONS) == is_compressed(path):

@@ -1,7 +1,8 @@
 """Parquet files in the column layout of LeMat-Traj, row group by row group.
 
-Several files are read as one table whose rows are numbered consecutively. Every fault of a file
-(missing, not parquet, damaged, lacking columns) is a `UserError` of one line.
+Several files are read as one table whose rows are numbered consecutively. A column may stand in
+the name of a folder (`functional=pbe/part-0.parquet`), as Hive and Spark write it. Every fault of a
+file (missing, not parquet, damaged, a column lacking or twice) is a `UserError` of one line.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -41,6 +44,8 @@ COLUMNS: dict[str, Any] = {
     "stress_tensor": _VECTORS,
 }
 """The columns of LeMat-Traj that are read, with the types that they are brought to."""
+_NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
+"""Stands in the name of a folder for null."""
 _AHEAD = 4
 """Number of row groups of a remote file that are fetched while the caller works on one."""
 
@@ -64,6 +69,8 @@ class _Group(NamedTuple):
     start: int
     """Number of its first row."""
     size: int
+    lacks: frozenset[str]
+    """Columns of `COLUMNS` that the file lacks; they stand in the names of its folders."""
 
 
 class FrameFiles:
@@ -75,7 +82,8 @@ class FrameFiles:
             not vote on the order of calculations in another. None if all files are one set.
 
     Raises:
-        UserError: A file is missing, is not parquet, lacks one of `COLUMNS`, or has no rows.
+        UserError: A file is missing, is not parquet, lacks one of `COLUMNS` or has it twice, or has
+            no rows.
     """
 
     def __init__(self, paths: Sequence[FramePath], sets: Sequence[int] | None = None) -> None:
@@ -89,14 +97,18 @@ class FrameFiles:
         for path in self.paths:
             self._starts.append(self.n_rows)
             footer = _open(path).metadata if isinstance(path, Path) else path.footer()
-            names = footer.schema.to_arrow_schema().names
-            missing = [name for name in COLUMNS if name not in names]
-            if missing:
+            with reading(path):
+                names = footer.schema.to_arrow_schema().names
+            lacks = frozenset(name for name in COLUMNS if name not in names)
+            if missing := [name for name in COLUMNS if name in lacks - set(folder_columns(path))]:
                 lacking = ", ".join(missing)
                 raise UserError(f"{path}: lacks {lacking}: not in the column layout of LeMat-Traj")
+            for name in COLUMNS:
+                if names.count(name) > 1:
+                    raise UserError(f"{path}: column {name} stands in it twice: remove one")
             for group in range(footer.num_row_groups):
                 size = footer.row_group(group).num_rows
-                self._groups.append(_Group(path, group, self.n_rows, size))
+                self._groups.append(_Group(path, group, self.n_rows, size, lacks))
                 self.n_rows += size
         if not self.n_rows:
             many = f"{len(self.paths)} files from {self.paths[0]}" if len(self.paths) > 1 else ""
@@ -169,13 +181,16 @@ class FrameFiles:
             reader.shutdown(cancel_futures=True)
 
     def _read(self, group: _Group, columns: Sequence[str]) -> Any:
-        path = group.path
-        if not isinstance(path, Path):
-            return _typed(path, path.read(group.number, columns), columns)
-        with self._lock, reading(path):  # beside files elsewhere there are several threads
-            if self._opened is None or self._opened[0] != path:
-                self._opened = (path, _open(path))
-            table = self._opened[1].read_row_group(group.number, columns=list(columns))
+        path, stored = group.path, [name for name in columns if name not in group.lacks]
+        if isinstance(path, Path):
+            with self._lock, reading(path):  # beside files elsewhere there are several threads
+                if self._opened is None or self._opened[0] != path:
+                    self._opened = (path, _open(path))
+                table = self._opened[1].read_row_group(group.number, columns=stored)
+        else:
+            table = path.read(group.number, stored)
+        if table.num_rows != group.size:
+            raise UserError(f"{path}: not a readable parquet file (row group {group.number})")
         return _typed(path, table, columns)
 
 
@@ -201,16 +216,38 @@ def _open(path: Path) -> Any:
         return pq.ParquetFile(path)
 
 
+def folder_columns(path: FramePath) -> dict[str, str | None]:
+    """The columns of `COLUMNS` that stand in the names of a file's folders, with their values."""
+    found: dict[str, str | None] = {}
+    full = PurePath(path.absolute() if isinstance(path, Path) else str(path))
+    for folder in full.parents:
+        name, equals, value = folder.name.partition("=")
+        if not equals:
+            break
+        if name in COLUMNS and not pa.types.is_list(COLUMNS[name]):
+            found.setdefault(name, None if value == _NULL_FOLDER else unquote(value))
+    return found
+
+
 def _typed(path: FramePath, table: Any, columns: Sequence[str]) -> Any:
-    """The columns in this order and of the types of `COLUMNS`."""
+    """The columns in this order and of the types of `COLUMNS`, those of the folders among them."""
+    folders = folder_columns(path)
     with reading(path):
-        table = table.select(list(columns))
+        table = table.select([name for name in columns if name in table.column_names])
         table.validate(full=True)  # a flipped bit may leave text that is not UTF-8
-    for i, name in enumerate(columns):
-        try:
-            table = table.set_column(i, name, table[name].cast(COLUMNS[name]))
-        except pa.ArrowException as error:
-            raise UserError(
-                f"{path}: column {name} is {table[name].type}, expected {COLUMNS[name]}"
-            ) from error
-    return table.combine_chunks()
+    typed = {name: _cast(path, name, table[name]) for name in table.column_names}
+    for name in set(columns) & set(folders):
+        value = _cast(path, name, pa.array([folders[name]], pa.string()))[0]
+        if name not in typed:
+            typed[name] = pa.repeat(value, table.num_rows)
+        elif pc.any(pc.not_equal(typed[name], value)).as_py():
+            raise UserError(f"{path}: column {name} is not {folders[name]} as its folder says")
+    return pa.table({name: typed[name] for name in columns}).combine_chunks()
+
+
+def _cast(path: FramePath, name: str, column: Any) -> Any:
+    try:
+        return column.cast(COLUMNS[name])
+    except pa.ArrowException as error:
+        what = f"column {name} is {column.type}, expected {COLUMNS[name]}"
+        raise UserError(f"{path}: {what}") from error

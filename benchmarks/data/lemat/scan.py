@@ -62,6 +62,13 @@ ROW_FAULTS = (
 )
 """The faults that a single frame can have, in order of precedence."""
 
+_MAY_BE_NULL = (
+    ("nsites", Reason.LENGTHS),
+    ("immutable_id", Reason.ID_MISMATCH),
+    ("functional", Reason.ID_MISMATCH),
+)
+"""Columns whose null is one of these faults; the detail then says so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:
@@ -118,8 +125,7 @@ class _Scanner:
             pieces.append(getattr(part, name))
         self._steps.append(rows.first_step[order])
         for name, codes in texts.items():
-            of_parts = pa.array(getattr(part, name))
-            self._texts[name].append(pa.DictionaryArray.from_arrays(of_parts, codes.dictionary))
+            self._texts[name].append((getattr(part, name), codes.dictionary))
 
     def _well_formed(self, start: int, table: Any) -> Any:
         """Split off the rows whose id has no step at its end; add key, step and row number."""
@@ -168,17 +174,25 @@ class _Scanner:
             strange = {str(symbol) for symbol in symbols if not atomic_number(symbol)}
             at = (table["key"][int(i)].as_py(), int(step[i]))
             self._notes[at] = ", ".join(sorted(strange))
+        for name, reason in _MAY_BE_NULL:
+            null = numpy(array(table[name]).is_null()).astype(bool)
+            for i in np.flatnonzero(null & (code == 1 + ROW_FAULTS.index(reason))):
+                at = (table["key"][int(i)].as_py(), int(step[i]))
+                self._notes[at] = f"{name} is null"
         return np.where(code > 0, (code << FAULT_BITS) + step, NONE)
 
     def result(self) -> Scan:
         if not self._steps:
             return Scan(empty(), [], [], [], {}, self._notes, self._malformed)
         texts: dict[str, list[Any]] = {}
-        for name in tuple(self._texts):  # codes count in order of first appearance
-            chunks = pa.chunked_array(self._texts.pop(name)).unify_dictionaries().chunks
-            codes = np.concatenate([numpy(chunk.indices) for chunk in chunks])
-            self._parts[name] = [codes.astype(np.int64)]
-            texts[name] = chunks[0].dictionary.to_pylist()
+        for name in tuple(self._texts):
+            # Arrow does not unify dictionaries in which null is a value.
+            known: dict[str | None, int] = {}  # codes count in order of first appearance
+            self._parts[name] = []
+            for of_parts, values in self._texts.pop(name):
+                code = [known.setdefault(value, len(known)) for value in values.to_pylist()]
+                self._parts[name].append(np.array(code, dtype=np.int64)[of_parts])
+            texts[name] = list(known)
         parts = concatenated(self._parts)
         duplicates = duplicated_steps(parts, np.concatenate(self._steps))
         self._steps.clear()
