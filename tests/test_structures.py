@@ -15,7 +15,8 @@ from pymatgen.io.vasp import Poscar
 
 from benchmarks.core import Geometry
 from benchmarks.data.structures import StructureError
-from benchmarks.data.structures.formats import BY_ASE, READERS, format_of, read_images
+from benchmarks.data.structures.ase_formats import BY_ASE
+from benchmarks.data.structures.formats import READERS, format_of, read_images
 
 CASES = Path(__file__).parent / "cases"
 SALT = Atoms("NaCl", cell=[5, 5.1, 5.2], scaled_positions=[[0, 0, 0], [0.5, 0.4, 0.3]], pbc=True)
@@ -154,7 +155,7 @@ def test_the_content_tells_the_format(name, text, form, tmp_path):
         ("x.gro", "salt\n1\n", "the file names no elements"),
         ("x.mol", "salt\n", "no crystal"),
         ("x.vasp.gz", "no gzip", "its compression is damaged or cut short"),
-        ("x.json", '{"a": 1}', "cannot be read as ASE JSON database file: damaged"),
+        ("x.json", '{"a": 1}', "cannot be read as ASE JSON database file: Does not resemble"),
     ],
 )
 def test_other_files_are_refused_in_one_line(name, text, problem, read):
@@ -243,6 +244,7 @@ def test_poscar_of_vasp_4_names_its_elements_or_none(comment, ends, expected, re
         ('"T T T"', '"T T F"', ["no crystal: it needs a cell, periodic in three directions"]),
         ("Lattice=", "lattice=", ["no crystal: it needs a cell, periodic in three directions"]),
         ("5 0 0 0 5", "5 0 0 5", ["line 2: its Lattice is not nine numbers"]),
+        ("Lattice=", "==", ["line 2 is not made of KEY=VALUE pairs"]),
         ("5 0 0 0 5", "nan 0 0 0 5", ["line 2: its Lattice is not nine numbers"]),
         ("Na 0 0 0", "Na 0 0 nan", ["line 3, a position: 'nan' is no number"]),
         ("Na 0 0 0", "Na 0 0", ["line 3 has 3 columns, 4 are declared in line 2"]),
@@ -334,6 +336,7 @@ def test_shelx_is_refused_where_it_contradicts_itself(read):
         ("P 1", "0.50", "NA", "NA", "line 2: an occupancy of 0.5"),
         ("P 1", "1.00", "NA", "", "line 2: the atom 'NA' needs its element in columns 77-78"),
         ("F d -3 m", "1.00", "NA", "NA", "space group 'F d -3 m' of CRYST1 has several origins"),
+        ("P é", "1.00", "NA", "NA", "space group 'P ?' of CRYST1 is unknown"),
         ("Q 1", "1.00", "NA", "NA", "space group 'Q 1' of CRYST1 is unknown"),
         ("P 63 m c", "1.00", "NA", "NA", "its symmetry (x-y,x,z+1/2) does not fit its cell"),
     ],
@@ -398,6 +401,17 @@ def test_cssr(group, expected, read):
         ("xsd", '<XSD><SpaceGroup ITNumber="225"/></XSD>', "it states 'ITNumber=\"225'"),
         ("lammps-dump-text", "ITEM: ATOMS id type x y z\n", "the file names no elements"),
         ("xsf", "CRYSTAL\nPRIMCOORD\n1 1\n11 0 0 0\n17 1 1 1\n", "it counts 1 atoms, 2 lines"),
+        (
+            "crystal",
+            "3 1 1\n5 0 0\n0 5 0\n0 0 5\n48\n",
+            "cannot be read as Crystal fort.34 format: High",
+        ),
+        (
+            "espresso-in",
+            "&system\n ibrav=2, nat=1\n/\n",
+            "cannot be read as Quantum espresso in file: ASE",
+        ),
+        ("elk", "salt", "cannot be read as ELK atoms definition from GEOMETRY.OUT: damaged"),
         ("dlp4", "salt\n", "the file names no elements (DL_POLY_4 CONFIG file)"),
     ],
 )

@@ -10,6 +10,7 @@ from ase.io.extxyz import key_val_str_to_dict
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
+from benchmarks.core.files import READ_ERRORS
 from benchmarks.data.structures import StructureError
 from benchmarks.data.structures.words import check_occupancies, crystal, element, numbers
 
@@ -56,8 +57,10 @@ def _frame(lines: Sequence[str], count: int, first: int) -> Geometry:
         raise StructureError(f"line {first} counts no atoms")
     try:
         info = key_val_str_to_dict(lines[1])
-    except ValueError as error:
-        raise StructureError(f"line {first + 1}: its Lattice is not nine numbers") from error
+    except READ_ERRORS as error:
+        nine = f"line {first + 1}: its Lattice is not nine numbers"
+        pairs = f"line {first + 1} is not made of KEY=VALUE pairs"
+        raise StructureError(nine if "3x3" in str(error) else pairs) from error
     lattice = _lattice(info, lines, count, first)
     columns = _columns(info.get("Properties", "species:S:1:pos:R:3"), first + 1)
     width = max(column.stop for column in columns.values())

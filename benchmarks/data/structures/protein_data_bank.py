@@ -29,7 +29,8 @@ def read_protein_data_bank(text: str) -> list[Geometry | StructureError]:
     header: dict[str, str] = {}
     atoms: list[tuple[int, str]] = []
     images: list[Geometry | StructureError] = []
-    for number, line in enumerate([*text.splitlines(), "END"], start=1):
+    ascii_text = text.encode("ascii", "replace").decode()  # which gemmi takes
+    for number, line in enumerate([*ascii_text.splitlines(), "END"], start=1):
         if line.startswith(_HEADER):
             header[line[:6]] = line
         elif line.startswith(("ATOM", "HETATM")):

@@ -1,12 +1,19 @@
-"""Words of a text file as numbers and elements, and lattices that a crystal can have."""
+"""Texts of files, their words as numbers and elements, and what a crystal cannot have."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import re
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import gemmi
 import numpy as np
+from ase.io.formats import get_compression
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
@@ -18,6 +25,30 @@ FULL = 0.01
 """Occupancies this close to 1 are full: a refinement ends at 0.998."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?")
 """Also Fortran's `1.5D-3`, but not `nan` and not Python's `1_000`."""
+
+
+def text_of(path: Path, size: int = -1) -> str:
+    """The text of a file, which may be compressed, or of its first `size` bytes.
+
+    Raises:
+        StructureError: It is a folder, it cannot be opened, or its compression is damaged.
+    """
+    openers = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+    if path.is_dir():
+        raise StructureError("a folder, not a file")
+    opened: Callable[[Path], io.BufferedIOBase] = openers.get(  # type: ignore[assignment]
+        str(get_compression(path.name)[1]), lambda file: file.open("rb")
+    )
+    try:
+        with opened(path) as file:
+            data = file.read(size)
+    except FileNotFoundError as error:
+        raise StructureError("no such file") from error
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise StructureError("its compression is damaged or cut short") from error
+    except OSError as error:
+        raise StructureError(f"cannot be opened: {error.strerror or 'damaged'}") from error
+    return data.decode("utf-8-sig", "replace")
 
 
 def numbers(words: Sequence[str], count: int, where: str) -> NDArray[np.float64]:
