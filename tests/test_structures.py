@@ -269,6 +269,26 @@ def test_extended_xyz(old, new, expected, read):
     assert read("a.extxyz", FRAME.replace(old, new, 1)) == expected
 
 
+def test_cells_are_read_as_they_are_left_handed_too(tmp_path):
+    left, _ = read_images(CASES / "left_handed.extxyz", "extxyz")
+    assert left.lattice.tolist() == [[2.75, 2.75, 0], [2.75, 0, 2.75], [0, 2.75, 2.75]]
+    assert np.allclose(left.frac_coords, [[0, 0, 0], [0.5, 0.5, 0.5]])
+    (tmp_path / "POSCAR").write_text(POSCAR.replace("1 0 0\n0 1 0", "0 1 0\n1 0 0"))
+    (found,) = read_images(tmp_path / "POSCAR", "vasp")
+    assert found.lattice.tolist() == [[0, 5.64, 0], [5.64, 0, 0], [0, 0, 5.64]]
+    (tmp_path / "POSCAR").write_text(POSCAR.replace("0 0 1", "0 0 -1").replace("5.64", "-8"))
+    (found,) = read_images(tmp_path / "POSCAR", "vasp")
+    assert np.allclose(found.lattice, np.diag([2, 2, -2]))
+
+
+def test_extended_xyz_takes_the_cell_vectors_of_adf(read):
+    text = "1\ncomment\nNa 0 0 0\nVEC1 3 0 0\nVEC2 0 3 0\nVEC3 0 0 3\n"
+    assert read("a.xyz", text) == [[11]]
+    assert read("a.xyz", text.replace("VEC3 0 0 3\n", "")) == [
+        "no crystal: it needs a cell, periodic in three directions"
+    ]
+
+
 def test_extended_xyz_never_loses_frames(read):
     garbage = "line 10: a number of atoms is needed, not 'Cl 2.5 2.5 2.5'; what follows is not read"
     assert read("a.xyz", f"\n{FRAME}\n\n{FRAME} \n") == [[11, 17], [11, 17]]

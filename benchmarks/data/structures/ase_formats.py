@@ -111,8 +111,6 @@ READER_ERRORS: Final = (
     *(lzma.LZMAError, NameError, sqlite3.Error),
 )
 """What ASE's readers raise for a file that is not as they expect."""
-
-
 _INTERNALS: Final = re.compile(
     r"\b(NoneType|aligned|argument|array|attribute|broadcast|codec|dimension|generator|index|iterable"
     r"|length|list|module|numpy|object|sequence|shape|string|syntax|token|type|unpack|variable)"
@@ -161,7 +159,8 @@ def _refuse_format(form: str, what: str) -> None:
 
 def _refuse_content(form: str, text: str) -> None:
     """Refuse what ASE would leave out without a word: symmetry, elements, atoms."""
-    found = re.search(BY_ASE[form], text, re.IGNORECASE | re.MULTILINE) if BY_ASE[form] else None
+    said = text if form == "xsd" else re.sub("[#!].*", "", text)
+    found = re.search(BY_ASE[form], said, re.IGNORECASE | re.MULTILINE) if BY_ASE[form] else None
     if found and form == "lammps-dump-text":
         raise StructureError("the file names no elements: dump the column `element`")
     if found:
@@ -170,7 +169,7 @@ def _refuse_content(form: str, text: str) -> None:
     if form not in _ROWS:
         return
     counted, before = _ROWS[form]
-    row = r"((?:[ \t]*\w+(?:[ \t]+[-+.\d]\S*){3,}.*\n|[ \t]*[#!].*\n|[ \t]*\n)*)"
+    row = r"((?:[ \t]*\w+(?:[ \t]+\S+){3,}.*\n|[ \t]*[#!].*\n|[ \t]*\n)*)"
     counts = re.findall(counted, text, re.MULTILINE | re.IGNORECASE)
     blocks = re.findall(before + row, text + "\n", re.MULTILINE | re.IGNORECASE)
     if len(counts) < len(blocks):
