@@ -12,43 +12,33 @@ import argparse
 import glob
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from ase import Atoms
-from ase.io import read as ase_read
 from ase.io import write as ase_write
 from ase.io.formats import UnknownFileTypeError, filetype, get_compression, ioformats
-from ase.io.formats import open_with_compression as ase_open
 from pymatgen.core import Structure
 from tqdm import tqdm
 
 from benchmarks.core import SCORED, Geometry, Relaxed, RelaxSettings, UserError
 from benchmarks.core.cli import check_device, check_installed, run_command
 from benchmarks.core.files import READ_ERRORS
-from benchmarks.core.geometry import cell_parameters, displacements, shortest_distance
-from benchmarks.data.structures import StructureError
-from benchmarks.metrics.validity import MIN_DISTANCE
+from benchmarks.core.geometry import cell_parameters, displacements
+from benchmarks.data.structures import FoundStructure
+from benchmarks.data.structures.read import crystals_of_cif, read_structures
 from t2relax.lm import t5
 
-READER_ERRORS = (*READ_ERRORS, UnknownFileTypeError)
-"""Exceptions that ASE's readers and writers raise for a file that is not as expected."""
 
-
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One structure of the input, or why there is none."""
 
-    name: str
+    found: FoundStructure
     target: Path | None
     """The file of its result, which inputs share under `-o`; None is the standard output."""
-    structure: Structure | None = None
-    problem: str = ""
+    structure: Structure | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,8 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Formats are ASE's, known by a file's name or content; the standard streams are "
         "CIF. Inputs are never changed. All structures of a file are relaxed and called "
         "FILE@INDEX. A CIF's symmetry operations are applied; constraints, velocities and the "
-        "like are dropped. Exit status: 0 all were relaxed, 1 some were not (their lines say "
-        "why), 2 a mistake in the command or nothing to relax, 130 interrupted.",
+        "like are dropped. Exit status: 0 all were relaxed, 1 the model failed for some, 2 a "
+        "mistake in the command or an input that cannot be read (its line says why; the others "
+        "are relaxed and written), 130 interrupted.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -94,9 +85,11 @@ def _run(args: argparse.Namespace) -> int:
     check_device(args.device)
     sources = _sources(args.inputs)
     targets = _targets(sources, args)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # readers warn of what they ignore, line by line
-        items = [item for pair in zip(sources, targets, strict=True) for item in _items(*pair)]
+    items = [
+        Item(each, target, each.geometry.structure() if each.geometry else None)
+        for source, target in zip(sources, targets, strict=True)
+        for each in _read(source)
+    ]
     if not any(item.structure for item in items):
         for item in items:
             _say(_line(item, None))
@@ -105,11 +98,21 @@ def _run(args: argparse.Namespace) -> int:
     relaxed: dict[Path | None, list[Structure]] = {}
     for item, outcome in zip(items, _relax(items, args), strict=True):
         _say(_line(item, outcome))
+        for warning in item.found.warnings:
+            _say(f"{item.found.name}: warning, {warning}")
         if outcome and outcome.status in SCORED and outcome.structure:
             relaxed.setdefault(item.target, []).append(outcome.structure)
     for target, structures in relaxed.items():
         _write(target, structures)
+    if not all(item.structure for item in items):
+        return 2
     return int(sum(map(len, relaxed.values())) < len(items))
+
+
+def _read(source: str) -> list[FoundStructure]:
+    if source == "-":
+        return crystals_of_cif(sys.stdin.buffer.read(), source)
+    return read_structures(source)
 
 
 def _check_counts(targets: Sequence[Path]) -> None:
@@ -138,9 +141,10 @@ def _relax(items: Sequence[Item], args: argparse.Namespace) -> list[Relaxed | No
 
 def _line(item: Item, outcome: Relaxed | None) -> str:
     """Write one line about a structure: its status, and the changes of cell and positions."""
+    name = item.found.name
     if outcome is None or item.structure is None:
-        return f"{item.name}: unsupported, {item.problem}"
-    head = f"{item.name}: {item.structure.composition.formula.replace(' ', '')} {outcome.status}"
+        return f"{name}: unsupported, {item.found.problem}"
+    head = f"{name}: {item.structure.composition.formula.replace(' ', '')} {outcome.status}"
     if outcome.structure is None or outcome.status not in SCORED:
         lost = "the text lists other atoms than the input's" if outcome.structure else ""
         reason = lost or (outcome.detail or "").partition("\n")[0]  # the generated text follows
@@ -212,65 +216,6 @@ def _target(source: str, args: argparse.Namespace) -> Path | None:
     return path.resolve()
 
 
-def _items(source: str, target: Path | None) -> Iterator[Item]:
-    """The structures of one input; a file that cannot be read is one item with its problem."""
-    from benchmarks.data.structures.cif import cif_blocks, from_cif
-
-    readers: list[Callable[[], Geometry]]
-    try:
-        if _is_cif(source):
-            readers = [partial(from_cif, block) for block in cif_blocks(_text(source))]
-        else:
-            images = ase_read(source, index=":", do_not_split_by_at_sign=True)
-            readers = [partial(_from_atoms, atoms) for atoms in images]
-    except READER_ERRORS as error:
-        unknown = isinstance(error, UnknownFileTypeError)
-        reason = "no format that ASE knows" if unknown else " ".join(str(error).split())
-        yield Item(source, target, problem=f"cannot be read: {reason or type(error).__name__}")
-        return
-    if not readers:
-        yield Item(source, target, problem="no structure is in it")
-    for index, reader in enumerate(readers):
-        name = f"{source}@{index}" if len(readers) > 1 else source
-        try:
-            yield Item(name, target, _checked(reader()))
-        except StructureError as error:
-            yield Item(name, target, problem=str(error))
-
-
-def _is_cif(source: str) -> bool:
-    """Say whether a source is a CIF; the suffix decides before the text, which has comments."""
-    suffixed = source == "-" or get_compression(source)[0].lower().endswith(".cif")
-    return suffixed or filetype(source) == "cif"
-
-
-def _text(source: str) -> str:
-    with sys.stdin.buffer if source == "-" else ase_open(source, "rb") as file:
-        return str(file.read(), "utf-8-sig", "replace")
-
-
-def _from_atoms(atoms: Atoms) -> Geometry:
-    if atoms.cell.rank < 3 or not atoms.pbc.all():
-        raise StructureError("no crystal: it needs a cell, periodic in three directions")
-    kinds = atoms.info.get("occupancy")  # as ASE keeps it when it reads a CIF
-    shared = [x for k in kinds.values() for x in k.values()] if isinstance(kinds, dict) else []
-    low = [x for x in (*shared, *atoms.arrays.get("occupancy", ())) if 0 < x < 0.99]
-    if low:
-        raise StructureError(f"an occupancy of {low[0]:g}: the T5 reads ordered crystals only")
-    if (atoms.numbers < 1).any():
-        raise StructureError("a site without an element")
-    return Geometry(
-        np.array(atoms.cell.array), atoms.get_scaled_positions(wrap=False), atoms.numbers
-    )
-
-
-def _checked(geometry: Geometry) -> Structure:
-    shortest = shortest_distance(geometry)
-    if not shortest > MIN_DISTANCE:
-        raise StructureError(f"two of its atoms are {shortest:.2f} Å apart: disordered or damaged")
-    return geometry.structure()
-
-
 def _write(path: Path | None, structures: Sequence[Structure]) -> None:
     """Write all to the path; a file appears under its name when it is complete."""
     images = [
@@ -288,7 +233,7 @@ def _write(path: Path | None, structures: Sequence[Structure]) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    except READER_ERRORS as error:
+    except READ_ERRORS as error:
         raise UserError(f"{path or 'stdout'} cannot be written: {error}") from error
 
 

@@ -312,7 +312,7 @@ def test_a_limit_alone_tries_the_list(fake):
 
 
 def test_a_part_of_the_list_is_a_table_and_not_version_2(fake, monkeypatch):
-    copper = starts.from_files([Path(fake.file("Cu", 3.5))])
+    copper, _ = starts.from_files([Path(fake.file("Cu", 3.5))])
     monkeypatch.setattr("benchmarks.dft.__main__.version_2", lambda: copper)
     assert fake.run("--list", "embedded-v2", "--limit", "1") == 0
     assert load(str(fake.out / "relaxations.parquet")).ids == ("gpaw-Cu-0-pbe",)
@@ -323,7 +323,7 @@ def test_a_part_of_the_list_is_a_table_and_not_version_2(fake, monkeypatch):
 
 
 def test_export_writes_what_is_done_of_version_3_and_relaxes_nothing(fake, monkeypatch):
-    metals = starts.from_files([Path(fake.file(x, a)) for x, a in (("Cu", 3.5), ("Ag", 4.2))])
+    metals, _ = starts.from_files([Path(fake.file(x, a)) for x, a in (("Cu", 3.5), ("Ag", 4.2))])
     monkeypatch.setattr("benchmarks.dft.__main__.version_3", lambda: metals)
     command = ("--list", "embedded-v3")
     assert fake.run(*command, "--limit", "1") == 0
@@ -357,14 +357,15 @@ def test_files_of_any_kind_give_starts_with_safe_names(tmp_path):
     (tmp_path / "Mg O").mkdir()
     ase.io.write(tmp_path / "Mg O" / "POSCAR", bulk("MgO", "rocksalt", a=4.2), format="vasp")
     ase.io.write(tmp_path / "two.xyz", [bulk("Cu"), bulk("Ag")])
-    found = starts.from_files([tmp_path / "Mg O" / "POSCAR", tmp_path / "two.xyz"])
+    found, problems = starts.from_files([tmp_path / "Mg O" / "POSCAR", tmp_path / "two.xyz"])
+    assert problems == []
     assert [start.name for start in found] == ["Mg-O-POSCAR", "two-0", "two-1"]
     assert found[0].symbols == ["Mg", "O"]
-    table = starts.from_files([folders.EMBEDDED / "val.parquet"])
+    table, _ = starts.from_files([folders.EMBEDDED / "val.parquet"])
     assert table[0].name == "A-hcp-Mg-hcp-0-pbe"
 
 
-def test_what_is_no_ordered_crystal_is_refused_by_name(tmp_path):
+def test_what_is_no_ordered_crystal_is_said_and_does_not_cost_the_others(tmp_path):
     ase.io.write(tmp_path / "molecule.xyz", Atoms("CO", [[0, 0, 0], [0, 0, 1.1]]))
     (tmp_path / "noise.cif").write_text("no crystal\n")
     (tmp_path / "notes.unknown").write_text("no crystal\n")
@@ -373,15 +374,45 @@ def test_what_is_no_ordered_crystal_is_refused_by_name(tmp_path):
     text = (tmp_path / "a.cif").read_text()
     lines = [line.replace(" 1.0000", " 0.5000") for line in text.splitlines()]
     (tmp_path / "half.cif").write_text("\n".join(lines))
-    for name, word in (
-        ("absent.cif", "no such file"),
-        ("molecule.xyz", "not a crystal"),
-        ("noise.cif", "noise.cif"),
-        ("notes.unknown", "ASE cannot read it (UnknownFileTypeError: unknown)"),
-        ("half.cif", "disordered"),
-    ):
-        one_line(lambda name=name: starts.from_files([tmp_path / name]), name, word)
+    said = {
+        "absent.cif": "no such file",
+        "molecule.xyz": "no crystal",
+        "noise.cif": "a damaged CIF",
+        "notes.unknown": "no format",
+        "half.cif": "has occupancy",
+    }
+    found, problems = starts.from_files([tmp_path / name for name in (*said, "a.cif")])
+    assert [start.name for start in found] == ["a"]
+    for (name, why), problem in zip(said.items(), problems, strict=True):
+        assert problem.startswith(f"{tmp_path / name}: ")
+        assert why in problem
     one_line(lambda: starts.from_files([tmp_path / "a.cif"] * 2), "two structures are called a")
+
+
+def test_a_dry_run_says_what_would_be_relaxed_without_gpaw(capsys):
+    cases = Path(__file__).parent / "cases"
+    files = sorted(map(str, cases.glob("reference_*.cif")))
+    assert main([*files, "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "reference_capitals: Ca1O1, 2 sites, space group P m -3 m",
+        "reference_origin: Si8, 8 sites, space group F d -3 m",
+        "reference_p21n: Zr4O4, 8 sites, space group P 2_1/c",
+        "reference_rhombohedral: Bi2, 2 sites, space group R -3 m",
+    ]
+    assert main([*files, str(cases / "angle_zero.cif"), "--dry-run"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "no cell has the parameters" in captured.err
+    assert captured.out.count("\n") == 4
+    assert main(["--list", "embedded-v2", "--limit", "2", "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("space group") == 2
+
+
+def test_a_file_that_cannot_be_read_ends_with_2_and_the_others_are_relaxed(fake, capsys):
+    Path("noise.cif").write_text("no crystal\n")
+    assert fake.run(fake.file("Cu", 3.5), "noise.cif") == 2
+    assert list(fake.records()) == ["Cu"]
+    assert "noise.cif: a damaged CIF" in capsys.readouterr().err
 
 
 # --- the list for version 2 ---------------------------------------------------------------------

@@ -15,12 +15,11 @@ from ase.io import write as ase_write
 from pymatgen.core import Structure
 
 from benchmarks.core import Relaxed, Status
-from benchmarks.data.structures import StructureError
 from t2relax import relaxer
 from t2relax.lm import t5
-from t2relax.relax import _from_atoms, main
+from t2relax.relax import main
 from t2relax.text.tokens import Tokenizer
-from tests.test_cif import CELL, DISORDERED, ROCKSALT, SITES, only
+from tests.test_cif import CASES_FOLDER, CELL, DISORDERED, ROCKSALT, SITES, only
 
 POSCAR = """Ti C interleaved
 1.0
@@ -95,20 +94,6 @@ def files():
     return sorted(str(path) for path in Path().rglob("*") if path.is_file())
 
 
-def test_the_partial_occupancy_that_ase_keeps_aside_is_seen():
-    Path("mixed.cif").write_text(DISORDERED)
-    atoms = ase_read("mixed.cif")
-    assert len(atoms) == 1  # the trap: an ordered crystal, for all that its sites say
-    with pytest.raises(StructureError, match=r"an occupancy of 0\.5"):
-        _from_atoms(atoms)
-
-
-@pytest.mark.parametrize("atoms", [Atoms("H", pbc=True), Atoms("H", cell=[3, 3, 9], pbc=(1, 1, 0))])
-def test_a_molecule_or_a_slab_is_no_crystal(atoms):
-    with pytest.raises(StructureError, match="periodic in three directions"):
-        _from_atoms(atoms)
-
-
 # --- the command ---------------------------------------------------------------------------------
 
 
@@ -177,7 +162,7 @@ def test_standard_input_goes_to_standard_output(stretch, capsys, monkeypatch):
 def test_every_block_of_a_cif_is_relaxed_and_named(stretch, capsys):
     blocks = ["data_global\n_journal_year 2020\n", ROCKSALT, DISORDERED, ROCKSALT]
     Path("many.cif").write_text("\n".join(blocks))
-    assert main(["many.cif", "-o", "out.cif"]) == 1
+    assert main(["many.cif", "-o", "out.cif"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == [
         "many.cif@0: Na1Cl1 ok",
@@ -199,11 +184,35 @@ def test_a_structure_that_fails_costs_its_own_file_only(stretch, capsys):
     Path("a.cif").write_text(ROCKSALT)
     Path("bad.cif").write_text(ROCKSALT.replace("Na1 Na", "Xe1 Xe"))
     Path("broken.cif").write_text("no CIF at all")
-    assert main(["*.cif", "--out-dir", "out"]) == 1
+    assert main(["*.cif", "--out-dir", "out"]) == 2
     assert files() == ["a.cif", "bad.cif", "broken.cif", "out/a.relaxed.cif"]
     bad, broken = capsys.readouterr().err.splitlines()[1:]
+    assert main(["a.cif", "bad.cif", "--out-dir", "model"]) == 1
     assert bad == "bad.cif: Xe1Cl1 invalid, no loop of sites"
-    assert broken.startswith("broken.cif: unsupported, cannot be read: a damaged CIF, line 1")
+    assert broken.startswith("broken.cif: unsupported, a damaged CIF, line 1")
+
+
+def test_the_cases_end_with_a_line_for_each_bad_file_and_the_good_ones_written(stretch, capsys):
+    assert main([f"{CASES_FOLDER}/*.cif", "--out-dir", "r"]) == 2
+    captured = capsys.readouterr()
+    refused = [line.split(":")[0] for line in captured.err.splitlines() if "unsupported" in line]
+    assert [Path(name).stem for name in refused] == [
+        *("angle_zero", "attached_hydrogens", "cartesian_only", "coordinates_dots"),
+        *("magnetic_old_dot", "magnetic_underscore", "operations_no_group"),
+        "operations_without_centring",
+    ]
+    assert "Traceback" not in captured.err
+    written = {path.removeprefix("r/").removesuffix(".relaxed.cif") for path in files()}
+    everything = {path.stem for path in CASES_FOLDER.glob("*.cif")}
+    assert written == everything - {Path(name).stem for name in refused}
+    assert len(ase_read("r/it_number_second_block.relaxed.cif", index=":")) == 2
+
+
+def test_what_is_odd_about_an_input_is_said_beside_its_line(stretch, capsys):
+    Path("a.cif").write_text(ROCKSALT + "_cell_volume 190\n")
+    assert main(["a.cif"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "a.cif: warning, it says a volume of 190 Å^3, its cell has 179.4"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +233,7 @@ def test_a_structure_that_fails_costs_its_own_file_only(stretch, capsys):
         (["a.cif", "--batch-size", "0"], "--batch-size is at least 1"),
         (["a.cif", "--checkpoint", "sub"], "sub is no t2relax checkpoint"),
         (["kept.cif"], "kept.cif: unsupported, site Na1 has occupancy 0.5"),
-        (["x.foo"], "x.foo: unsupported, cannot be read: no format that ASE knows"),
+        (["x.foo"], "x.foo: unsupported, no format that ASE knows"),
         (["close.cif"], "close.cif: unsupported, two of its atoms are 0.28 Å apart"),
         (["a.cif", "--to", "foo"], "a.relaxed.foo: no format that ASE writes"),
         (["no.xyz"], "no.xyz: unsupported, no crystal: it needs a cell"),

@@ -17,9 +17,9 @@ from pymatgen.core import Element, Structure
 from scipy.linalg import sqrtm
 
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
-from benchmarks.core.geometry import invariant
+from benchmarks.core.geometry import MIN_DISTANCE, invariant
 from benchmarks.core.symmetry import space_group
-from benchmarks.metrics.validity import MIN_DISTANCE, VOLUME_BOUNDS
+from benchmarks.metrics.validity import VOLUME_BOUNDS
 
 Floats = NDArray[np.float64]
 

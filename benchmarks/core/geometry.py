@@ -21,6 +21,8 @@ from benchmarks.core.symmetry import symmetry_dataset
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.intp]
 
+MIN_DISTANCE = 0.5
+"""Atoms of a crystal are farther apart than this [Å]; H2, the shortest bond, has 0.74."""
 MAX_PASSES = 50
 """Bound on the passes of translation removal and of assignment; both settle in 2 or 3."""
 MAX_STARTS = 16

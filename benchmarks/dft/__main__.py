@@ -1,6 +1,7 @@
 """Relax structures with GPAW (PBE) and keep every frame, as a data set of your own.
 
     python -m benchmarks.dft --limit 2                    # of the list, to try it
+    python -m benchmarks.dft mine/*.cif --dry-run          # what is in the files
     python -m benchmarks.dft mine/*.cif --out runs/mine
     python -m benchmarks.dft --list embedded-v2 --out runs/embedded-v2 --workers 2
     python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3
@@ -11,9 +12,9 @@
 
 GPAW runs under an interpreter of its own (Debian: apt install gpaw gpaw-data). Exit status: 0 when
 every structure has a record, be it a failure; 1 when all failed, or a check did; 2 for a mistake in
-the command or something missing; 130 when interrupted. The same command goes on where it stopped.
-`embedded_v3_records.tar.gz` beside this file has the relaxations of version 3 that are done so far:
-unpack it into `runs/` before going on.
+the command, something missing, or a file that cannot be read (the others are relaxed); 130 when
+interrupted. The same command goes on where it stopped. `embedded_v3_records.tar.gz` beside this
+file has the relaxations of version 3 that are done so far: unpack it into `runs/` before going on.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from moyopy import SpaceGroupType
+
 from benchmarks.core import UserError
 from benchmarks.core.cli import positive, run_command, whole_number
+from benchmarks.core.symmetry import symmetry_dataset
 from benchmarks.dft import checks
 from benchmarks.dft import initial_structures as starts
 from benchmarks.dft.catalogue import starts as version_2
@@ -42,6 +46,8 @@ from benchmarks.dft.settings import VERSION_3, DFTSettings
 LIST = "embedded-v2"
 LIST_V3 = "embedded-v3"
 OUT = Path("runs/reference")
+SYMPREC = 0.01
+"""Tolerance of the space groups that a dry run lists [Å]."""
 _ABOUT = {
     2: "They are the prototype crystals of `benchmarks/dft/catalogue.py`, none of which is "
     "in version 1.",
@@ -68,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("inputs", nargs="*", type=Path, metavar="FILE", help="what ASE reads, or parquet")
+    add("inputs", nargs="*", type=Path, metavar="FILE", help="CIF, POSCAR, …, or parquet")
+    add("--dry-run", action="store_true", help="list what would be relaxed, without GPAW")
     add(
         "--list",
         choices=[LIST, LIST_V3],
@@ -104,6 +111,8 @@ def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
     chosen = [command for command, wanted in asked.items() if wanted]
     if args.export and (args.retry or args.list is None or chosen != [_list]):
         raise UserError("--export goes with --list alone: it relaxes nothing")
+    if args.dry_run and (args.export or chosen not in ([_files], [_list], [])):
+        raise UserError("--dry-run goes with files or with --list")
     if not chosen and args.limit:  # without a limit the list takes a day
         return _list
     if len(chosen) != 1:
@@ -112,8 +121,25 @@ def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
 
 
 def _files(args: argparse.Namespace) -> int:
-    """Relax the structures of the files that the user named."""
-    return _table(starts.from_files(args.inputs), "They were given as files.", args)
+    """Relax the structures of the files that the user named; 2 if some cannot be read."""
+    found, problems = starts.from_files(args.inputs)
+    for line in problems:
+        print(line, file=sys.stderr)
+    refused = any(not line.startswith("warning:") for line in problems)
+    if args.dry_run or not found:
+        _print_dry_run(found[: args.limit])
+        return 2 if refused else 0
+    status = _table(found, "They were given as files.", args)
+    return 2 if refused else status
+
+
+def _print_dry_run(found: Sequence[InitialStructure]) -> None:
+    """Say of each structure its formula, its sites and its space group."""
+    for start in found:
+        dataset = symmetry_dataset(start.geometry, SYMPREC)
+        group = SpaceGroupType(dataset.number).hm_short if dataset else "unknown"
+        formula = start.geometry.structure().formula.replace(" ", "")
+        print(f"{start.name}: {formula}, {len(start.geometry.numbers)} sites, space group {group}")
 
 
 def _table(found: Sequence[InitialStructure], about: str, args: argparse.Namespace) -> int:
@@ -132,6 +158,9 @@ def _list(args: argparse.Namespace) -> int:
     folder: Path = args.out / f"embedded_v{version}"
     listed = sort_by_cost(version_2()) if version == 2 else in_turn(version_3(), VERSION_3)
     about = _ABOUT[version]
+    if args.dry_run:
+        _print_dry_run(listed[: args.limit])
+        return 0
     if args.limit:  # a part of a version is not that version
         return _table(listed, f"{about} These are the first in the order of computation.", args)
     if args.export:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, RelaxSettings, Status
-from benchmarks.core.geometry import shortest_distance
-from benchmarks.metrics.validity import MIN_DISTANCE
+from benchmarks.core.geometry import MIN_DISTANCE, shortest_distance
 from benchmarks.models.registry import import_target
 from benchmarks.models.specs import ModelSpec
 

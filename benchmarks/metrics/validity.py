@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.core import Geometry
-from benchmarks.core.geometry import shortest_distance
+from benchmarks.core.geometry import MIN_DISTANCE, shortest_distance
 
 LADDER: Final = (
     "valid_parsed",
@@ -24,8 +24,6 @@ LADDER: Final = (
 """The columns of the rungs, in order."""
 VOLUME_BOUNDS: Final = (0.25, 4.0)
 """The volume of a valid prediction, relative to the initial cell, lies between these."""
-MIN_DISTANCE: Final = 0.5
-"""Atoms of a valid prediction are farther apart than this [Å]; H2, the shortest bond, has 0.74."""
 
 
 def validity(initial: Geometry, prediction: Geometry | None) -> dict[str, float]:

@@ -1,22 +1,26 @@
-"""Read a person's CIF: `[from_cif(block) for block in cif_blocks(path.read_text())]`.
+"""Read a person's CIF: `read_cif(path.read_text(), path.name)`.
 
-gemmi reads the format and knows the space groups. Two things are done here because other readers do
-not do them: coordinates stay as written and in the order of the file (pymatgen sorts sites and
-rounds 0.3333 to 1/3), and a crystal that is not ordered is refused (ASE drops partial occupancies).
+gemmi reads the format. The rest is done here because other readers do not do it: coordinates stay
+as written and in the order of the file (pymatgen sorts sites and rounds 0.3333 to 1/3), a crystal
+that is not ordered is refused (ASE drops partial occupancies), a damaged block does not cost the
+others, and a file whose formula or space group contradicts its sites is refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import gemmi
 import numpy as np
-from gemmi.cif import Block, as_number, is_null, read_string
+from gemmi.cif import Block, as_number, as_string, is_null, read_string
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
-from benchmarks.data.structures import StructureError
+from benchmarks.core.symmetry import symmetry_dataset
+from benchmarks.data.structures import FoundStructure, StructureError
+from benchmarks.data.structures.operations import StatedSymmetry, stated_symmetry
 
 SAME_SITE = 0.1
 """Images of a site nearer than this [Å] are one: 0.333 is as near to 1/3 as three digits are."""
@@ -24,17 +28,76 @@ FULL = 0.01
 """Occupancies this close to 1 are full: a refinement ends at 0.998."""
 STRAIN = 0.02
 """Operations that turn the cell into itself but for this much fit it: parameters are rounded."""
+MAX_IMAGES = 20_000
+"""Sites times operations; larger cells are not read, which would take minutes."""
+ODD_VOLUME = 0.02
+"""A stated volume that is off by more than this share is odd."""
+_CELL = [f"_cell_{x}" for x in ("length_a", "length_b", "length_c")] + [
+    f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma")
+]
+_FRACT = [f"_atom_site_fract_{x}" for x in "xyz"]
 _SYMBOL = re.compile(r"([A-Za-z]{1,2})[\d.+-]*")
 """`Fe`, `FE`, `Fe3+`, but not `H2O` nor `Mn/Fe`."""
 _LABEL = re.compile(r"([A-Za-z]{1,2}).*")
+_HEADER = re.compile(r"(?im)^[ \t]*data_\S*")
+
+Fields = dict[str, list[str]]
 
 
-def cif_blocks(text: str) -> list[Block]:
-    """The data blocks of a CIF that list sites; their names may repeat.
+def read_cif(text: str, name: str) -> list[FoundStructure]:
+    """The crystals of a CIF: a full cell for each data block that lists sites.
 
-    Raises:
-        StructureError: the text breaks the format, or a block has a tag twice.
+    The cell has a along x and b in the xy plane. Listed coordinates stay as they are and in their
+    order; the images that symmetry adds follow their site, in [0, 1).
+
+    Args:
+        text: The text of the file.
+        name: Name of the file; of several structures the n-th is called `name@n`.
+
+    Returns:
+        A structure or a problem for each block with sites; a block that is damaged has a problem.
+        The list is empty if there is no block with sites.
     """
+    found: list[tuple[Geometry | None, str, tuple[str, ...]]] = []
+    for block in _blocks(text.replace("\r\n", "\n").replace("\r", "\n")):
+        try:
+            if isinstance(block, StructureError):
+                raise block
+            fields = _fields(block)
+            if any(tag.startswith("_atom_site_") for tag in fields) and (
+                any(tag in fields for tag in (*_FRACT, "_atom_site_cartn_x"))
+            ):
+                geometry, warnings = _crystal(fields)
+                found.append((geometry, "", warnings))
+        except StructureError as error:
+            found.append((None, str(error), ()))
+    names = [name] if len(found) == 1 else [f"{name}@{i}" for i in range(len(found))]
+    return [FoundStructure(n, *entry) for n, entry in zip(names, found, strict=True)]
+
+
+def _blocks(text: str) -> Iterator[Block | StructureError]:
+    """The data blocks of a text; a damaged one is an error, and the others are still read."""
+    try:
+        documents = _parsed(text)
+    except StructureError as error:
+        whole = error
+    else:
+        yield from documents
+        return
+    starts = [match.start() for match in _HEADER.finditer(text)]
+    fields = [match.span() for match in re.finditer(r"(?ms)^;.*?^;", text)]
+    outside = [s for s in starts if not any(low < s < high for low, high in fields)]
+    if len(outside) < 2:
+        yield whole
+        return
+    for first, last in zip(outside, [*outside[1:], len(text)], strict=True):
+        try:
+            yield from _parsed(text[first:last], text.count("\n", 0, first))
+        except StructureError as error:
+            yield error
+
+
+def _parsed(text: str, lines_before: int = 0) -> list[Block]:
     try:
         # gemmi takes ASCII, as CIF 1.1 has it; other letters stand in names and comments only
         document = read_string(text.encode("ascii", "replace"), check_level=0)
@@ -43,30 +106,58 @@ def cif_blocks(text: str) -> list[Block]:
         document.check_for_missing_values()
         document.check_for_duplicates()
     except (ValueError, RuntimeError) as error:
-        reason = re.sub(r"^\w+:(\d+)\S*", r"line \1:", str(error))
-        raise StructureError(f"a damaged CIF, {reason}") from error
-    return [block for block in document if block.find_values("_atom_site_fract_x")]
+        said = re.match(r"^\w+:(\d+)\S*(.*)", str(error), re.DOTALL)
+        where = f"line {int(said[1]) + lines_before}:{said[2]}" if said else str(error)
+        raise StructureError(f"a damaged CIF, {' '.join(where.split())}") from error
+    return list(document)
 
 
-def from_cif(block: Block) -> Geometry:
-    """The full cell of a block, in its setting; a site's images follow it in the file's order.
-
-    Returns:
-        The cell with a along x and b in the xy plane; listed coordinates as they are, the images
-        that symmetry adds in [0, 1).
+def _fields(block: Block) -> Fields:
+    """Values by tag in lower case, with underscores for the dots of newer dictionaries.
 
     Raises:
-        StructureError: no cell, no coordinates, partial occupancy, or a symmetry that does not fit.
+        StructureError: A tag stands there twice, with and without a dot, and the values differ.
     """
-    if block.find_values("_space_group_symop_magn_operation.xyz"):
-        raise StructureError("a magnetic CIF, whose symmetry operations are not read")
-    small = gemmi.make_small_structure_from_block(block)
-    lattice = _lattice(small.cell)
-    labels, numbers, fracs = _sites(block, small)
-    operations = _operations(small)
+    fields: Fields = {}
+    for item in block:
+        pair: Sequence[str] | None = item.pair
+        if pair:
+            columns = {pair[0]: [pair[1]]}
+        elif item.loop:
+            width, values = item.loop.width(), list(item.loop.values)
+            columns = {tag: values[i::width] for i, tag in enumerate(item.loop.tags)}
+        else:
+            continue
+        for tag, values in columns.items():
+            key = tag.lower().replace(".", "_")
+            if fields.setdefault(key, values) != values:
+                raise StructureError(f"{tag} stands there twice, with other values")
+    symmetry = ("_space_group", "_symmetry", "_cell_", "_chemical_formula", "_magnetic")
+    for key in [key for key in fields if key.startswith(symmetry)]:
+        fields[key] = [as_string(value) for value in fields[key] if not is_null(value)]
+        if not fields[key]:
+            del fields[key]
+    return fields
+
+
+def _crystal(fields: Fields) -> tuple[Geometry, tuple[str, ...]]:
+    """The full cell of a block and what is odd about it."""
+    cell = _cell(fields)
+    lattice = np.array(cell.orth.mat.tolist(), dtype=np.float64).T
+    formula, warnings = _formula(fields)
+    labels, numbers, fracs, dummies = _sites(fields, set(formula))
+    warnings += [f"site {label} is a dummy and left out" for label in dummies]
+    symmetry = stated_symmetry(fields, cell)
+    warnings += symmetry.warnings
+    _require_fit(symmetry, lattice)
+    if len(fracs) * len(symmetry.rotations) > MAX_IMAGES:
+        raise StructureError(
+            f"{len(fracs)} sites under {len(symmetry.rotations)} operations are more than is read"
+        )
     kept, owners = np.empty((0, 3)), np.empty(0, dtype=int)
     for i, frac in enumerate(fracs):
-        for image in (frac, *(np.mod(op.apply_to_xyz(frac.tolist()), 1) for op in operations)):
+        images = np.mod(symmetry.rotations @ frac + symmetry.translations, 1.0)
+        for image in (frac, *images[1:]):
             apart = kept - image
             near = np.linalg.norm((apart - apart.round()) @ lattice, axis=1) < SAME_SITE
             if not near.any():
@@ -75,78 +166,212 @@ def from_cif(block: Block) -> Geometry:
                 raise StructureError(
                     f"sites {labels[owners[near][0]]} and {labels[i]} share a position"
                 )
-    return Geometry(lattice, kept, numbers[owners])
+            elif image is frac and len(symmetry.rotations) == 1:
+                warnings.append(f"sites {labels[owners[near][0]]} and {labels[i]} are one")
+    geometry = Geometry(lattice, kept, numbers[owners])
+    counted, more = _compare_formula(formula, fields, geometry.numbers)
+    warnings += more
+    if symmetry.disputed:
+        _judge_dispute(symmetry, geometry, counted=counted)
+        warnings.append(f"it names {symmetry.disputed}, which its operations are not")
+    stated = _number(fields.get("_cell_volume", ["?"])[0])
+    if np.isfinite(stated) and abs(stated / cell.volume - 1) > ODD_VOLUME:
+        warnings.append(f"it says a volume of {stated:g} Å^3, its cell has {cell.volume:.1f}")
+    return geometry, tuple(warnings)
 
 
-def _lattice(cell: gemmi.UnitCell) -> NDArray[np.float64]:
-    """(3, 3) row vectors [Å]."""
-    if not cell.is_crystal():
+def _number(value: str) -> float:
+    """A number with or without quotes and standard uncertainty; NaN for anything else."""
+    return float(as_number(as_string(value).strip()))
+
+
+def _cell(fields: Fields) -> gemmi.UnitCell:
+    lengths_and_angles = [fields.get(tag, ["?"]) for tag in _CELL]
+    if any(len(values) > 1 for values in lengths_and_angles):
+        raise StructureError("several cells in one block: give each its own block")
+    values = [_number(each[0]) for each in lengths_and_angles]
+    if not all(tag in fields for tag in _CELL[:3]):
         raise StructureError("no cell (_cell_length_a to _cell_angle_gamma): not a crystal")
-    if not (min(cell.parameters) > 0 and max(cell.parameters[3:]) < 180 and cell.volume > 1e-3):
-        raise StructureError(f"no cell has the parameters {cell.parameters}")
-    return np.array(cell.orth.mat.tolist(), dtype=np.float64).T
+    if values[:3] == [1, 1, 1]:
+        raise StructureError("no cell: the lengths of 1 stand for none")
+    cos = np.cos(np.radians(values[3:]))
+    sound = (
+        np.isfinite(values).all()
+        and min(values) > 0
+        and max(values[3:]) < 180
+        and 1 - (cos**2).sum() + 2 * cos.prod() > 1e-9
+        and max(values[:3]) < 1e5
+    )
+    if not sound or gemmi.UnitCell(*values).volume < 1e-3:
+        raw = ", ".join(each[0] for each in lengths_and_angles)
+        raise StructureError(f"no cell has the parameters {raw}")
+    return gemmi.UnitCell(*values)
 
 
 def _sites(
-    block: Block, small: gemmi.SmallStructure
-) -> tuple[list[str], NDArray[np.int16], NDArray[np.float64]]:
-    """Labels, atomic numbers and fractional coordinates (n_sites, 3) as they are listed."""
-    if not small.sites or not block.find("_atom_site_fract_", ["x", "y", "z"]):
-        raise StructureError("no sites with labels and fractional coordinates")
-    for site in small.sites:
-        if not np.isfinite(site.fract.tolist()).all():
-            raise StructureError(f"site {site.label} has a coordinate that is no number")
-    for site, value in zip(small.sites, block.find_values("_atom_site_occupancy"), strict=False):
-        if not is_null(value) and not abs(as_number(value) - 1) <= FULL:
-            what = f"site {site.label} has occupancy {value}"
-            raise StructureError(f"{what}: the T5 reads ordered crystals only")
-    typed = bool(block.find_values("_atom_site_type_symbol"))
-    return (
-        [site.label for site in small.sites],
-        np.array([_element(site, typed) for site in small.sites], dtype=np.int16),
-        np.array([site.fract.tolist() for site in small.sites]),
+    fields: Fields, formula: set[int]
+) -> tuple[list[str], NDArray[np.int16], NDArray[np.float64], list[str]]:
+    """Labels, atomic numbers and fractional coordinates (n_sites, 3), and labels of dummies."""
+    if not all(tag in fields for tag in _FRACT):
+        has = "only Cartesian ones are there" if "_atom_site_cartn_x" in fields else "none are"
+        raise StructureError(f"its sites need fractional coordinates (_atom_site_fract_x): {has}")
+    n_sites = len(fields[_FRACT[0]])
+
+    def column(tag: str) -> list[str]:
+        values = fields.get(f"_atom_site_{tag}", ["?"] * n_sites)
+        if len(values) != n_sites:
+            raise StructureError("its lists of sites differ in length")
+        return values
+
+    types, labels = column("type_symbol"), column("label")
+    if all(map(is_null, types)) and all(map(is_null, labels)):
+        raise StructureError("its sites have neither labels nor type symbols, so no elements")
+    # These exports write a full stop for a coordinate that is 0.
+    icsd = any("icsd" in tag for tag in fields)
+    occupancies, attached = column("occupancy"), column("attached_hydrogens")
+    flags = column("calc_flag")
+    found, dummies = [], []
+    for i, raw_label in enumerate(labels):
+        label = as_string(raw_label)
+        if is_null(raw_label):
+            label = f"{as_string(types[i])} number {i + 1}"
+        if as_string(flags[i]).lower() == "dum":
+            dummies.append(label)
+            continue
+        _require_whole(label, occupancies[i], attached[i])
+        raw = [fields[tag][i] for tag in _FRACT]
+        frac = [0.0 if icsd and value == "." else _number(value) for value in raw]
+        bad = [value for value, number in zip(raw, frac, strict=True) if not abs(number) < 1e6]
+        if bad:
+            hint = ": write 0 if 0 is meant" if bad[0] == "." else ""
+            raise StructureError(
+                f"site {label} has a coordinate that is no number ({bad[0]}){hint}"
+            )
+        found.append((label, _element(label, types[i], raw_label, formula), frac))
+    if not found:
+        raise StructureError("all its sites are dummies: no atom is left")
+    names, elements, fracs = zip(*found, strict=True)
+    return list(names), np.array(elements, dtype=np.int16), np.array(fracs), dummies
+
+
+def _require_whole(label: str, occupancy: str, attached: str) -> None:
+    """Refuse a site that is shared or partly empty, or whose hydrogens have no place."""
+    if not is_null(occupancy) and not abs(_number(occupancy) - 1) <= FULL:
+        raise StructureError(
+            f"site {label} has occupancy {as_string(occupancy)}: only ordered crystals are read"
+        )
+    if not is_null(attached) and _number(attached) != 0:
+        raise StructureError(
+            f"the {as_string(attached)} hydrogens attached to site {label} have no coordinates: "
+            "add them as sites"
+        )
+
+
+def _element(label: str, type_symbol: str, raw_label: str, formula: set[int]) -> int:
+    """Atomic number by the type symbol, or by a label (`OA1`) that leaves no doubt.
+
+    Deuterium and tritium are hydrogen. Where a label leaves a doubt, the formula may end it.
+    """
+    typed = not is_null(type_symbol)
+    text = as_string(type_symbol if typed else raw_label).strip()
+    match = (_SYMBOL.fullmatch if typed else _LABEL.fullmatch)(text)
+    letters = match[1] if match else ""
+    names = {letters} if typed or letters[1:].islower() else {letters[:1], letters}
+    if typed and letters.upper() in ("D", "T"):
+        return 1
+    elements = {gemmi.Element(x).atomic_number for x in names if x.upper() not in ("D", "X", "")}
+    elements.discard(0)
+    if "D" in names and 1 in formula:
+        elements.add(1)
+    if formula and (len(elements) > 1 or not (elements or typed)):
+        elements = (elements or {gemmi.Element(letters[:1]).atomic_number}) & formula
+    if len(elements) != 1:
+        raise StructureError(
+            f"site {label}: {text!r} does not name one element: give it a type symbol"
+        )
+    return elements.pop()
+
+
+def _require_fit(symmetry: StatedSymmetry, lattice: NDArray[np.float64]) -> None:
+    """Refuse operations that do not turn the cell into itself."""
+    inverse = np.linalg.inv(lattice.T)
+    for rotation, translation in zip(symmetry.rotations, symmetry.translations, strict=True):
+        turn = lattice.T @ rotation @ inverse
+        if np.abs(turn.T @ turn - np.eye(3)).max() > STRAIN:
+            text = gemmi.Op()
+            text.rot = (rotation * gemmi.Op.DEN).tolist()
+            text.tran = np.rint(translation * gemmi.Op.DEN).astype(int).tolist()
+            raise StructureError(f"its symmetry ({text.triplet()}) does not fit its cell")
+
+
+def _formula(fields: Fields) -> tuple[dict[int, float], list[str]]:
+    """Atoms per formula unit by atomic number; empty where no formula is stated."""
+    text = " ".join(fields.get("_chemical_formula_sum", [""])[0].split())
+    counts: dict[int, float] = {}
+    if text in ("?", "."):  # in quotes, where it should be without
+        return {}, []
+    for match in re.finditer(r"([A-Z][a-z]?|\S)([\d.]*)(?:\(\d+\))?\s*", text):
+        symbol = match[1]
+        z = 1 if symbol in ("D", "T") else gemmi.Element(symbol).atomic_number
+        try:
+            n = float(match[2] or 1)
+        except ValueError:
+            n = 0.0
+        if not z or not n > 0:
+            return {}, [f"its formula {text!r} cannot be read, so it was not compared"]
+        counts[z] = counts.get(z, 0.0) + n
+    return counts, []
+
+
+def _compare_formula(
+    formula: Mapping[int, float], fields: Fields, numbers: NDArray[np.int16]
+) -> tuple[bool, list[str]]:
+    """Compare the stated formula with the sites.
+
+    Returns:
+        True if formula and Z together give the atoms that were read; what is odd.
+
+    Raises:
+        StructureError: Atoms are missing, or there are more than the formula has.
+    """
+    if not formula:
+        return False, []
+    read = Counter(numbers.tolist())
+    z = _number(fields.get("_cell_formula_units_z", ["?"])[0])
+    ratios = [read[e] / n for e, n in formula.items() if read[e]]
+    units = z if np.isfinite(z) and z > 0 else float(np.median(ratios or [1.0]))
+    stated = {e: n * units for e, n in formula.items()}
+    off = {e: read[e] - stated.get(e, 0.0) for e in {*read, *stated}}
+    worst = max(abs(x) / max(stated.get(e, 0.0), 1e-9) for e, x in off.items())
+    if worst < 0.01:
+        return units == z, []
+    whole = all(float(n).is_integer() for n in formula.values())
+    if worst < 0.1 and not whole:
+        said = _text(formula)
+        return False, [f"its formula {said} is not quite what its sites give ({_text(read)})"]
+    says = f" and Z = {z:g} say" if units == z else " says"
+    raise StructureError(
+        f"its formula{says} {_text(stated)}, its sites and symmetry give {_text(read)}: "
+        "atoms are missing or extra"
     )
 
 
-def _element(site: gemmi.SmallStructure.Site, typed: bool) -> int:
-    """Atomic number by the type symbol, or by a label (`OA1`) that leaves no doubt."""
-    match = (_SYMBOL.fullmatch if typed else _LABEL.fullmatch)(site.type_symbol)
-    letters = match[1] if match else ""
-    names = [letters] if typed or letters[1:].islower() else {letters[:1], letters}
-    elements = [e for e in map(gemmi.Element, names) if e.atomic_number and e.name != "D"]
-    if len(elements) != 1:
-        raise StructureError(f"site {site.label}: {site.type_symbol!r} does not name one element")
-    return elements[0].atomic_number
+def _text(counts: Mapping[int, float]) -> str:
+    return "".join(f"{gemmi.Element(z).name}{n:g}" for z, n in sorted(counts.items()) if n)
 
 
-def _operations(small: gemmi.SmallStructure) -> Sequence[gemmi.Op]:
-    """The listed operations, else those of the space group that is named; none means P 1."""
-    try:
-        listed = [gemmi.Op(text) for text in small.symops if text]
-    except RuntimeError as error:
-        raise StructureError(f"its symmetry operations are misspelt: {error}") from error
-    operations = listed or _named(small)
-    for operation in operations:
-        turn = np.array(small.cell.op_as_transform(operation).mat.tolist())
-        if np.abs(turn.T @ turn - np.eye(3)).max() > STRAIN:
-            raise StructureError(f"its symmetry ({operation.triplet()}) does not fit its cell")
-    return operations
+def _judge_dispute(symmetry: StatedSymmetry, geometry: Geometry, *, counted: bool) -> None:
+    """Refuse a list of operations that is not the named group, unless no atom can be missing.
 
-
-def _named(small: gemmi.SmallStructure) -> Sequence[gemmi.Op]:
-    """Find the group by the Hall symbol, which says the origin, or by the H-M symbol or number."""
-    small.determine_and_set_spacegroup("h")
-    if small.spacegroup:
-        return list(small.spacegroup.operations())
-    name = small.spacegroup_hm
-    small.determine_and_set_spacegroup("2n")
-    group = small.spacegroup
-    if not group:
-        if name in ("", "?", "."):
-            return []
-        raise StructureError(f"space group {name!r} is unknown: the CIF must list its operations")
-    if group.ext in ("1", "2") and ":" not in name:
+    None is missing if formula and Z say so, or if the crystal that was read has the symmetry of
+    the named group: the file then lists its cell in full.
+    """
+    if counted:
+        return
+    found = symmetry_dataset(geometry, 0.02)
+    if not found or found.number != symmetry.named:
+        n = len(symmetry.rotations)
         raise StructureError(
-            f"space group {group.hm!r} has several origins: the CIF must list its operations"
+            f"it names {symmetry.disputed}, and its {n} listed operation{'s' * (n > 1)} are "
+            "another group: correct one of them"
         )
-    return list(group.operations())
