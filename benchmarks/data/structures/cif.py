@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -120,7 +121,7 @@ def _fields(block: Block) -> Fields:
     """
     fields: Fields = {}
     for item in block:
-        pair: Sequence[str] | None = item.pair
+        pair: Any = item.pair  # its stubs do not say
         if pair:
             columns = {pair[0]: [pair[1]]}
         elif item.loop:
