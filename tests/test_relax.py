@@ -208,6 +208,13 @@ def test_the_cases_end_with_a_line_for_each_bad_file_and_the_good_ones_written(s
     assert len(ase_read("r/it_number_second_block.relaxed.cif", index=":")) == 2
 
 
+@pytest.mark.filterwarnings("error:No Pauling electronegativity")
+def test_a_noble_gas_is_one_line(stretch, capsys):
+    assert main([str(CASES_FOLDER / "helium.extxyz"), "--out-dir", "r"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "He1 ok" in line
+
+
 def test_what_is_odd_about_an_input_is_said_beside_its_line(stretch, capsys):
     Path("a.cif").write_text(ROCKSALT + "_cell_volume 190\n")
     assert main(["a.cif"]) == 0

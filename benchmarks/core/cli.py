@@ -13,6 +13,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,8 @@ def run_command(command: Callable[[], int], *, interrupted: str = "interrupted")
         The status of `command`; 2 after a `UserError`, which is told in one line on stderr; 130
         after an interrupt; `BROKEN_PIPE` where the reader of stdout (`| head`) has left.
     """
+    # pymatgen warns so of helium, neon and argon, wherever it sorts elements.
+    warnings.filterwarnings("ignore", message="No Pauling electronegativity")
     try:
         status = command()
         sys.stdout.flush()
