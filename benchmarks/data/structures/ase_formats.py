@@ -73,6 +73,7 @@ BY_ASE: Final[dict[str, str]] = {
     "prismatic": "",
     "rmc6f": "",
     "siesta-xv": "",
+    "struct": r"^(?!P\s)\w+\s+LATTICE",
     "struct_out": "",
     "traj": "",
     "v-sim": "",

@@ -59,7 +59,9 @@ _CONTENTS: Final = {
     "vasp": r"\A.*\n\s*[\d.+-]+\s*\n(\s*[\d.+-]\S*){3}.*\n(\s*[\d.+-]\S*){3}.*\n",
 }
 """What the text of a format looks like, for files whose names tell nothing."""
-_LATER: Final = re.compile(r"(\.(relax\d*|static\d*|orig|start|bak|old))+$", re.IGNORECASE)
+_LATER: Final = re.compile(
+    r"(\.(relax\d*|static\d*|orig|start|bak|old|error|\d+))+$", re.IGNORECASE
+)
 """What custodian and people put after a file's name."""
 
 
