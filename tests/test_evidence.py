@@ -456,6 +456,7 @@ def test_blank_lines_between_frames_cost_none(written, between):
         (salt_text().replace("\nCl 2.85", "\n\nCl 2.85"), "line 8: blank where an atom of frame 1"),
         (salt_text() + "the end\n", "line 13: 'the end' where the number of atoms of frame 3"),
         (salt_text().replace("Na 0 0 0", "Na 0 0 x", 1), "frame 0, from line 1: "),
+        (salt_text(properties="species:S:1:pos:R:999999999999"), "line 3: 4 columns, fewer than"),
         (salt_text(("Na1", "Cl2")), "frame 0, from line 1: 'Na1' is no element"),
         (salt_text().replace("\nCl 2.85 2.85", "\nCl 2.85"), "frame 1, from line 5: "),
     ],

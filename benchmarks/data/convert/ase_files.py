@@ -6,6 +6,7 @@ calculator, as `ase.io` reads them (keys `energy`, `forces`, `stress`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -64,8 +65,11 @@ def read_extxyz(path: Path) -> Relaxation:
         try:
             images += read_xyz(StringIO(frame.text), index=slice(None))
         except READ_ERRORS as error:
-            symbol = error.args[0] if isinstance(error, KeyError) else None
-            what = f"{symbol!r} is no element" if symbol else "not in the format of extended XYZ"
+            what = "not in the format of extended XYZ"
+            if isinstance(error, KeyError) and error.args:
+                what = f"{error.args[0]!r} is no element"
+            elif word := re.search(r"could not convert string to float: (.+)", str(error)):
+                what = f"{word[1]} stands where a number belongs"
             where = f"frame {number}, from line {frame.line}"
             raise ConversionError(f"not readable as extxyz: {where}: {what}") from error
     return _relaxation(images, unfinished=unfinished)

@@ -18,7 +18,7 @@ from benchmarks.data.convert.evidence import check
 from benchmarks.data.convert.recognition import FORMATS, format_of
 from benchmarks.data.convert.relaxation import ConversionError, Relaxation
 
-_READ_ERRORS: tuple[type[Exception], ...] = (*READ_ERRORS, LZMAError)
+_READ_ERRORS: tuple[type[Exception], ...] = (*READ_ERRORS, LZMAError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +147,8 @@ def _in_words(error: Exception) -> str:
         return f"line {error.lineno}, column {error.colno}: {error.msg}"
     if isinstance(error, SyntaxError) and said:
         return re.sub(r" \([^()]*, line \d+\)$", "", said)
+    if isinstance(error, MemoryError):
+        return "damaged, or too large for the memory"
     if isinstance(error, EOFError | LZMAError | zlib.error | gzip.BadGzipFile):
         return "damaged, or it breaks off: get it again"
     if isinstance(error, KeyError) and error.args and isinstance(error.args[0], str):

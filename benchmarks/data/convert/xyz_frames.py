@@ -14,6 +14,7 @@ from typing import NamedTuple
 from benchmarks.data.convert.recognition import open_text
 from benchmarks.data.convert.relaxation import HYDROGEN, ConversionError
 
+_PROPERTIES = re.compile(r"\bProperties=[\"']?(?P<columns>[^\s\"']+)", re.IGNORECASE)
 _SPECIES = re.compile(r"\bProperties=[\"']?(?P<before>(?:\w+:\w:\d+:)*?)species:S:1\b", re.I)
 
 
@@ -60,12 +61,29 @@ def cut_frames(path: Path) -> tuple[list[XyzFrame], str]:
                     f"not readable as extxyz: line {i + 1}: blank where an atom of frame "
                     f"{len(frames)} belongs"
                 )
+        _check_columns(lines, at, len(frames))
         while end < len(lines) and lines[end].lstrip().startswith("VEC"):
             end += 1
         text = "\n".join([count, lines[at + 1], *_hydrogen(lines[at + 1], lines[at + 2 : end])])
         frames.append(XyzFrame(at + 1, text + "\n"))
         at = end
     return frames, ""
+
+
+def _check_columns(lines: list[str], at: int, frame: int) -> None:
+    """Check that the lines of a frame have the columns that it announces; ASE would make any many.
+
+    Raises:
+        ConversionError: The first line of an atom has fewer.
+    """
+    found = _PROPERTIES.search(lines[at + 1])
+    counts = found["columns"].split(":")[2::3] if found else []
+    there = len(lines[at + 2].split()) if int(lines[at]) else 0
+    if sum(int(count) for count in counts if count.isdecimal()) > there:
+        raise ConversionError(
+            f"not readable as extxyz: line {at + 3}: {there} columns, fewer than the Properties of "
+            f"frame {frame} name"
+        )
 
 
 def _hydrogen(comment: str, atoms: list[str]) -> Iterator[str]:

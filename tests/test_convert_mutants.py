@@ -1,16 +1,20 @@
-"""Damaged `vasprun.xml`: one line, or exactly what pymatgen reads from it."""
+"""Damaged inputs of `convert`: one line, or exactly what pymatgen and ASE read from them."""
 
+import json
 import re
 import warnings
+from io import StringIO
 
+import ase.io
 import numpy as np
 import pytest
 
 from benchmarks.data.convert.evidence import KEEP
 from benchmarks.data.convert.inputs import ConvertOptions, read_input
 from benchmarks.data.convert.relaxation import ConversionError
-from tests.test_convert import vasprun
+from tests.test_convert import archive, images, vasprun
 
+COMPLETE = [kind for kind in KEEP if kind != "unfinished"]
 TOKEN = re.compile(r"-?\d+\.\d+|\d+|[A-Za-z_]+|</?\w+[^>]*>")
 ODD = ("***", "nan", "inf", "1e400", "-", "", "x", "0", "-1", "999999999999", "<", "&", "Å", "T")
 WORDS_OF_PYTHON = re.compile(r"Error\b|Traceback|object at|NoneType|list index|unpack|0x[0-9a-f]+")
@@ -76,21 +80,60 @@ def check_like_pymatgen(path, steps):
                 assert name not in read or not np.isfinite(read[name]).all()
 
 
+def check_like_ase(path, steps):
+    """As above; ASE stops at a blank line."""
+    images = ase.io.read(path, index=":", format="extxyz")
+    assert len(images) <= len(steps)
+    for step, atoms in zip(steps, images, strict=False):
+        assert list(step.symbols) == atoms.get_chemical_symbols()
+        np.testing.assert_array_equal(step.lattice, atoms.cell.array)
+        np.testing.assert_array_equal(step.positions, atoms.positions)
+
+
+def outcome(path, keep):
+    """The steps of a file, or None if it is refused, in one line without the words of Python."""
+    said = ""
+    try:
+        steps = read_input(path, ConvertOptions(functional="pbe", keep=keep)).relaxation.steps
+    except ConversionError as error:
+        steps, said = None, str(error)
+    assert "\n" not in said
+    assert not WORDS_OF_PYTHON.search(said)
+    return steps
+
+
 @pytest.mark.parametrize("seed", range(10))
-def test_mutant_is_read_as_pymatgen_reads_it_or_is_one_line(tmp_path, seed):
+def test_mutant_of_a_vasprun_is_read_as_pymatgen_reads_it_or_is_one_line(tmp_path, seed):
     rng = np.random.default_rng(seed)
     whole, path, read = vasprun(), tmp_path / "vasprun.xml", 0
     for number in range(200):
         path.write_text(mutated(whole, rng), encoding="utf-8")
-        keep = KEEP if number % 2 else ()
-        said = ""
-        try:
-            found = read_input(path, ConvertOptions(functional="pbe", keep=keep))
-        except ConversionError as error:
-            said = str(error)
-        assert "\n" not in said
-        assert not WORDS_OF_PYTHON.search(said)
-        if not said:
-            check_like_pymatgen(path, found.relaxation.steps)
+        steps = outcome(path, KEEP if number % 2 else ())
+        if steps is not None:
+            check_like_pymatgen(path, steps)
             read += 1
     assert 20 < read < 180
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutant_of_an_extended_xyz_is_read_as_ase_reads_it_or_is_one_line(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    text = StringIO()
+    ase.io.write(text, images(), format="extxyz")
+    path, read = tmp_path / "a.extxyz", 0
+    for number in range(500):
+        path.write_text(mutated(text.getvalue(), rng), encoding="utf-8")
+        steps = outcome(path, COMPLETE if number % 2 else ())
+        if steps is not None:
+            check_like_ase(path, steps)
+            read += 1
+    assert 50 < read < 450
+
+
+def test_mutant_of_an_archive_is_read_or_is_one_line(tmp_path):
+    rng = np.random.default_rng(0)
+    text, path, read = json.dumps(archive()), tmp_path / "archive.json", 0
+    for number in range(500):
+        path.write_text(mutated(text, rng), encoding="utf-8")
+        read += outcome(path, KEEP if number % 2 else ()) is not None
+    assert 50 < read < 450
