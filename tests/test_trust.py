@@ -246,6 +246,24 @@ def test_a_t5_folder_runs_nothing_of_what_lies_in_it(beside, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is damaged"),
+        ("[1]", "is damaged"),
+        ("{}", "lacks codec_version, max_sites, training, vocabulary, vocabulary_sha256"),
+        ('{"codec_version": 4, "training": 7}', "is damaged"),
+    ],
+)
+def test_a_damaged_t5_folder_is_one_line(text, words, tmp_path):
+    from t2relax.lm import t5
+
+    folder = shutil.copytree(t5.CHECKPOINT, tmp_path / "t5")
+    (folder / "t2relax.json").write_text(text)
+    for read in (t5.load, t5.decoding_identity, t5.origin):
+        one_line(lambda read=read: read(folder), "t2relax.json", words, "get the checkpoint again")
+
+
 def test_a_published_t5_brings_no_code_of_its_own(tmp_path):
     from transformers import T5Config, T5ForConditionalGeneration
 

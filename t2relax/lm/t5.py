@@ -118,8 +118,8 @@ def load(folder: Path, device: str = "cpu") -> Loaded:
     damaged: tuple[type[Exception], ...] = (SafetensorError, *READ_ERRORS)
     weights(folder)
     logging.disable_progress_bar()  # reading the weights takes no time
+    content = _content(folder)
     try:
-        content = json.loads((folder / CODEC_FILE).read_text())
         tokenizer = Tokenizer(tuple(content["vocabulary"]))
         known = (content["codec_version"], content["vocabulary_sha256"])
         if known != (CODEC_VERSION, tokenizer.sha256):
@@ -165,10 +165,10 @@ def decoding_identity(
         The decoding rule with its parameters, and what the folder says of vocabulary and shape.
 
     Raises:
-        UserError: The folder is no checkpoint of ours.
+        UserError: The folder is no checkpoint of ours, or a damaged one.
     """
     folder = weights(path).parent
-    content = json.loads((folder / CODEC_FILE).read_text(encoding="utf-8"))
+    content = _content(folder)
     rule: dict[str, Any] = {"mode": mode}
     if mode in ("constrained", "symmetric"):
         rule["deadband_quantile"] = DEADBAND_QUANTILE
@@ -183,8 +183,26 @@ def decoding_identity(
     }
 
 
+def _content(folder: Path) -> dict[str, Any]:
+    """Read the codec, the vocabulary and the record of the training of a checkpoint folder.
+
+    Raises:
+        UserError: The file is no JSON, or an entry is missing.
+    """
+    path = folder / CODEC_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        lacking = {"codec_version", "vocabulary", "vocabulary_sha256", "training"} - set(content)
+        lacking |= {"max_sites"} - set(content.get("training", ()))
+    except READ_ERRORS as error:
+        raise UserError(f"{path} is damaged: get the checkpoint again") from error
+    if lacking:
+        raise UserError(f"{path} lacks {', '.join(sorted(lacking))}: get the checkpoint again")
+    return content
+
+
 def origin(folder: Path) -> dict[str, Any]:
     """The hash of a checkpoint and its training record, for the record of what starts from it."""
     digest = file_sha256(weights(folder))  # refuses a folder that is no checkpoint
-    card = json.loads((folder / CODEC_FILE).read_text())["training"]
+    card = _content(folder)["training"]
     return {"weights": f"sha256:{digest}", "training": card}
