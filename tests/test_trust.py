@@ -278,6 +278,15 @@ def test_a_published_t5_brings_no_code_of_its_own(tmp_path):
     (tmp_path / "hub" / "code.py").write_text(f"open({str(mark)!r}, 'w')\nclass Mine: pass\n")
     one_line(lambda: from_pretrained(str(tmp_path / "hub"), Tokenizer()), "--init", "hub")
     assert not mark.exists()
+    import torch
+
+    (tmp_path / "hub" / "tokenizer_config.json").unlink()
+    (tmp_path / "hub" / "model.safetensors").write_bytes(pickle.dumps(Evil(mark)))
+    one_line(lambda: from_pretrained(str(tmp_path / "hub"), Tokenizer()), "--init", "hub")
+    (tmp_path / "hub" / "model.safetensors").unlink()
+    torch.save({"shared.weight": Evil(mark)}, tmp_path / "hub" / "pytorch_model.bin")
+    one_line(lambda: from_pretrained(str(tmp_path / "hub"), Tokenizer()), "could run any code")
+    assert not mark.exists()
 
 
 # --- states of interrupted trainings

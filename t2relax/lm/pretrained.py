@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from benchmarks.core import UserError
+from benchmarks.core.files import READ_ERRORS
 from t2relax.lm import t5
 from t2relax.loss import T5ForRelaxation
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
@@ -34,19 +36,22 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
         tokenizer: The tokenizer of the model that comes out.
 
     Raises:
-        UserError: nothing to be found under the name.
+        UserError: nothing to be found under the name, or it is damaged or brings code.
     """
     if (Path(name) / t5.CODEC_FILE).is_file():
         t5.load(Path(name))  # refuses another codec
         return _read(name, local=True)
+    damaged: tuple[type[Exception], ...] = (SafetensorError, *READ_ERRORS)
     local = Path(name).is_dir()  # then nothing is to be asked of the hub
     try:
         model = _read(name, local)
         pieces = AutoTokenizer.from_pretrained(
             name, local_files_only=local, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except damaged as error:
+        reason = (str(error).strip() or "it cannot be loaded.").splitlines()[0]
+        if "Weights only load failed" in reason:
+            reason = "it holds more than tensors, and loading that could run any code."
         raise UserError(
             f"--init {name}: {reason} Give a folder with config.json, model.safetensors and "
             "tokenizer.json, or a name on the hub"
