@@ -202,11 +202,18 @@ def test_scan_that_ends_at_its_lowest_energy_is_one_still(written, factor):
     assert len(steps_of(path, keep=["uphill"])) == 5
 
 
+def test_scan_by_even_volumes(written):
+    cells = np.cbrt(np.linspace(220, 180, 5))
+    path = written("a.extxyz", frames(cells, [-6.0, -6.1, -6.2, -6.25, -6.27]))
+    assert reason_of(path).startswith("a scan: ")
+
+
 @pytest.mark.parametrize(
     ("cells", "energies", "said"),
     [
         ((5.8, 5.7, 5.69, 6.6, 6.0, 5.6), (-6.5, -6.6, -6.61, -5.1, -6.5, -6.9), "at frame 3"),
         ((5.8, 5.7, 5.69, 6.9, 6.0, 5.6), None, "the cell jumps by 21 % at frame 3"),
+        ((6.6, 6.5, 6.45, 5.8, 5.7, 5.69), (-5.1, -5.2, -5.25, -6.5, -6.6, -6.61), "at frame 3"),
         ((5.8, 5.7, 5.69, 5.8, 5.7, 5.69), None, "the first frame stands there again at frame 3"),
     ],
 )
@@ -421,6 +428,13 @@ def test_energies_of_a_potential(written, name):
         atoms.calc.name = name
     reason = reason_of(written("a.traj", made))
     assert reason == f"energies of the calculator {name}, which is not DFT alone"
+
+
+def test_potential_that_an_extended_xyz_names(written):
+    made = images()
+    for atoms in made:
+        atoms.info["calculator"] = "MACE-MP-0"
+    assert "calculator mace-mp-0" in reason_of(written("a.extxyz", made))
 
 
 def test_electric_field_and_pressure_in_an_extended_xyz(written):

@@ -44,6 +44,8 @@ _KINETIC = ("kinetic_energy", "ekin", "e_kin", "kinetic")
 _TEMPERATURES = ("temperature", "temp", "temperature_k")
 _OUTSIDE = ("electric_field", "efield", "external_field", "external_pressure", "scalar_pressure")
 """Keys of an extended XYZ file that stand for molecular dynamics or for something outside."""
+_CALCULATORS = ("calculator", "calc", "potential")
+"""Keys of an extended XYZ file that name what the energies are of."""
 _NO_DFT = (
     *("chgnet", "mace", "m3gnet", "megnet", "matgl", "pescalculator", "sevennet", "nequip"),
     *("allegro", "orb", "fairchem", "ocpcalculator", "mattersim", "grace", "pace", "dpcalculator"),
@@ -136,9 +138,10 @@ def _relaxation(images: Sequence[Atoms], unfinished: str = "") -> Relaxation:
 
 def _check_calculation(image: Atoms, number: int) -> None:
     """Check that energies are those of DFT in vacuum, as far as the frame tells."""
-    name = str(getattr(image.calc, "name", None) or "").lower()
-    if name.startswith(_NO_DFT):
-        raise ConversionError(f"energies of the calculator {name}, which is not DFT alone")
+    names = [getattr(image.calc, "name", None), *map(image.info.get, _CALCULATORS)]
+    for name in (str(name or "").lower() for name in names):
+        if name.startswith(_NO_DFT):
+            raise ConversionError(f"energies of the calculator {name}, which is not DFT alone")
     for key, value in image.info.items():
         if key.lower() in _OUTSIDE and np.any(value):
             raise ConversionError(f"relaxed under {key} = {value}: frame {number}")
@@ -148,7 +151,8 @@ def _check_dynamics(images: Sequence[Atoms]) -> None:
     """Check that no frame says that it is one of molecular dynamics."""
     temperatures = set()
     for number, image in enumerate(images):
-        moving = {key: values for key, values in image.arrays.items() if key in _VELOCITIES}
+        columns = image.arrays.items()
+        moving = {key: values for key, values in columns if key.lower() in _VELOCITIES}
         known = {key.lower(): value for key, value in image.info.items()}
         if any(np.abs(values).max(initial=0) > 1e-8 for values in moving.values()):
             raise ConversionError(f"not a relaxation: the sites of frame {number} have velocities")

@@ -35,6 +35,9 @@ _JUMP = (0.05, 0.5, 0.03)
 [eV/atom], are larger."""
 _JUMP_OF_CELL = 0.15
 """The strain that does, if the energies are not known."""
+_OUTLIER = (0.05, 0.1, 4.0)
+"""So does a step whose strain and change of the energy [eV/atom] are larger, and so many times
+larger than those of every other step, if some steps stand before and behind it."""
 _WANDERING = 0.1
 """Sum of the rises of the energy over the second half of the frames [eV/atom]; a relaxation's
 trial steps have become small by then, molecular dynamics goes on."""
@@ -119,7 +122,10 @@ def _joined(_: Relaxation, course: _Course) -> Iterator[str]:
     settled = np.all([~(each > most) for each, most in zip(steps, _SETTLED, strict=True)], axis=0)
     far = ((strain > _JUMP[0]) | (displacement > _JUMP[1])) & (rise > _JUMP[2])
     far |= np.isnan(rise) & (strain > _JUMP_OF_CELL) & (np.diff(course.calculation) == 0)
-    for i in np.flatnonzero(far[1:] & settled[:-1]) + 1:
+    far[1:] &= settled[:-1]
+    far[:1] = False
+    far |= _outlying(strain, np.abs(rise))
+    for i in np.flatnonzero(far):
         energy = "" if np.isnan(rise[i]) else f" and the energy by {rise[i]:+.2f} eV/atom"
         if strain[i] > _JUMP[0]:
             what = f"the cell jumps by {100 * strain[i]:.0f} %"
@@ -131,6 +137,17 @@ def _joined(_: Relaxation, course: _Course) -> Iterator[str]:
     for i in np.flatnonzero(same[2:] & ~same[1:-1]) + 2:
         if course.calculation[i] == course.calculation[0]:
             yield _several(int(i), "the first frame stands there again")
+
+
+def _outlying(strain: NDArray[np.float64], change: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n - 1,) true for a single step in the middle that is far larger than all others."""
+    result = np.zeros(len(strain), dtype=bool)
+    i = int(strain.argmax())
+    if not (2 <= i < len(strain) - 1 and strain[i] > _OUTLIER[0] and change[i] > _OUTLIER[1]):
+        return result
+    others = np.delete(strain, i).max(), np.nanmax(np.delete(change, i), initial=0.0)
+    result[i] = strain[i] > _OUTLIER[2] * others[0] and change[i] > _OUTLIER[2] * others[1]
+    return result
 
 
 def _several(frame: int, what: str) -> str:
@@ -147,15 +164,23 @@ def _uphill(_: Relaxation, course: _Course) -> Iterator[str]:
     up = rise[rise > 0]
     if len(up) > 1 and up.sum() > _WANDERING:
         yield f"no relaxation: the energy rises by {up.sum():.2f} eV/atom in all in the second half"
-    steps = np.diff(course.lattices, axis=0)
-    mean = steps.mean(axis=0)
-    if (
-        len(steps) >= 3
-        and np.abs(mean).max() > 100 * _SAME_CELL
-        and np.abs(steps - mean).max() < 0.02 * np.abs(mean).max()
-        and course.displacement.max() < 100 * _SAME_CELL
-    ):
+    moved = course.displacement.max() > 100 * _SAME_CELL
+    volumes = np.abs(np.linalg.det(course.lattices))
+    scales = np.cbrt(volumes / volumes[0])[:, None, None]
+    scaled = np.abs(course.lattices - scales * course.lattices[0]).max() < 100 * _SAME_CELL
+    even = _even(course.lattices) or (scaled and _even(volumes))
+    if even and not moved:
         yield "a scan: the cell changes by the same in every frame, and the sites only with it"
+
+
+def _even(values: NDArray[np.float64]) -> bool:
+    """Whether values, (n, …), change by the same from each to the next, at least three times."""
+    steps = np.diff(values, axis=0)
+    mean = steps.mean(axis=0)
+    largest = np.abs(mean).max()
+    return len(steps) >= 3 and bool(
+        largest > 100 * _SAME_CELL and np.abs(steps - mean).max() < 0.02 * largest
+    )
 
 
 def _two_digits(energy: float) -> str:
