@@ -484,7 +484,7 @@ def test_a_damaged_block_costs_itself_only():
 
 
 CASES = {
-    "angle_zero": "no cell has the parameters 5.64, 5.64, 5.64, 0, 90, 90",
+    "angle_zero": "no cell has the parameters 5.64 5.64 5.64 0 90 90",
     "attached_hydrogens": "the 2 hydrogens attached to site O1",
     "cartesian_only": "its sites need fractional coordinates",
     "coordinates_dots": "site F1 has a coordinate that is no number (.)",

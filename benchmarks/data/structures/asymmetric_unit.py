@@ -20,6 +20,26 @@ MAX_IMAGES = 20_000
 """Sites times operations; more take minutes."""
 
 
+Operations = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Rotations (n, 3, 3) and translations (n, 3) in [0, 1) on fractional coordinates."""
+
+
+def operations_of(group: Iterable[gemmi.Op]) -> Operations:
+    """The operations of gemmi as arrays."""
+    listed = list(group)
+    rotations = np.array([op.rot for op in listed], dtype=np.int64) // gemmi.Op.DEN
+    translations = np.array([op.tran for op in listed]) / gemmi.Op.DEN
+    return rotations, np.mod(translations, 1.0)
+
+
+def triplet(rotation: NDArray[np.int64], translation: NDArray[np.float64]) -> str:
+    """Write an operation as `-x+y,x,z+1/2`, its translation to 1/24."""
+    operation = gemmi.Op()
+    operation.rot = (rotation * gemmi.Op.DEN).tolist()
+    operation.tran = np.rint(translation * gemmi.Op.DEN).astype(int).tolist()
+    return str(operation.triplet())
+
+
 def cell_of(parameters: Iterable[float]) -> gemmi.UnitCell:
     """The cell of lengths a, b, c [Å] and angles alpha, beta, gamma [°].
 
@@ -44,46 +64,49 @@ def lattice_of(cell: gemmi.UnitCell) -> NDArray[np.float64]:
 
 def full_cell(
     cell: gemmi.UnitCell,
-    operations: Sequence[gemmi.Op],
+    operations: Operations,
     species: Sequence[int],
     coordinates: NDArray[np.float64],
+    labels: Sequence[str] = (),
 ) -> tuple[Geometry, NDArray[np.intp]]:
     """Apply symmetry operations to sites.
 
     Args:
         cell: The cell.
-        operations: All of the group, those of centring too, the identity among them.
+        operations: All of the group, those of centring too, the identity first.
         species: Atomic numbers of the sites.
         coordinates: (n_sites, 3) fractional.
+        labels: Names of the sites for messages; without them they are counted from 1.
 
     Returns:
         The full cell, whose listed coordinates are as they were and whose images follow their
         site, in [0, 1); and for each of its atoms the site that it comes from.
 
     Raises:
-        StructureError: The operations do not fit the cell, or two sites of different elements share
-            a position.
+        StructureError: The operations do not fit the cell; or two sites of different elements, or
+            of one element without symmetry, share a position.
     """
     lattice = lattice_of(cell)
     check_lattice(lattice)
-    rotations = np.array([op.rot for op in operations]) / gemmi.Op.DEN
-    translations = np.array([op.tran for op in operations]) / gemmi.Op.DEN
-    for rotation, operation in zip(rotations, operations, strict=True):
+    rotations, translations = operations
+    for rotation, translation in zip(rotations, translations, strict=True):
         turn = lattice.T @ rotation @ np.linalg.inv(lattice.T)
         if np.abs(turn.T @ turn - np.eye(3)).max() > STRAIN:
-            raise StructureError(f"its symmetry ({operation.triplet()}) does not fit its cell")
-    if len(coordinates) * len(operations) > MAX_IMAGES:
-        what = f"{len(coordinates)} sites under {len(operations)} symmetry operations"
+            text = triplet(rotation, translation)
+            raise StructureError(f"its symmetry ({text}) does not fit its cell")
+    if len(coordinates) * len(rotations) > MAX_IMAGES:
+        what = f"{len(coordinates)} sites under {len(rotations)} symmetry operations"
         raise StructureError(f"{what} are more than is read: write all atoms in P 1")
-    if len(operations) == 1:
-        return Geometry(lattice, coordinates, atomic_numbers(species)), np.arange(len(species))
     kept, owners = np.empty((0, 3)), np.empty(0, dtype=np.intp)
     for i, site in enumerate(coordinates):
-        for image in (site, *np.mod(rotations @ site + translations, 1.0)):
+        for image in (site, *np.mod(rotations[1:] @ site + translations[1:], 1.0)):
             apart = kept - image
             near = np.linalg.norm((apart - apart.round()) @ lattice, axis=1) < SAME_SITE
             if not near.any():
                 kept, owners = np.vstack([kept, image]), np.append(owners, i)
-            elif any(species[owner] != species[i] for owner in owners[near].tolist()):
-                raise StructureError(f"sites {owners[near][0] + 1} and {i + 1} share a position")
+                continue
+            other = int(owners[near][0])
+            if len(rotations) == 1 or any(species[x] != species[i] for x in owners[near].tolist()):
+                names = labels or [str(n + 1) for n in range(len(species))]
+                raise StructureError(f"sites {names[other]} and {names[i]} share a position")
     return Geometry(lattice, kept, atomic_numbers(species[i] for i in owners.tolist())), owners

@@ -21,16 +21,10 @@ from numpy.typing import NDArray
 from benchmarks.core import Geometry
 from benchmarks.core.symmetry import symmetry_dataset
 from benchmarks.data.structures import FoundStructure, StructureError
+from benchmarks.data.structures.asymmetric_unit import cell_of, full_cell
 from benchmarks.data.structures.operations import StatedSymmetry, stated_symmetry
+from benchmarks.data.structures.words import FULL
 
-SAME_SITE = 0.1
-"""Images of a site nearer than this [Å] are one: 0.333 is as near to 1/3 as three digits are."""
-FULL = 0.01
-"""Occupancies this close to 1 are full: a refinement ends at 0.998."""
-STRAIN = 0.02
-"""Operations that turn the cell into itself but for this much fit it: parameters are rounded."""
-MAX_IMAGES = 20_000
-"""Sites times operations; larger cells are not read, which would take minutes."""
 ODD_VOLUME = 0.02
 """A stated volume that is off by more than this share is odd."""
 _CELL = [f"_cell_{x}" for x in ("length_a", "length_b", "length_c")] + [
@@ -144,32 +138,14 @@ def _fields(block: Block) -> Fields:
 def _crystal(fields: Fields) -> tuple[Geometry, tuple[str, ...]]:
     """The full cell of a block and what is odd about it."""
     cell = _cell(fields)
-    lattice = np.array(cell.orth.mat.tolist(), dtype=np.float64).T
     formula, warnings = _formula(fields)
     labels, numbers, fracs, dummies = _sites(fields, set(formula))
     warnings += [f"site {label} is a dummy and left out" for label in dummies]
     symmetry = stated_symmetry(fields, cell)
     warnings += symmetry.warnings
-    _require_fit(symmetry, lattice)
-    if len(fracs) * len(symmetry.rotations) > MAX_IMAGES:
-        raise StructureError(
-            f"{len(fracs)} sites under {len(symmetry.rotations)} operations are more than is read"
-        )
-    kept, owners = np.empty((0, 3)), np.empty(0, dtype=int)
-    for i, frac in enumerate(fracs):
-        images = np.mod(symmetry.rotations @ frac + symmetry.translations, 1.0)
-        for image in (frac, *images[1:]):
-            apart = kept - image
-            near = np.linalg.norm((apart - apart.round()) @ lattice, axis=1) < SAME_SITE
-            if not near.any():
-                kept, owners = np.vstack([kept, image]), np.append(owners, i)
-            elif (numbers[owners[near]] != numbers[i]).any():
-                raise StructureError(
-                    f"sites {labels[owners[near][0]]} and {labels[i]} share a position"
-                )
-            elif image is frac and len(symmetry.rotations) == 1:
-                warnings.append(f"sites {labels[owners[near][0]]} and {labels[i]} are one")
-    geometry = Geometry(lattice, kept, numbers[owners])
+    geometry, _ = full_cell(
+        cell, (symmetry.rotations, symmetry.translations), numbers, fracs, labels
+    )
     counted, more = _compare_formula(formula, fields, geometry.numbers)
     warnings += more
     if symmetry.disputed:
@@ -190,28 +166,18 @@ def _cell(fields: Fields) -> gemmi.UnitCell:
     lengths_and_angles = [fields.get(tag, ["?"]) for tag in _CELL]
     if any(len(values) > 1 for values in lengths_and_angles):
         raise StructureError("several cells in one block: give each its own block")
-    values = [_number(each[0]) for each in lengths_and_angles]
     if not all(tag in fields for tag in _CELL[:3]):
         raise StructureError("no cell (_cell_length_a to _cell_angle_gamma): not a crystal")
-    if values[:3] == [1, 1, 1]:
-        raise StructureError("no cell: the lengths of 1 stand for none")
-    cos = np.cos(np.radians(values[3:]))
-    sound = (
-        np.isfinite(values).all()
-        and min(values) > 0
-        and max(values[3:]) < 180
-        and 1 - (cos**2).sum() + 2 * cos.prod() > 1e-9
-        and max(values[:3]) < 1e5
-    )
-    if not sound or gemmi.UnitCell(*values).volume < 1e-3:
+    values = [_number(each[0]) for each in lengths_and_angles]
+    if not np.isfinite(values).all():
         raw = ", ".join(each[0] for each in lengths_and_angles)
         raise StructureError(f"no cell has the parameters {raw}")
-    return gemmi.UnitCell(*values)
+    return cell_of(values)
 
 
 def _sites(
     fields: Fields, formula: set[int]
-) -> tuple[list[str], NDArray[np.int16], NDArray[np.float64], list[str]]:
+) -> tuple[list[str], list[int], NDArray[np.float64], list[str]]:
     """Labels, atomic numbers and fractional coordinates (n_sites, 3), and labels of dummies."""
     if not all(tag in fields for tag in _FRACT):
         has = "only Cartesian ones are there" if "_atom_site_cartn_x" in fields else "none are"
@@ -252,7 +218,7 @@ def _sites(
     if not found:
         raise StructureError("all its sites are dummies: no atom is left")
     names, elements, fracs = zip(*found, strict=True)
-    return list(names), np.array(elements, dtype=np.int16), np.array(fracs), dummies
+    return list(names), list(elements), np.array(fracs), dummies
 
 
 def _require_whole(label: str, occupancy: str, attached: str) -> None:
@@ -291,18 +257,6 @@ def _element(label: str, type_symbol: str, raw_label: str, formula: set[int]) ->
             f"site {label}: {text!r} does not name one element: give it a type symbol"
         )
     return elements.pop()
-
-
-def _require_fit(symmetry: StatedSymmetry, lattice: NDArray[np.float64]) -> None:
-    """Refuse operations that do not turn the cell into itself."""
-    inverse = np.linalg.inv(lattice.T)
-    for rotation, translation in zip(symmetry.rotations, symmetry.translations, strict=True):
-        turn = lattice.T @ rotation @ inverse
-        if np.abs(turn.T @ turn - np.eye(3)).max() > STRAIN:
-            text = gemmi.Op()
-            text.rot = (rotation * gemmi.Op.DEN).tolist()
-            text.tran = np.rint(translation * gemmi.Op.DEN).astype(int).tolist()
-            raise StructureError(f"its symmetry ({text.triplet()}) does not fit its cell")
 
 
 def _formula(fields: Fields) -> tuple[dict[int, float], list[str]]:

@@ -18,6 +18,7 @@ import spglib
 from numpy.typing import NDArray
 
 from benchmarks.data.structures import StructureError
+from benchmarks.data.structures.asymmetric_unit import Operations, lattice_of, operations_of
 
 LISTS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
 """Tags of lists of operations."""
@@ -117,7 +118,7 @@ def _refuse_foreign(fields: Mapping[str, Sequence[str]]) -> None:
             raise StructureError(f"{tag} alone is not read: list all operations in {LISTS[0]}")
 
 
-_Group = tuple[str, int, tuple[NDArray[np.int64], NDArray[np.float64]] | str]
+_Group = tuple[str, int, Operations | str]
 """A named group: how the file names it, its number, its operations or why they are unknown."""
 
 
@@ -156,7 +157,7 @@ def _named_groups(fields: Mapping[str, Sequence[str]], cell: gemmi.UnitCell) -> 
 def _by_hall(hall: str, cell: gemmi.UnitCell) -> _Group | None:
     """The group of a Hall symbol, which says the origin."""
     try:
-        operations = _arrays(gemmi.symops_from_hall(hall))
+        operations = operations_of(gemmi.symops_from_hall(hall))
     except (RuntimeError, ValueError):
         return None
     return f"{hall!r}", _group_number(*operations, cell), operations
@@ -189,7 +190,7 @@ def _by_name(name: str, cell: gemmi.UnitCell, code: str) -> _Group | None:
         group = gemmi.find_spacegroup_by_name(f"{group.hm}:{code}") or group
     if group.ext in ("H", "R") and code in ("h", "r"):
         group = gemmi.find_spacegroup_by_name(f"{group.hm}:{code.upper()}") or group
-    return f"{name!r}", group.number, _arrays(group.operations())
+    return f"{name!r}", group.number, operations_of(group.operations())
 
 
 def _by_number(number: int, cell: gemmi.UnitCell, code: str) -> _Group | None:
@@ -204,7 +205,7 @@ def _by_number(number: int, cell: gemmi.UnitCell, code: str) -> _Group | None:
     if group.ext in ("1", "2"):
         return f"number {number}", number, _origins(group)
     group = gemmi.find_spacegroup_by_name(group.hm, alpha=cell.alpha, gamma=cell.gamma, prefer="2")
-    return f"number {number}", number, _arrays(group.operations())
+    return f"number {number}", number, operations_of(group.operations())
 
 
 def _origins(group: gemmi.SpaceGroup) -> str:
@@ -242,7 +243,7 @@ def _number(text: str) -> int | None:
     return number if 1 <= number <= 230 else None
 
 
-def _parse_all(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _parse_all(texts: Sequence[str]) -> Operations:
     """The operations of a list, each once, the identity first."""
     operations = {}
     for text in ("x,y,z", *texts):
@@ -253,7 +254,7 @@ def _parse_all(texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.floa
 
 
 @lru_cache(maxsize=4096)
-def _parse(text: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _parse(text: str) -> Operations:
     """Rotation and translation of `-x+y, x, z+1/2`.
 
     Raises:
@@ -307,16 +308,10 @@ def _group_number(
     rotations: NDArray[np.int64], translations: NDArray[np.float64], cell: gemmi.UnitCell
 ) -> int:
     """Number of the type of a group in any setting; 0 where spglib finds none."""
-    lattice = np.array(cell.orth.mat.tolist()).T
-    found = spglib.get_spacegroup_type_from_symmetry(rotations, translations, lattice, 1e-3)
+    found = spglib.get_spacegroup_type_from_symmetry(
+        rotations, translations, lattice_of(cell), 1e-3
+    )
     return int(found.number) if found else 0
-
-
-def _arrays(group: gemmi.GroupOps) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    operations = list(group)
-    rotations = np.array([op.rot for op in operations], dtype=np.int64) // gemmi.Op.DEN
-    translations = np.array([op.tran for op in operations]) / gemmi.Op.DEN
-    return rotations, np.mod(translations, 1.0)
 
 
 @lru_cache(maxsize=1)
@@ -325,6 +320,6 @@ def _tables() -> list[spglib.SpaceGroupType]:
     return [spglib.get_spacegroup_type(number) for number in range(1, 531)]
 
 
-def _from_database(hall_number: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _from_database(hall_number: int) -> Operations:
     found = spglib.get_symmetry_from_database(hall_number)
     return found["rotations"].astype(np.int64), np.mod(found["translations"], 1.0)

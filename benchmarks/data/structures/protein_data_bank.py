@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.core import Geometry
 from benchmarks.data.structures import StructureError
-from benchmarks.data.structures.asymmetric_unit import cell_of, full_cell
+from benchmarks.data.structures.asymmetric_unit import cell_of, full_cell, operations_of
 from benchmarks.data.structures.extended_xyz import NO_CRYSTAL
 from benchmarks.data.structures.words import FULL, element, numbers
 
@@ -77,8 +77,9 @@ def _model(header: dict[str, str], atoms: Sequence[tuple[int, str]]) -> Geometry
                 what = f"line {number}: an occupancy of {value:g}"
                 raise StructureError(f"{what}: only ordered crystals can be read")
         species.append(_element(line, number))
-    operations = list(group.operations())
-    return full_cell(stated.cell, operations, species, np.array(coordinates))[0]
+    return full_cell(
+        stated.cell, operations_of(group.operations()), species, np.array(coordinates)
+    )[0]
 
 
 def _element(line: str, number: int) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
 from benchmarks.data.structures import StructureError
-from benchmarks.data.structures.asymmetric_unit import cell_of, full_cell
+from benchmarks.data.structures.asymmetric_unit import cell_of, full_cell, operations_of
 from benchmarks.data.structures.words import FULL, element, numbers
 
 CENTRINGS = (
@@ -99,7 +99,9 @@ def _crystal(instructions: Sequence[tuple[int, list[str]]]) -> Geometry:
         raise StructureError("no atoms are in it")
     operations = _operations(model)
     coordinates = np.array(model.coordinates)
-    geometry, owners = full_cell(model.cell, operations, model.species, coordinates)
+    geometry, owners = full_cell(
+        model.cell, operations_of(operations), model.species, coordinates, model.labels
+    )
     _require_whole(model, len(operations), geometry, owners)
     return geometry
 
