@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import shutil
 from pathlib import Path
 
@@ -573,6 +574,24 @@ def test_bad_file_does_not_cost_the_good_one_and_the_status_says_it(tmp_path, ca
     assert "missing.xyz  no such file or folder" in said
     assert "1 of 4 inputs, 3 frames" in said
     assert len(load(str(out))) == 1
+
+
+def test_odd_names_of_files_cost_nothing_and_stay_on_one_line(tmp_path, capsys, written):
+    good = written("good.extxyz", images())
+    odd = [tmp_path / os.fsdecode(b"n\xff.extxyz"), tmp_path / "new\nline.extxyz"]
+    for number, path in enumerate(odd):
+        ase.io.write(path, images((5.9 + number, 5.7)), format="extxyz")
+    bad = tmp_path / os.fsdecode(b"bad\xff\n.extxyz")
+    bad.write_text("2\n")
+    long = tmp_path / ("a" * 300)
+    out = str(tmp_path / "x.parquet")
+    command = ["convert", *map(str, (good, *odd, bad, long)), "--functional", "pbe", "--out", out]
+    assert main(command) == 2
+    said = capsys.readouterr().out
+    assert "bad\ufffd\ufffd.extxyz" in said
+    assert "3 of 5 inputs" in said
+    assert said.replace("\n", "").isprintable()
+    assert len((tmp_path / "x.settings.csv").read_text(encoding="utf-8").splitlines()) == 4
 
 
 def test_same_content_twice_is_no_failure(tmp_path, written):

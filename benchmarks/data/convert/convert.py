@@ -29,7 +29,7 @@ from benchmarks.core import UserError
 from benchmarks.core.files import atomic_write
 from benchmarks.data.convert.conventions import FUNCTIONALS
 from benchmarks.data.convert.evidence import KEEP
-from benchmarks.data.convert.inputs import ConvertOptions, find_inputs, read_input
+from benchmarks.data.convert.inputs import ConvertOptions, find_inputs, printable, read_input
 from benchmarks.data.convert.layout import TableWriter, table
 from benchmarks.data.convert.recognition import FORMATS
 from benchmarks.data.convert.relaxation import ConversionError
@@ -54,7 +54,7 @@ class NothingConvertedError(UserError):
     def __init__(self, outcomes: Sequence[ConversionOutcome]) -> None:
         first = outcomes[0]
         more = f" and {len(outcomes) - 1} more" if len(outcomes) > 1 else ""
-        super().__init__(f"nothing converted: {first.path}: {first.reason}{more}")
+        super().__init__(f"nothing converted: {printable(first.path)}: {first.reason}{more}")
         self.outcomes = outcomes
 
 
@@ -86,7 +86,7 @@ def convert(inputs: Sequence[Path], out: Path, options: ConvertOptions) -> list[
                     continue
                 name = found.trajectory
                 if name in taken:
-                    reason = f"the same content as {taken[name]}"
+                    reason = f"the same content as {printable(taken[name])}"
                     outcomes.append(ConversionOutcome(path, reason=reason, repeated=True))
                     continue
                 taken[name] = path
@@ -125,8 +125,8 @@ def _check(out: Path, options: ConvertOptions) -> None:
 def _summary(outcomes: Sequence[ConversionOutcome]) -> str:
     """A table of the inputs that were not converted, and the counts."""
     failed = [outcome for outcome in outcomes if outcome.reason]
-    width = max((len(str(outcome.path)) for outcome in failed), default=0)
-    lines = [f"{outcome.path!s:{width}}  {outcome.reason}" for outcome in failed]
+    width = max((len(printable(outcome.path)) for outcome in failed), default=0)
+    lines = [f"{printable(outcome.path):{width}}  {outcome.reason}" for outcome in failed]
     if lines:
         lines = [f"{'not converted':{width}}  reason", *lines, ""]
     counts = Counter(outcome.reason.partition(":")[0] for outcome in failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import warnings
 import zlib
@@ -54,9 +55,17 @@ class Input:
             "program": read.program or "",
             "cutoff_ev": "" if read.cutoff is None else round(read.cutoff, 6),
             "hubbard_u_ev": json.dumps({k: round(u, 6) for k, u in read.hubbard_u.items()}),
-            "file": str(path),
+            "file": printable(path),
             "sha256": self.sha256,
         }
+
+
+def printable(path: Path) -> str:
+    """A path as one line of text; what is no character of it becomes a replacement character."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 def find_inputs(paths: Sequence[Path], form: str | None) -> list[Path]:
@@ -72,7 +81,7 @@ def find_inputs(paths: Sequence[Path], form: str | None) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in paths:
         files = [path]
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 (no exception for a name that is too long)
             files = [
                 file
                 for file in sorted(path.rglob("*"))
@@ -81,7 +90,7 @@ def find_inputs(paths: Sequence[Path], form: str | None) -> list[Path]:
                 and _is_input(file, form)
             ]
         for file in files or [path]:
-            found.setdefault(file.resolve(), file)
+            found.setdefault(Path(os.path.realpath(file)), file)
     return list(found.values())
 
 
@@ -99,10 +108,10 @@ def read_input(path: Path, options: ConvertOptions) -> Input:
     Raises:
         ConversionError: It cannot become a trajectory; the text is the reason.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112
         known = ", ".join(name for each in FORMATS.values() for name in each.names)
         raise ConversionError(f"no file in it that is called {known}, or has such a content")
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110
         raise ConversionError("no such file or folder")
     try:
         form = options.format or format_of(path)
