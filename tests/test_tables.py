@@ -64,6 +64,10 @@ def test_case_is_one_line_and_exit_2(tmp_path, capsys, name, said):
     assert said in line
 
 
+def test_name_that_is_too_long_is_one_line(tmp_path):
+    one_line(lambda: load(str(tmp_path / ("a" * 300))), "File name too long")
+
+
 # --- folders as Hive writes them ------------------------------------------------------------------
 
 

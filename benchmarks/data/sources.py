@@ -123,9 +123,13 @@ def resolve(
     if "://" in source:
         raise UserError(f"{source}: only hf://, local files and folders are read")
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:  # a name that is too long, no permission
+        raise UserError(f"{source}: {error.strerror}") from error
+    if is_folder:
         return _from_folder(path, split, offline)
-    if not path.exists():
+    if not is_there:
         raise UserError(f"{source}: no such file or folder (or use --data embedded)")
     if split is not None:
         raise UserError(f"{source} is a single file without splits: leave out --split {split}")
