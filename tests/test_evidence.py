@@ -12,6 +12,8 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import (
     FixAtoms,
@@ -26,6 +28,9 @@ from ase.constraints import (
     FixSymmetry,
     Hookean,
 )
+from ase.filters import FrechetCellFilter
+from ase.io.trajectory import Trajectory
+from ase.optimize import BFGS
 
 from benchmarks.data import load
 from benchmarks.data.__main__ import main
@@ -290,6 +295,36 @@ def test_steps_that_ran_out(written, tags, said):
 @pytest.mark.parametrize("tags", [{"NSW": 3, "EDIFFG": -0.03}, {"NSW": 3, "EDIFFG": 0.2}])
 def test_last_step_that_just_converged_is_no_stop(written, tags):
     assert len(steps_of(written("vasprun.xml", vasprun(parameters=tags)))) == 3
+
+
+@pytest.mark.parametrize(
+    ("steps", "fmax", "said"),
+    [
+        (2, 1e-6, "2 steps of the optimiser were reached with forces of "),
+        (0, None, "the optimiser stopped with forces of "),
+        (None, 0.04, None),
+    ],
+)
+def test_optimiser_of_ase_that_did_not_reach_its_criterion(tmp_path, steps, fmax, said):
+    """Real trajectories of ASE; the second one was cut off."""
+    atoms = bulk("Cu", a=3.7, cubic=True)
+    atoms.positions[0] += [0.05, 0.02, 0.0]
+    atoms.calc = EMT()
+    path = tmp_path / "a.traj"
+    optimiser = BFGS(FrechetCellFilter(atoms), trajectory=str(path), logfile=None)
+    optimiser.run(fmax=fmax or 0.001, steps=steps or 100)
+    if steps == 0:
+        with Trajectory(path) as whole:
+            header, some = whole.description, [whole[i] for i in range(3)]
+        with Trajectory(path, "w") as cut:
+            cut.set_description(header)
+            for image in some:
+                cut.write(image)
+    if said is None:
+        assert len(steps_of(path, keep=["unrelaxed"])) > 3
+        return
+    assert reason_of(path).startswith(f"unfinished: {said}")
+    assert reason_of(path).endswith("(--keep unfinished)")
 
 
 def test_electrons_that_did_not_converge_in_the_last_step(written):

@@ -7,7 +7,8 @@ calculator, as `ase.io` reads them (keys `energy`, `forces`, `stress`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,16 +96,23 @@ def read_traj(path: Path) -> Relaxation:
     if kind != "optimization":
         raise ConversionError(f"not a relaxation: its header says {kind}")
     relaxation = _relaxation(images)
-    most, criterion = header.get("max_steps"), header.get("fmax")
-    force = largest_force(relaxation.steps[-1]) if images else None
-    if isinstance(most, int) and isinstance(criterion, float) and force is not None:
-        stopped = most < len(images) * int(header.get("interval") or 1) and force > criterion
-        if stopped and not relaxation.constraint:
-            what = (
-                f"{most} steps were reached with forces of {force:.3g} eV/Å, fmax was {criterion}"
-            )
-            return _relaxation(images, unfinished=what)
+    stopped = _stopped(header, relaxation.steps)
+    if stopped and not relaxation.constraint:
+        return replace(relaxation, unfinished=stopped)
     return relaxation
+
+
+def _stopped(header: Mapping[str, Any], steps: Sequence[Step]) -> str:
+    """What shows that an optimiser of ASE did not reach its criterion; empty if nothing does."""
+    force = largest_force(steps[-1]) if steps else None
+    criterion, most, interval = (header.get(key) for key in ("fmax", "max_steps", "interval"))
+    if force is None or not isinstance(criterion, float | int) or force <= criterion:
+        return ""
+    left = f"with forces of {force:.3g} eV/Å, where fmax was {criterion}"
+    if isinstance(most, int) and isinstance(interval, int) and (len(steps) - 1) * interval >= most:
+        return f"{most} steps of the optimiser were reached {left}"
+    # Between two frames it may have reached the criterion; kept symmetry changes forces a little.
+    return f"the optimiser stopped {left}" if interval == 1 and force > 1.5 * criterion else ""
 
 
 def _relaxation(images: Sequence[Atoms], unfinished: str = "") -> Relaxation:
