@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # Waiting threads sleep: spinning ones make everything slow once a core is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: env env-sevenn bench test full perf scale lint leaderboard
+.PHONY: env env-sevenn env-nequix bench test full perf scale lint leaderboard
 
 env: $(VENV)/.installed
 
@@ -18,16 +18,20 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		-e '.[t5,mace,chgnet,matgl,torchsim,dev]'
 	touch $@
 
-# SevenNet needs another e3nn than mace-torch pins: an environment of its own, in which the worker
-# process of `sevennet-0` runs; with the T5's packages, for `t5+sevennet-0`.
+# SevenNet and Nequix need another e3nn than mace-torch pins: an environment of their own, in which
+# their worker processes run; with the T5's packages, for `t5+sevennet-0`. Nequix asks for JAX with
+# CUDA, which it does not need here.
 env-sevenn: .venv-sevenn/.installed
+env-nequix: env-sevenn
 
 .venv-sevenn/.installed: pyproject.toml constraints-sevenn.txt
 	test -x .venv-sevenn/bin/python || $(PYTHON) -m venv .venv-sevenn
 	.venv-sevenn/bin/python -m pip install --disable-pip-version-check --quiet \
 		-c constraints-sevenn.txt torch
 	.venv-sevenn/bin/python -m pip install --disable-pip-version-check --quiet \
-		-c constraints-sevenn.txt -e '.[sevenn,t5]'
+		-c constraints-sevenn.txt -e '.[sevenn,nequix,t5]'
+	.venv-sevenn/bin/python -m pip install --disable-pip-version-check --quiet --no-deps \
+		-c constraints-sevenn.txt nequix
 	touch $@
 
 bench: env

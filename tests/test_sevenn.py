@@ -1,4 +1,4 @@
-"""SevenNet-0: found without its library, checked by an energy, run where its environment is."""
+"""SevenNet and Nequix: found without their libraries, checked by an energy, run where they are."""
 
 import hashlib
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 from ase.calculators.calculator import Calculator, all_changes
 
-from baselines.potentials import loading, sevenn
+from baselines.potentials import loading, nequix, sevenn
 from benchmarks.core import Geometry, RelaxSettings, Status, UserError
 from benchmarks.engine.execute import run_model
 from benchmarks.models.environments import interpreter, locate_model
@@ -85,19 +85,42 @@ def test_a_package_that_is_not_there(monkeypatch):
         loading.bundled("no_such_package", "w.bin", "fix")
 
 
-def test_it_relaxes_in_its_environment(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [*nequix.PUBLISHED, *sevenn.PUBLISHED])
+def test_it_relaxes_in_its_environment(model, tmp_path):
+    spec = MODELS[model]
     try:
-        interpreter(SPEC)
+        interpreter(spec)
+        (file,) = locate_model(spec, offline=True).weights
     except UserError as error:
         pytest.skip(str(error))
-    (file,) = locate_model(SPEC, offline=True).weights
-    assert hashlib.sha256(file.read_bytes()).hexdigest() == SHA256
+    if model == "sevennet-0":
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == SHA256
     structures = sample_structures()
     todo = [(str(i), 0, Geometry.of(structure)) for i, structure in enumerate(structures)]
     records = []
     log = tmp_path / "worker.log"
     settings = RelaxSettings(max_steps=20)
-    outcome = run_model(SPEC, todo, settings=settings, on_records=records.extend, log=log)
+    outcome = run_model(spec, todo, settings=settings, on_records=records.extend, log=log)
     assert outcome.aborted is None, log.read_text()
     assert len(records) == len(structures)
     assert {record.status for record in records} <= {Status.OK, Status.UNCONVERGED}
+
+
+def test_nequix_weights_are_looked_for_in_the_named_folder_and_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("T2_WEIGHTS", raising=False)
+    with pytest.raises(UserError, match=r"nequix-mp-1 are not there, not downloading") as caught:
+        nequix.weights("nequix-mp-1", offline=True)
+    cached = tmp_path / "home/.cache/nequix/models/nequix-mp-1.nqx"
+    assert str(caught.value).endswith(f"models/nequix-mp-1.nqx and save it as {cached}")
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"{}")
+    assert nequix.weights("nequix-mp-1", offline=True) == cached
+    named = tmp_path / "weights/nequix-mp-1/nequix-mp-1.nqx"
+    named.parent.mkdir(parents=True)
+    named.write_bytes(b"{}")
+    monkeypatch.setenv("T2_WEIGHTS", str(tmp_path / "weights"))
+    assert nequix.weights("nequix-mp-1", offline=True) == named
+    with pytest.raises(UserError, match=r"no\.nqx: no such file of Nequix weights"):
+        nequix.weights(str(tmp_path / "no.nqx"))

@@ -1,4 +1,4 @@
-"""SevenNet-0 with the weights in its wheel (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)).
+"""SevenNet with the weights in its wheel (Park et al., J. Chem. Theory Comput. 20, 4857 (2024)).
 
 sevenn needs another e3nn than mace-torch pins, so it has an environment of its own: `make
 env-sevenn`. The checkpoint is a pickle that sevenn itself loads in full, as trusted as the code of
@@ -25,7 +25,7 @@ PUBLISHED = published_by("sevenn")
 
 
 class SevenNet(AseRelaxer):
-    """SevenNet-0 through ASE, in float32.
+    """SevenNet through ASE, in float32.
 
     Args:
         model: A name in `PUBLISHED`.
@@ -41,7 +41,7 @@ class SevenNet(AseRelaxer):
         *,
         settings: RelaxSettings = RelaxSettings(),
     ) -> None:
-        potential = calculator(weights(model), settings.device)
+        potential = calculator(weights(model), settings.device, PUBLISHED[model].head)
         check_reference_energy(potential, reference_energy(PUBLISHED[model]), model)
         elements = frozenset(int(z) for z in potential.type_map)
         super().__init__(
@@ -60,8 +60,13 @@ def weights(model: str = "sevennet-0") -> Path:
     return intact(bundled("sevenn", PUBLISHED[model].file, "make env-sevenn"))
 
 
-def calculator(path: Path, device: str = "cpu") -> Any:
+def calculator(path: Path, device: str = "cpu", head: str = "") -> Any:
     """Build an ASE calculator from the checkpoint: energy eV, forces eV/Å, stress eV/Å^3.
+
+    Args:
+        path: The checkpoint.
+        device: `cpu` or `cuda`.
+        head: The functional of weights that have several.
 
     Raises:
         UserError: The file holds no SevenNet.
@@ -69,4 +74,5 @@ def calculator(path: Path, device: str = "cpu") -> Any:
     with loading(path):
         from sevenn.calculator import SevenNetCalculator
 
-        return SevenNetCalculator(model=str(path), device=device)
+        several = {"modal": head} if head else {}
+        return SevenNetCalculator(model=str(path), device=device, **several)

@@ -7,15 +7,18 @@ entry; nothing else has to change. This module imports nothing heavy.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from benchmarks.core.training_data import TRAINING_SETS
 
 MIXED: Final = "PBE(+U)"
 """PBE, with a Hubbard U for some transition metals in oxides and fluorides (Materials Project)."""
 _MPTRJ: Final = "MPtrj (Materials Project)"
+_MP_R2SCAN: Final = "MP-r2SCAN (Materials Project)"
 _MATPES: Final = ("MatPES (Materials Project)",)
 
 
@@ -25,17 +28,19 @@ class PublishedWeights:
 
     name: str
     """The name of the model in the registry."""
-    package: Literal["chgnet", "mace", "matgl", "sevenn"]
+    package: Literal["chgnet", "mace", "matgl", "nequix", "sevenn"]
     label: str
     licence: str
     training_data: tuple[str, ...]
     """Names in `TRAINING_SETS`."""
     functional: str = MIXED
     file: str
-    """The file in the installed package (chgnet, sevenn), the release and file (mace), or the
-    repository on the Hub (matgl)."""
+    """The file in the installed package (chgnet, sevenn), the release and file (mace), the commit
+    and file (nequix), or the repository on the Hub (matgl)."""
     package_name: str = ""
     """The name by which the package itself knows the weights, where it needs one."""
+    head: str = ""
+    """The head of weights that have several, one for each functional."""
     nacl_energy: float | None = None
     """The energy that these weights gave rocksalt NaCl when the code was written [eV/atom]. Where
     it is None, the energy is held to what the functional allows."""
@@ -75,6 +80,33 @@ def _matpes(architecture: str, functional: str) -> PublishedWeights:
     )
 
 
+def _sevenn(
+    name: str, label: str, file: str, nacl_energy: float, **fields: Any
+) -> PublishedWeights:
+    about: dict[str, Any] = {"training_data": (_MPTRJ,)} | fields
+    return PublishedWeights(
+        name=name,
+        package="sevenn",
+        label=label,
+        licence="MIT",
+        file=f"pretrained_potentials/SevenNet_{file}.pth",
+        nacl_energy=nacl_energy,
+        **about,
+    )
+
+
+def _nequix(name: str, label: str, nacl_energy: float, *training_data: str) -> PublishedWeights:
+    return PublishedWeights(
+        name=name,
+        package="nequix",
+        label=label,
+        licence="MIT",
+        training_data=training_data,
+        file=f"9c852a9c4cce69ae5e75bc5a2cf670be21ff8c28/models/{name}.nqx",
+        nacl_energy=nacl_energy,
+    )
+
+
 _ENTRIES: Final = (
     _chgnet(
         "chgnet",
@@ -96,7 +128,7 @@ _ENTRIES: Final = (
         "chgnet-r2scan",
         "CHGNet r2SCAN",
         _MPTRJ,
-        "MP-r2SCAN (Materials Project)",
+        _MP_R2SCAN,
         functional="r2SCAN",
         file="pretrained/r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
         package_name="r2scan",
@@ -140,16 +172,29 @@ _ENTRIES: Final = (
         "OMat24",
         licence="ASL (non-commercial)",
     ),
-    PublishedWeights(
-        name="sevennet-0",
-        package="sevenn",
-        label="SevenNet-0",
-        licence="MIT",
-        training_data=(_MPTRJ,),
-        file="pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
-        package_name="7net-0",
-        nacl_energy=-3.3827,  # that of PBE, without Materials Project's correction
+    # PBE's energies are without Materials Project's correction.
+    _sevenn("sevennet-0", "SevenNet-0", "0__11Jul2024/checkpoint_sevennet_0", -3.3827),
+    _sevenn("sevennet-l3i5", "SevenNet-l3i5", "l3i5/checkpoint_l3i5", -3.3854),
+    _sevenn(
+        "sevennet-mf-0",
+        "SevenNet-MF-0 PBE",
+        "MF_0/checkpoint_sevennet_mf_0",
+        -3.3858,
+        head="PBE",
+        training_data=(_MPTRJ, _MP_R2SCAN),
     ),
+    _sevenn(
+        "sevennet-mf-0-r2scan",
+        "SevenNet-MF-0 r2SCAN",
+        "MF_0/checkpoint_sevennet_mf_0",
+        -6.8896,
+        head="R2SCAN",
+        training_data=(_MPTRJ, _MP_R2SCAN),
+        functional="r2SCAN",
+    ),
+    _nequix("nequix-mp-1", "Nequix MP-1", -3.3830, _MPTRJ),
+    _nequix("nequix-oam-1", "Nequix OAM-1", -3.3856, "OMat24", "sAlex (Alexandria)", _MPTRJ),
+    _nequix("nequix-omat-1", "Nequix OMat-1", -3.3855, "OMat24"),
     _matpes("M3GNet", "PBE"),
     _matpes("TensorNet", "PBE"),
     _matpes("M3GNet", "r2SCAN"),
@@ -163,6 +208,20 @@ PUBLISHED_WEIGHTS: Final[Mapping[str, PublishedWeights]] = {entry.name: entry fo
 def published_by(package: str) -> dict[str, PublishedWeights]:
     """The weights that a package loads, by the name of the model."""
     return {name: entry for name, entry in PUBLISHED_WEIGHTS.items() if entry.package == package}
+
+
+def local_weights(name: str, file: str) -> Path | None:
+    """Find published weights in the folder that `T2_WEIGHTS` names, as `NAME/FILE` or `FILE`.
+
+    Args:
+        name: The name of the model.
+        file: The name of its file or folder.
+    """
+    folder = os.environ.get("T2_WEIGHTS")
+    if not folder:
+        return None
+    places = (Path(folder) / name / file, Path(folder) / file)
+    return next((path for path in places if path.exists()), None)
 
 
 def models_trained_on(training_set: str) -> tuple[str, ...]:

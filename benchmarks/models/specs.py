@@ -213,6 +213,7 @@ _SPECS = (
     ),
     *_published("mace", "Mace", honours=DOWNLOADED),
     *_published("sevenn", "SevenNet", environment="sevenn", batched=None),
+    *_published("nequix", "Nequix", environment="sevenn", batched=None, honours=DOWNLOADED),
     *_published("matgl", "MatGL", honours=DOWNLOADED),
 )
 

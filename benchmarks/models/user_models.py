@@ -151,13 +151,14 @@ _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
     "chgnet": _potential("chgnet"),
     "mace": _potential("mace"),
     "matgl": _potential("tensornet-matpes-pbe"),
+    "nequix": _potential("nequix-oam-1"),
     "ase": _ase,
 }
 _ASK = ("chgnet", "matgl")
 """The kinds whose files may hold code; the relaxer finds out when it loads them, and refuses."""
 FORMS = (
-    "LABEL=t5:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH "
-    "or LABEL=ase:package.module:factory"
+    "LABEL=t5:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH, "
+    "LABEL=nequix:PATH or LABEL=ase:package.module:factory"
 )
 """The forms in which the user writes models of their own."""
 
