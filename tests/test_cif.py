@@ -1,5 +1,6 @@
 """Reading CIFs: nothing rounded, nothing doubled, nothing guessed; pymatgen must agree."""
 
+import time
 import warnings
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import gemmi
 import numpy as np
 import pytest
 from pymatgen.core import Structure
+from pymatgen.io.cif import CifWriter
 
 from benchmarks.data.structures import StructureError
 from benchmarks.data.structures.cif import read_cif
+from benchmarks.data.structures.read import crystals_of_cif
 
 CASES_FOLDER = Path(__file__).parent / "cases"
 CELL = """
@@ -607,3 +610,151 @@ def same_crystal(one, other):
     far = one.lattice.get_all_distances(one.frac_coords, other.frac_coords)
     far[np.array(one.atomic_numbers)[:, None] != np.array(other.atomic_numbers)] = np.inf
     return bool(far.min(axis=1).max() < 0.02 and len(set(far.argmin(axis=1))) == len(one))
+
+
+# --- what other programs and people write -----------------------------------------------------
+
+
+def sites_of(parameters, symmetry, rows="C1 C .11 .32 .37 1\n", sites=SITES):
+    return only(f"data_x\n{parameters}{symmetry}{sites}{rows}").structure().formula.replace(" ", "")
+
+
+@pytest.mark.parametrize("symprec", [None, 0.01])
+def test_what_pymatgen_writes_is_read(symprec):
+    crystal = Structure.from_spacegroup(
+        "Fm-3m", np.eye(3) * 5.64, ["Na+", "Cl-"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    text = str(CifWriter(crystal, symprec=symprec))  # the formula of the cell, and Z = 4
+    assert "'Na4 Cl4'" in text
+    check_same_crystal(only(text), crystal)
+    assert only(ROCKSALT.replace("Na1 Na", "Na1 Na+,spin=1")).numbers.tolist() == [11, 17]
+    rocksalt = f"{NAME}'F m -3 m'\n{formula('Na2 Cl2', 4)}"
+    with pytest.raises(StructureError, match="formula and Z = 4 say Na8Cl8"):
+        sites_of(CELL, rocksalt, "Na1 Na 0 0 0 1\nCl1 Cl .5 .5 .5 1\n")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "symbol", "n_sites"),
+    [
+        (MONOCLINIC, "P2_1/c", 4),
+        (MONOCLINIC, "P 2~1~/c", 4),
+        (MONOCLINIC, "P2(1)/c", 4),
+        (MONOCLINIC, "P 21 / c", 4),
+        (MONOCLINIC, "P 21/c (No. 14)", 4),
+        (MONOCLINIC, "P 2<sub>1</sub>/c", 4),
+        (ORTHORHOMBIC, "P 2~1~/n 2~1~/m 2~1~/a", 8),
+        (ORTHORHOMBIC, "P 2_1 2_1 2_1", 4),
+        (ORTHORHOMBIC, "P n n n Z", 8),
+        (CELL, "F m 3bar m", 192),
+        (CELL, "F 4/m \\bar{3} 2/m", 192),
+        (HEXAGONAL, "P6(3)/mmc", 24),
+        (HEXAGONAL, "P 6_3/m m c", 24),
+    ],
+)
+def test_a_symbol_is_known_in_other_spellings(parameters, symbol, n_sites):
+    assert sites_of(parameters, f"{NAME}'{symbol}'\n") == f"C{n_sites}"
+
+
+def test_both_origins_are_known_as_the_icsd_writes_them():
+    for symbol, n_sites in (("F d -3 m S", 16), ("F d -3 m Z", 8), ("Fd-3mZ", 8)):
+        assert sites_of(CELL, f"{NAME}'{symbol}'\n", "C C .125 .125 .125 1\n") == f"C{n_sites}"
+
+
+def test_operations_beside_a_name_that_is_unknown_are_obeyed_and_it_is_said():
+    operations = f"{LIST}x,y,z\n-x,y+1/2,-z+1/2\n-x,-y,-z\nx,-y+1/2,z+1/2\n"
+    for name, warning in (
+        ("unclear", "space group 'unclear' is unknown, so it was not compared"),
+        ("P 1 21/n 1", "its operations are another setting or origin of 'P 1 21/n 1'"),
+    ):
+        (found,) = read_cif(f"data_x\n{MONOCLINIC}{operations}{NAME}'{name}'\n{CARBON}", "x")
+        assert len(found.geometry.numbers) == 4
+        assert found.warnings == (warning,)
+    for symmetry in (f"{operations}{NAME}'C unclear'\n", f"{LIST}x,y,z\n{NAME}unclear\n"):
+        with pytest.raises(StructureError, match="are another group"):
+            sites_of(MONOCLINIC, symmetry)
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "why"),
+    [
+        ("_symmetry_space_group_name_HM 'F m -3 m'\n", "under _symmetry_space_group_name_hm is"),
+        ("_space_group_name 'F m -3 m'\n", "under _space_group_name is not understood"),
+        ("_spacegroup_number 225\n", "under _spacegroup_number is not understood"),
+        ("_symmetry_Int_Table_number 225\n", "under _symmetry_int_table_number is not"),
+        ("_space_group.centring_type F\n", "under _space_group_centring_type is not"),
+        ("_space_group_Laue_class m-3m\n", "under _space_group_laue_class is not understood"),
+        (f"{NAME}'P n m a'\n_space_group_name_Hall '-P 2c 2ab'\n", "it names two settings"),
+        (f"_space_group_IT_number {'9' * 400}\n", "space group number '999"),
+        (f"_space_group_IT_number {'9' * 5000}\n", "space group number '999"),
+        *((f"{LIST}x,y,z+{x}{'9' * 5000}\n", "misspelt: 'x,y,z+") for x in ("", ".", "1/")),
+        (LIST + "".join(f"x+{i}/1440,y,z\n" for i in range(1440)), "it lists 1440"),
+    ],
+)  # fmt: skip
+def test_symmetry_that_would_be_passed_over_is_refused(symmetry, why):
+    with pytest.raises(StructureError) as caught:
+        sites_of(ORTHORHOMBIC, symmetry)
+    assert why in str(caught.value)
+    assert len(str(caught.value)) < 320
+
+
+def test_a_group_by_its_number_alone_is_read_in_the_standard_setting_and_said_to():
+    (found,) = read_cif(f"data_x\n{ORTHORHOMBIC}{NUMBER} 62\n{CARBON}", "x")
+    assert len(found.geometry.numbers) == 8
+    assert "read in the standard setting" in found.warnings[0]
+    assert read_cif(f"data_x{CELL}{NUMBER} 225\n{CARBON}", "x")[0].warnings == ()
+    assert sites_of(CELL, "_symmetry.entry_id abc\n_symmetry_space_group_comment x\n") == "C1"
+
+
+def test_multiplicities_that_no_symmetry_gives_are_refused_or_said():
+    table = SITES.replace("_atom_site_occupancy", "_atom_site_symmetry_multiplicity")
+    rows = "Na1 Na 0 0 0 4\nCl1 Cl .5 .5 .5 4\n"
+    with pytest.raises(StructureError, match="site Na1 has a multiplicity of 4, and no symmetry"):
+        sites_of(CELL, "", rows, table)
+    assert sites_of(CELL, f"{NAME}'F m -3 m'\n", rows, table) == "Na4Cl4"
+    assert sites_of(CELL, "", rows.replace("4\n", "1\n"), table) == "Na1Cl1"
+    pair = "C1 C .1 .2 .3 2\nC2 C .9 .8 .7 2\n"
+    assert sites_of(CELL, "", pair, table) == "C2"
+    rows = "C1 C .1 .2 .3 8\nN1 N .2 .3 .4 8\n"
+    (found,) = read_cif(f"data_x{CELL}{LIST}x,y,z\n-x,-y,z\n{table}{rows}", "x")
+    assert found.warnings == ("its multiplicities are 4 times what its symmetry gives",)
+
+
+def test_alternatives_without_occupancies_are_no_ordered_crystal():
+    table = SITES.replace("_atom_site_occupancy", "_atom_site_disorder_group")
+    with pytest.raises(StructureError, match="disorder groups are alternatives"):
+        sites_of(CELL, "", "C1 C 0 0 0 .\nO1 O .2 .2 .2 1\nO2 O .2 .2 .6 2\n", table)
+    assert sites_of(CELL, "", "C1 C 0 0 0 0\nO1 O .2 .2 .2 1\nO2 O .2 .2 .6 1\n", table) == "C1O2"
+
+
+def test_formulas_in_capitals_and_isotopes_are_read():
+    assert only(ROCKSALT + formula("NA1 CL1")).numbers.tolist() == [11, 17]
+    with pytest.raises(StructureError, match="atoms are missing or extra"):
+        only(ROCKSALT + formula("NA1 CL1 H2"))
+    assert only(ROCKSALT.replace("Na1 Na", "Li1 7Li")).numbers.tolist() == [3, 17]
+
+
+def test_letters_of_word_processors_and_of_old_systems_are_plain_ones():
+    expected = [[-0.1, 0, 0], [0.5, 0.5, 0.5]]
+    text = ROCKSALT.replace("Na1 Na 0", "Na1 Na \u22120.1").replace("_a 5", "_a\xa05") + "\x1a"
+    assert only(text).frac_coords.tolist() == expected
+    with pytest.raises(StructureError, match=r"of CIF 2\.0 only what CIF 1\.1 has is read"):
+        only(f"#\\#CIF_2.0\n{ROCKSALT}_x [1 2]\n")
+    with pytest.raises(StructureError, match=r"^site Na 1 has occupancy \.5: only ordered"):
+        only(ROCKSALT.replace("Na1 Na 0 0 0 1", "\n;Na\n1\n;\nNa 0 0 0 .5"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data_\n" * 100_000,
+        "data_x\n_x 1 2\n" + ";\n;\n" * 60_000 + "data_a\n" * 40_000,
+        f"data_x\n{cell(300, 300, 300, 90, 90, 90)}{SITES}"
+        + "".join(f"C C .{i % 20:02d} .{i // 20 % 20:02d} .{i // 400} 1\n" for i in range(8000)),
+    ],
+    ids=["headers", "texts", "sites"],
+)  # fmt: skip
+@pytest.mark.slow
+def test_a_hostile_file_takes_no_time(text):
+    started = time.monotonic()
+    crystals_of_cif(text.encode(), "x.cif")
+    assert time.monotonic() - started < 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 import gemmi
 import numpy as np
@@ -18,6 +19,8 @@ STRAIN = 0.02
 """Operations that turn the cell into itself but for this much fit it: parameters are rounded."""
 MAX_IMAGES = 20_000
 """Sites times operations; more take minutes."""
+NEIGHBOURS = np.array(list(product((-1, 0, 1), repeat=3)))
+"""Steps to a bin of space and those around it."""
 
 
 Operations = tuple[NDArray[np.int64], NDArray[np.float64]]
@@ -97,16 +100,25 @@ def full_cell(
     if len(coordinates) * len(rotations) > MAX_IMAGES:
         what = f"{len(coordinates)} sites under {len(rotations)} symmetry operations"
         raise StructureError(f"{what} are more than is read: write all atoms in P 1")
-    kept, owners = np.empty((0, 3)), np.empty(0, dtype=np.intp)
+    kept: list[NDArray[np.float64]] = []
+    owners: list[int] = []
+    heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
+    n_bins = np.maximum(heights // SAME_SITE, 1).astype(np.int64)
+    bins: dict[tuple[int, ...], list[int]] = {}
     for i, site in enumerate(coordinates):
         for image in (site, *np.mod(rotations[1:] @ site + translations[1:], 1.0)):
-            apart = kept - image
-            near = np.linalg.norm((apart - apart.round()) @ lattice, axis=1) < SAME_SITE
-            if not near.any():
-                kept, owners = np.vstack([kept, image]), np.append(owners, i)
-                continue
-            other = int(owners[near][0])
-            if len(rotations) == 1 or any(species[x] != species[i] for x in owners[near].tolist()):
+            bin_ = np.floor(np.mod(image, 1.0) * n_bins).astype(np.int64)
+            around = {tuple(each) for each in np.mod(bin_ + NEIGHBOURS, n_bins).tolist()}
+            beside = sorted(n for each in around for n in bins.get(each, ()))
+            apart = np.array([kept[n] for n in beside]).reshape(-1, 3) - image
+            distances = np.linalg.norm((apart - apart.round()) @ lattice, axis=1)
+            near = [owners[n] for n, d in zip(beside, distances, strict=True) if d < SAME_SITE]
+            if not near:
+                bins.setdefault(tuple((bin_ % n_bins).tolist()), []).append(len(kept))
+                kept.append(image)
+                owners.append(i)
+            elif len(rotations) == 1 or any(species[x] != species[i] for x in near):
                 names = labels or [str(n + 1) for n in range(len(species))]
-                raise StructureError(f"sites {names[other]} and {names[i]} share a position")
-    return Geometry(lattice, kept, atomic_numbers(species[i] for i in owners.tolist())), owners
+                raise StructureError(f"sites {names[near[0]]} and {names[i]} share a position")
+    numbers = atomic_numbers(species[i] for i in owners)
+    return Geometry(lattice, np.array(kept), numbers), np.array(owners, dtype=np.intp)

@@ -9,8 +9,9 @@ others, and a file whose formula or space group contradicts its sites is refused
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gemmi
@@ -31,10 +32,12 @@ _CELL = [f"_cell_{x}" for x in ("length_a", "length_b", "length_c")] + [
     f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma")
 ]
 _FRACT = [f"_atom_site_fract_{x}" for x in "xyz"]
-_SYMBOL = re.compile(r"([A-Za-z]{1,2})[\d.+-]*")
-"""`Fe`, `FE`, `Fe3+`, but not `H2O` nor `Mn/Fe`."""
+_SYMBOL = re.compile(r"\d*([A-Za-z]{1,2})[\d.+-]*(?:,spin=[\d.+-]+)?")
+"""`Fe`, `FE`, `Fe3+`, `7Li` and pymatgen's `Fe3+,spin=5`, but not `H2O` nor `Mn/Fe`."""
 _LABEL = re.compile(r"([A-Za-z]{1,2}).*")
 _HEADER = re.compile(r"(?im)^[ \t]*data_\S*")
+_PLAIN = str.maketrans({"\r": "\n", "\xa0": " ", "\u2212": "-", "\f": " "})
+"""Letters of word processors, which leave no doubt."""
 
 Fields = dict[str, list[str]]
 
@@ -54,7 +57,7 @@ def read_cif(text: str, name: str) -> list[FoundStructure]:
         The list is empty if there is no block with sites.
     """
     found: list[tuple[Geometry | None, str, tuple[str, ...]]] = []
-    for block in _blocks(text.replace("\r\n", "\n").replace("\r", "\n")):
+    for block in _blocks(text.replace("\r\n", "\n").translate(_PLAIN).rstrip("\0\x1a")):
         try:
             if isinstance(block, StructureError):
                 raise block
@@ -65,7 +68,8 @@ def read_cif(text: str, name: str) -> list[FoundStructure]:
                 geometry, warnings = _crystal(fields)
                 found.append((geometry, "", warnings))
         except StructureError as error:
-            found.append((None, str(error), ()))
+            problem = " ".join(str(error).split())
+            found.append((None, f"{problem[:300]} …" if len(problem) > 310 else problem, ()))
     names = [name] if len(found) == 1 else [f"{name}@{i}" for i in range(len(found))]
     return [FoundStructure(n, *entry) for n, entry in zip(names, found, strict=True)]
 
@@ -81,15 +85,19 @@ def _blocks(text: str) -> Iterator[Block | StructureError]:
         return
     starts = [match.start() for match in _HEADER.finditer(text)]
     fields = [match.span() for match in re.finditer(r"(?ms)^;.*?^;", text)]
-    outside = [s for s in starts if not any(low < s < high for low, high in fields)]
+    begins = [low for low, _ in fields]
+    before = [bisect_left(begins, start) - 1 for start in starts]
+    outside = [s for s, i in zip(starts, before, strict=True) if i < 0 or s >= fields[i][1]]
     if len(outside) < 2:
         yield whole
         return
+    lines = text.count("\n", 0, outside[0])
     for first, last in zip(outside, [*outside[1:], len(text)], strict=True):
         try:
-            yield from _parsed(text[first:last], text.count("\n", 0, first))
+            yield from _parsed(text[first:last], lines)
         except StructureError as error:
             yield error
+        lines += text.count("\n", first, last)
 
 
 def _parsed(text: str, lines_before: int = 0) -> list[Block]:
@@ -103,6 +111,8 @@ def _parsed(text: str, lines_before: int = 0) -> list[Block]:
     except (ValueError, RuntimeError) as error:
         said = re.match(r"^\w+:(\d+)\S*(.*)", str(error), re.DOTALL)
         where = f"line {int(said[1]) + lines_before}:{said[2]}" if said else str(error)
+        if text.startswith("#\\#CIF_2"):
+            where += " (of CIF 2.0 only what CIF 1.1 has is read)"
         raise StructureError(f"a damaged CIF, {' '.join(where.split())}") from error
     return list(document)
 
@@ -139,15 +149,18 @@ def _crystal(fields: Fields) -> tuple[Geometry, tuple[str, ...]]:
     """The full cell of a block and what is odd about it."""
     cell = _cell(fields)
     formula, warnings = _formula(fields)
+    _require_no_alternatives(fields)
     labels, numbers, fracs, dummies = _sites(fields, set(formula))
     warnings += [f"site {label} is a dummy and left out" for label in dummies]
     symmetry = stated_symmetry(fields, cell)
     warnings += symmetry.warnings
-    geometry, _ = full_cell(
+    geometry, owners = full_cell(
         cell, (symmetry.rotations, symmetry.translations), numbers, fracs, labels
     )
     counted, more = _compare_formula(formula, fields, geometry.numbers)
     warnings += more
+    if not (counted or dummies):
+        warnings += _compare_multiplicities(fields, numbers, labels, np.bincount(owners))
     if symmetry.disputed:
         _judge_dispute(symmetry, geometry, counted=counted)
         warnings.append(f"it names {symmetry.disputed}, which its operations are not")
@@ -221,6 +234,17 @@ def _sites(
     return list(names), list(elements), np.array(fracs), dummies
 
 
+def _require_no_alternatives(fields: Fields) -> None:
+    """Refuse groups of sites of which one or the other is there, if no occupancy says so."""
+    groups = fields.get("_atom_site_disorder_group", [])
+    assemblies = fields.get("_atom_site_disorder_assembly", ["."] * len(groups))
+    shares = fields.get("_atom_site_occupancy", ["?"] * len(groups))
+    stated = zip(assemblies, groups, shares, strict=False)
+    found = {(a, g) for a, g, share in stated if is_null(share) and g not in (".", "?", "0")}
+    if len(found) > len({assembly for assembly, _ in found}):
+        raise StructureError("its disorder groups are alternatives: only ordered crystals are read")
+
+
 def _require_whole(label: str, occupancy: str, attached: str) -> None:
     """Refuse a site that is shared or partly empty, or whose hydrogens have no place."""
     if not is_null(occupancy) and not abs(_number(occupancy) - 1) <= FULL:
@@ -265,7 +289,10 @@ def _formula(fields: Fields) -> tuple[dict[int, float], list[str]]:
     counts: dict[int, float] = {}
     if text in ("?", "."):  # in quotes, where it should be without
         return {}, []
-    for match in re.finditer(r"([A-Z][a-z]?|\S)([\d.]*)(?:\(\d+\))?\s*", text):
+    element = r"([A-Z][a-z]?|\S)"
+    if re.fullmatch(r"[A-Za-z]{1,2}[\d.]*( [A-Za-z]{1,2}[\d.]*)+", text):
+        element = r"([A-Za-z]+)"  # `CA1 O1`: each word is an element, however it is written
+    for match in re.finditer(element + r"([\d.]*)(?:\(\d+\))?\s*", text):
         symbol = match[1]
         z = 1 if symbol in ("D", "T") else gemmi.Element(symbol).atomic_number
         try:
@@ -301,6 +328,8 @@ def _compare_formula(
     if worst < 0.01:
         return units == z, []
     whole = all(float(n).is_integer() for n in formula.values())
+    if whole and read == formula and z == np.gcd.reduce([int(n) for n in formula.values()]):
+        return False, []  # pymatgen writes the whole cell as the formula, and Z beside it
     if worst < 0.1 and not whole:
         said = _text(formula)
         return False, [f"its formula {said} is not quite what its sites give ({_text(read)})"]
@@ -313,6 +342,35 @@ def _compare_formula(
 
 def _text(counts: Mapping[int, float]) -> str:
     return "".join(f"{gemmi.Element(z).name}{n:g}" for z, n in sorted(counts.items()) if n)
+
+
+def _compare_multiplicities(
+    fields: Fields, numbers: Sequence[int], labels: Sequence[str], read: NDArray[np.intp]
+) -> list[str]:
+    """Say that each site stands for more atoms than its symmetry gives.
+
+    Args:
+        fields: Of the block.
+        numbers: (n_sites,) atomic numbers of the listed sites.
+        labels: (n_sites,) their names.
+        read: (n_sites,) how many atoms came of each.
+
+    Raises:
+        StructureError: There is no symmetry, and the sites are not all listed either.
+    """
+    for tag in ("_atom_site_symmetry_multiplicity", "_atom_site_site_symmetry_multiplicity"):
+        stated = [_number(value) for value in fields.get(tag, [])]
+        kinds = Counter(zip(numbers, stated, strict=False))
+        for label, kind in zip(labels, zip(numbers, stated, strict=False), strict=False):
+            if read.max() == 1 and kind[1] > 1 and kinds[kind] % kind[1]:
+                raise StructureError(
+                    f"site {label} has a multiplicity of {kind[1]:g}, and no symmetry gives the "
+                    "other atoms: name the space group or list the operations"
+                )
+        times = {share / n for share, n in zip(stated, read.tolist(), strict=False) if n}
+        if read.max() > 1 and len(times) == 1 and min(times) > 1:
+            return [f"its multiplicities are {min(times):g} times what its symmetry gives"]
+    return []
 
 
 def _judge_dispute(symmetry: StatedSymmetry, geometry: Geometry, *, counted: bool) -> None:

@@ -41,7 +41,28 @@ _BESIDE = re.compile(
     r"|symmetry_equiv_pos_(site_)?id|symmetry_equiv_id)"
 )
 """Tags that may stand beside a list of operations and say nothing more."""
-_FOREIGN = re.compile(r"_(space_group|symmetry|magnetic|superspace).*")
+_FOREIGN = re.compile(r"_(space_?group|symmetry|magnetic|superspace).*")
+SCHOENFLIES = "_space_group_name_schoenflies"
+_SILENT = re.compile(r".*(id|comment|details|creation_method)")
+"""Tags that state no symmetry."""
+_NO_SYMMETRY = ("", "1", "p", "p1", "p 1", "c1", "ap", "x,y,z")
+MAX_OPERATIONS = 1000
+"""A list of more takes long to check; 192 are the most of a conventional cell."""
+_LATTICE_POINTS = {"P": (1,), **dict.fromkeys("ABCI", (2,)), "F": (4,), "R": (1, 3), "H": (3,)}
+"""Lattice points in a cell by the first letter of a symbol."""
+_SPELLINGS = (
+    (r"^(['\"])(.*)\1$", r"\2"),
+    (r"[{}]|</?sub>|~", ""),
+    (r"\s*\((no\.?|nr\.?|#)?\s*\d{2,3}\s*\)$", ""),
+    (r"\\bar\s*(\d)", r"-\1"),
+    (r"(\d)\s*bar", r"-\1"),
+    (r"(?<=\d)\((\d)\)", r"\1"),
+    (r"\s*/\s*", "/"),
+    (r"^(?!._)(.*?\d)_(\d)(?:(.*?\d)_(\d))?(?:(.*?\d)_(\d))?", r"\1\2\3\4\5\6"),
+    (r"\s*:?\s*(S|O1)$", ":1"),
+    (r"\s*:?\s*(Z|O2)$", ":2"),
+)
+"""Ways to write a Hermann-Mauguin symbol: `P 2~1~/c`, `P2(1)/c`, `F d -3 m Z`, `Fm-3m (225)`."""
 _TERM = re.compile(r"([+-]?)(?:([xyz])|(\d*\.\d+|\d+\.|\d+(?:/\d+)?))")
 _SNAP = 0.004
 """A translation as a decimal is the fraction that is this near: 0.333 is 1/3."""
@@ -81,18 +102,28 @@ def stated_symmetry(fields: Mapping[str, Sequence[str]], cell: gemmi.UnitCell) -
     lists = [texts for texts in lists if texts]
     if not lists:
         return _from_names(named, fields)
+    if max(map(len, lists)) > MAX_OPERATIONS:
+        raise StructureError(f"it lists {max(map(len, lists))} symmetry operations: too many")
     parsed = [_parse_all(texts) for texts in lists]
-    if len(parsed) > 1 and {_key(r, t) for r, t in zip(*parsed[0], strict=True)} != {
-        _key(r, t) for r, t in zip(*parsed[1], strict=True)
-    }:
+    if len(parsed) > 1 and _keys(*parsed[0]) != _keys(*parsed[1]):
         raise StructureError(f"its lists {LISTS[0]} and {LISTS[1]} differ: take one out")
     rotations, translations = parsed[0]
     _require_group(rotations, translations)
     number = _group_number(rotations, translations, cell)
+    name = _one(fields, NAMES)
+    points = int((rotations == np.eye(3, dtype=np.int64)).all(axis=(1, 2)).sum())
+    fits = points in _LATTICE_POINTS.get(name[:1].upper(), (points,))
+    if [n for _, n, _ in named] == [0] and len(rotations) > 1 and fits:
+        warnings: tuple[str, ...] = (f"{named[0][0]} is unknown, so it was not compared",)
+        return StatedSymmetry(rotations, translations, True, warnings=warnings)
     others = [(name, n) for name, n, _ in named if n != number]
     if others and len(others) == len(named):  # one name that is right is enough
         return StatedSymmetry(rotations, translations, True, *others[0])
     warnings = tuple(f"it names {name}, which its operations are not" for name, _ in others)
+    settings = [(name, ops) for name, n, ops in named if n == number and "number" not in name]
+    for name, ops in settings:
+        if not isinstance(ops, str) and _keys(*ops) != _keys(rotations, translations):
+            warnings += (f"its operations are another setting or origin of {name}",)
     return StatedSymmetry(rotations, translations, True, warnings=warnings)
 
 
@@ -129,17 +160,17 @@ def _named_groups(fields: Mapping[str, Sequence[str]], cell: gemmi.UnitCell) -> 
     """
     code = _one(fields, (CODE,)).lower()
     hall = _one(fields, HALL)
-    name = " ".join(_one(fields, NAMES).replace("\\bar", "-").replace("{", "").split())
+    name = " ".join(_one(fields, NAMES).split())
     written = _one(fields, NUMBERS)
     number = _number(written)
-    schoenflies = _one(fields, ("_space_group_name_schoenflies",))
+    schoenflies = _one(fields, (SCHOENFLIES,))
     found: list[_Group | None] = []
     unknown = []
     if hall:
         found.append(_by_hall(hall, cell))
         unknown.append(f"the Hall symbol {hall!r}")
     if name:
-        found.append(_by_name(name, cell, code))
+        found.append(_by_name(_spelled(name), cell, code))
         unknown.append(f"space group {name!r}")
     if number:
         found.append(_by_number(number, cell, code))
@@ -152,6 +183,13 @@ def _named_groups(fields: Mapping[str, Sequence[str]], cell: gemmi.UnitCell) -> 
     if unknown and not known:
         return [(unknown[0], 0, f"{unknown[0]} is unknown: the CIF must list its operations")]
     return known
+
+
+def _spelled(name: str) -> str:
+    """A Hermann-Mauguin symbol as gemmi spells it."""
+    for pattern, plain in _SPELLINGS:
+        name = re.sub(pattern, plain, name, flags=re.IGNORECASE if "no" in pattern else 0)
+    return name.strip()
 
 
 def _by_hall(hall: str, cell: gemmi.UnitCell) -> _Group | None:
@@ -220,16 +258,37 @@ def _from_names(named: Sequence[_Group], fields: Mapping[str, Sequence[str]]) ->
         raise StructureError(f"it names two space groups, {names}: correct one of them")
     warnings: tuple[str, ...] = ()
     if not named:
+        _refuse_unread(fields)
         system = _one(fields, SETTINGS).lower()
         if system not in ("", "triclinic", "anorthic"):
             warnings = (f"it says {system} and states no symmetry: read as P 1",)
         return StatedSymmetry(
             np.eye(3, dtype=np.int64)[None], np.zeros((1, 3)), False, "", None, warnings
         )
-    known = [ops for _, _, ops in named if not isinstance(ops, str)]
+    known = [(name, ops) for name, _, ops in named if not isinstance(ops, str)]
     if not known:
         raise StructureError(str(named[0][2]))
-    return StatedSymmetry(*known[0], listed=False)
+    first, operations = known[0]
+    for name, others in known[1:]:
+        if not name.startswith("number") and _keys(*others) != _keys(*operations):
+            raise StructureError(f"it names two settings, {first} and {name}: correct one of them")
+    number = named[0][1]
+    choices = {e.choice for e in _tables() if e.number == number} - {"H", "R", "1", "2"}
+    if first.startswith("number") and len(choices) > 1 and not _one(fields, (CODE,)):
+        warnings = (f"only the {first} of its space group is given: read in the standard setting",)
+    return StatedSymmetry(*operations, listed=False, warnings=warnings)
+
+
+def _refuse_unread(fields: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a block whose only statements of symmetry are under tags that are not read."""
+    read = {*LISTS, *NAMES, *HALL, *NUMBERS, *SETTINGS, CODE, SCHOENFLIES}
+    for tag, values in fields.items():
+        if not _FOREIGN.fullmatch(tag) or tag in read or _BESIDE.fullmatch(tag):
+            continue
+        if not _SILENT.fullmatch(tag) and values[0].strip().lower() not in _NO_SYMMETRY:
+            raise StructureError(
+                f"the symmetry under {tag} is not understood: use _space_group_name_H-M_alt"
+            )
 
 
 def _one(fields: Mapping[str, Sequence[str]], tags: Sequence[str]) -> str:
@@ -239,7 +298,7 @@ def _one(fields: Mapping[str, Sequence[str]], tags: Sequence[str]) -> str:
 def _number(text: str) -> int | None:
     """The number of a space group however it is written: 225, 225.0, 'no. 225'."""
     found = re.findall(r"\d+(?:\.0*)?", text)
-    number = int(float(found[0])) if len(found) == 1 else 0
+    number = int(float(found[0])) if len(found) == 1 and len(found[0]) < 20 else 0
     return number if 1 <= number <= 230 else None
 
 
@@ -263,7 +322,7 @@ def _parse(text: str) -> Operations:
     rotation, translation = np.zeros((3, 3), dtype=np.int64), np.zeros(3)
     parts = text.lower().split(",")
     misspelt = StructureError(f"its symmetry operations are misspelt: {text!r}")
-    if len(parts) != 3:
+    if len(parts) != 3 or len(text) > 200:
         raise misspelt
     for row, part in enumerate(parts):
         part = "".join(part.split())
@@ -292,9 +351,15 @@ def _key(rotation: NDArray[np.int64], translation: NDArray[np.float64]) -> tuple
     return rotation.tobytes(), (np.rint(translation * 720).astype(np.int64) % 720).tobytes()
 
 
+def _keys(
+    rotations: NDArray[np.int64], translations: NDArray[np.float64]
+) -> set[tuple[bytes, ...]]:
+    return {_key(r, t) for r, t in zip(rotations, translations, strict=True)}
+
+
 def _require_group(rotations: NDArray[np.int64], translations: NDArray[np.float64]) -> None:
     """Refuse a list in which the product of two operations is missing."""
-    keys = {_key(r, t) for r, t in zip(rotations, translations, strict=True)}
+    keys = _keys(rotations, translations)
     for rotation, translation in zip(rotations, translations, strict=True):
         products = rotation @ rotations
         shifts = np.mod(translations @ rotation.T + translation, 1.0)

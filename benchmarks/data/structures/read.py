@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from ase.io.formats import open_with_compression
+from ase.neighborlist import primitive_neighbor_list
 
 from benchmarks.core import Geometry
 from benchmarks.core.files import READ_ERRORS
-from benchmarks.core.geometry import MIN_DISTANCE, shortest_distance
+from benchmarks.core.geometry import MIN_DISTANCE
 from benchmarks.data.structures import FoundStructure, StructureError
 from benchmarks.data.structures.cif import read_cif
 from benchmarks.data.structures.formats import format_of, read_images
@@ -85,7 +86,9 @@ def _fault(geometry: Geometry) -> str:
         return "its cell or its coordinates are not finite"
     if np.linalg.cond(lattice) > MAX_SKEW:
         return "its cell is flat, or so skewed that it is damaged"
-    shortest = shortest_distance(geometry)
-    if not shortest > MIN_DISTANCE:
-        return f"two of its atoms are {shortest:.2f} Å apart: disordered or damaged"
+    distances = primitive_neighbor_list(  # linear in the atoms, own images included
+        "d", [True] * 3, lattice, frac_coords, MIN_DISTANCE, use_scaled_positions=True
+    )
+    if len(distances):
+        return f"two of its atoms are {distances.min():.2f} Å apart: disordered or damaged"
     return ""
