@@ -6,6 +6,7 @@
     OMP_NUM_THREADS=1 python -m baselines.train gnn-delta --data embedded --data $PAIRS --val VAL
     OMP_NUM_THREADS=1 python -m baselines.train mace
     OMP_NUM_THREADS=1 python -m baselines.train tensornet
+    OMP_NUM_THREADS=1 python -m baselines.train mace-distilled --data runs/labels/labels.parquet
     python -m baselines.train mace --smoke          # seconds, and nothing is kept
 
 Of a source that has splits (as `embedded` has) the training split is read; other sources are read
@@ -220,6 +221,7 @@ _NEEDS: Final[Mapping[str, tuple[Sequence[str], str]]] = {
     "gnn-delta": (("torch", "matgl", "lightning"), "matgl"),
     "tensornet": (("torch", "matgl", "lightning"), "matgl"),
     "mace": (("torch", "mace"), "mace"),
+    "mace-distilled": (("torch", "mace"), "mace"),
 }
 """The modules that a training imports, and the extra that installs them."""
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,31 @@ def test_potentials_are_trained_on_all_data_that_are_named(tmp_path, salt_frames
     assert (card["seed"], card["identity"]["limit"], card["identity"]["epochs"]) == (0, 2, 1)
     revisions = {data["name"]: data["revision"] for data in card["training_data"]}
     assert card["identity"]["data"] == revisions
+
+
+@pytest.mark.slow
+def test_a_distillation_that_is_interrupted_goes_on(tmp_path, salt_frames, capsys, monkeypatch):
+    pytest.importorskip("mace")
+    out = tmp_path / "student.model"
+    command = ["mace-distilled", "--data", str(salt_frames), "--epochs", "1", "--out", str(out)]
+    recipe = train_mace.DISTILLATION
+
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    small = {"num_channels": "8", "max_L": "0"}
+    monkeypatch.setattr(train_mace, "DISTILLED", train_mace.DISTILLED | small)
+    monkeypatch.setattr(train_mace, "DISTILLATION", replace(recipe, calculator=interrupted))
+    assert train.main(command) == 130
+    assert not out.exists()
+    monkeypatch.setattr(train_mace, "DISTILLATION", recipe)
+    assert train.main([*command, "--seed", "1"]) == 2
+    assert "seed is 0 there and 1 here" in capsys.readouterr().err
+    assert train.main(command) == 0
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert (card["model"], card["n_frames"], card["n_held_out"]) == ("mace-distilled", 3, 1)
+    assert not out.with_name("student.model.state").exists()
+    assert mace.Mace(str(out)).elements == {11, 17}
 
 
 @pytest.mark.parametrize("name", RECIPES)

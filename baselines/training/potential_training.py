@@ -4,8 +4,8 @@
     python -m baselines.train tensornet --smoke
 
 The frames are read, the library trains in a folder of its own, and what it leaves is loaded and
-measured. Only then it replaces what was there before. An interrupted training begins anew: the
-libraries' trainers keep no state that a second run could go on from.
+measured. Only then it replaces what was there before. An interrupted training of a small potential
+begins anew; that of `mace-distilled` goes on from the last epoch that was an improvement.
 
 The frames with energy, forces and stress, and the errors of a potential on them, are made here too.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import logging
 import os
 import shutil
@@ -33,6 +34,7 @@ from baselines.training.model_card import described, training_sets, versions, wr
 from benchmarks.core import UserError
 from benchmarks.core.cli import require_numbers
 from benchmarks.core.files import atomic_write
+from benchmarks.core.training_identity import require_same_training
 from benchmarks.data import Frame, frames, load
 from benchmarks.data.folders import split_names
 
@@ -115,10 +117,13 @@ def errors(potential: Any, elements: frozenset[int], examples: Sequence[Frame]) 
 log = logging.getLogger(__name__)
 
 POTENTIALS: Final[Mapping[str, str]] = {
-    "mace": "baselines.training.train_mace",
-    "tensornet": "baselines.training.train_tensornet",
+    "mace": "baselines.training.train_mace:RECIPE",
+    "mace-distilled": "baselines.training.train_mace:DISTILLATION",
+    "tensornet": "baselines.training.train_tensornet:RECIPE",
 }
-"""The modules whose `RECIPE` trains a potential of the equal-data track, by the model's name."""
+"""The recipes of the potentials that this project trains, as `module:name`, by the model's name."""
+MEASURED: Final = 1000
+"""Number of training frames, at most twice as many, whose errors the card states."""
 SMOKE_RELAXATIONS: Final = 3
 """Number of relaxations on which a trial trains if no limit is given."""
 
@@ -177,11 +182,14 @@ class Recipe:
     """Returns the atomic numbers that a calculator knows."""
     packages: tuple[str, ...]
     """Packages whose versions the card states."""
+    resumable: bool = False
+    """True if the library's trainer goes on from what it left in its folder."""
 
 
 def recipe_of(model: str) -> Recipe:
     """The recipe of a model in `POTENTIALS`."""
-    recipe: Recipe = importlib.import_module(POTENTIALS[model]).RECIPE
+    module, _, name = POTENTIALS[model].partition(":")
+    recipe: Recipe = getattr(importlib.import_module(module), name)
     return recipe
 
 
@@ -205,14 +213,19 @@ def train(config: PotentialTrainingConfig, command: str | None = None) -> dict[s
     if os.environ.get("OMP_NUM_THREADS") is None:
         log.warning("set OMP_NUM_THREADS=1 before starting: these graphs are too small to share")
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        trained = recipe.fit(Path(scratch), examples, config)
+    identity = {
+        "data": {each["name"]: each["revision"] for each in datasets},
+        **{name: getattr(config, name) for name in ("model", "limit", "seed", "epochs")},
+    }
+    with _folder(recipe, config.out, identity) as folder:
+        trained = recipe.fit(folder, examples, config)
         seconds = round(time.perf_counter() - started)
         # a checkpoint that cannot be loaded must not replace one that can
         potential = recipe.calculator(trained.path)
         elements = recipe.elements(potential)
+        some = examples[:: max(1, len(examples) // MEASURED)]
         table = {
-            "rmse_train": errors(potential, elements, examples),
+            "rmse_train": errors(potential, elements, some),
             "rmse_val": errors(potential, elements, held_out),
         }
         _replace(trained.path, config.out)
@@ -227,14 +240,35 @@ def train(config: PotentialTrainingConfig, command: str | None = None) -> dict[s
         "seconds": seconds,
         **table,
         **trained.about,
-        "identity": {
-            "data": {each["name"]: each["revision"] for each in datasets},
-            **{name: getattr(config, name) for name in ("model", "limit", "seed", "epochs")},
-        },
+        "identity": identity,
         "packages": versions(*recipe.packages),
     }
     write_card(config.out.with_suffix(".json"), **card)
     return card
+
+
+@contextlib.contextmanager
+def _folder(recipe: Recipe, out: Path, identity: Mapping[str, Any]) -> Iterator[Path]:
+    """Give the folder of a training: one beside `out` that outlives interruptions, or another.
+
+    Raises:
+        UserError: The folder is of another training.
+    """
+    if not recipe.resumable:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        return
+    folder = out.with_name(f"{out.name}.state")
+    stated = folder / "identity.json"
+    if folder.exists():
+        known = json.loads(stated.read_text()) if stated.exists() else None
+        require_same_training(folder, known, identity)
+        log.info("going on with the training in %s", folder)
+    else:
+        with atomic_write(stated) as partial:
+            partial.write_text(json.dumps(identity, indent=2) + "\n")
+    yield folder
+    shutil.rmtree(folder)
 
 
 def smoke(config: PotentialTrainingConfig, keep: bool) -> str:
