@@ -5,6 +5,10 @@
     def test_my_relaxer():
         check_relaxer(MyRelaxer())
 
+or, from the shell, of a function without arguments that returns a relaxer or an ASE calculator:
+
+    python -m benchmarks.testing my_package.module:factory
+
 `check_relaxer` asserts what `benchmarks.core.Relaxer` promises: one outcome per input in input
 order, inputs untouched, the same answer alone and in a batch, and outcomes that can be stored.
 `check_mirrored` asserts beside it that left-handed cells are relaxed as right-handed ones are. The
@@ -238,3 +242,45 @@ class ZeroForce(Calculator):
             "forces": np.zeros((len(self.atoms), 3)),
             "stress": np.zeros(6),
         }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the relaxer of `package.module:factory`; 0 if it keeps the contract, 1 if not, 2."""
+    import argparse
+    import sys
+
+    from baselines.engines.ase_engine import AseRelaxer
+    from benchmarks.core import UserError
+    from benchmarks.core.cli import run_command
+    from benchmarks.models.registry import import_target, require, resolve
+
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.testing",
+        description="Check that a relaxer, or the one of an ASE calculator, keeps the contract.",
+    )
+    parser.add_argument("factory", metavar="PACKAGE.MODULE:FACTORY")
+    args = parser.parse_args(argv)
+
+    def command() -> int:
+        require(resolve(f"checked=relaxer:{args.factory}"))
+        made = import_target(args.factory)()
+        relaxer = AseRelaxer(made) if hasattr(made, "get_potential_energy") else made
+        if not isinstance(relaxer, Relaxer):
+            raise UserError(f"{args.factory} makes a {type(made).__name__}, without relax()")
+        try:
+            outcomes = check_relaxer(relaxer)
+            check_mirrored(relaxer, sample_structures(), outcomes)
+        except AssertionError as error:
+            sys.stdout.write(
+                f"{args.factory} breaks the contract: {error or 'see its traceback'}\n"
+            )
+            return 1
+        statuses = ", ".join(str(outcome.status) for outcome in outcomes)
+        sys.stdout.write(f"{args.factory} keeps the contract ({statuses})\n")
+        return 0
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

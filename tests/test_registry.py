@@ -1,5 +1,6 @@
 """A model is found by its name, and what is missing is said before anything runs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from benchmarks.models.registry import (
 )
 from benchmarks.models.user_models import FORMS, plugin_models
 from benchmarks.run import main
+from benchmarks.testing import main as check_command
 
 HEAVY = ("torch", "pymatgen", "transformers", "chgnet", "mace", "matgl", "pandas", "pyarrow")
 
@@ -185,16 +187,21 @@ def plugin(tmp_path, monkeypatch):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gap-zoo\nVersion: 1.2\n")
     points = ("gap-si = gap_zoo:si", "t5 = gap_zoo:t5", "a/b = gap_zoo:ab", "gap-c = gap_zoo")
-    (info / "entry_points.txt").write_text("\n".join(["[t2relax_bench.models]", *points]))
+    relaxers = ("[t2relax_bench.relaxers]", "zoo-direct = gap_zoo:si", "gap-si = gap_zoo:si")
+    text = "\n".join(["[t2relax_bench.models]", *points, *relaxers])
+    (info / "entry_points.txt").write_text(text)
     (tmp_path / "gap_zoo.py").write_text("def si(): ...\nraise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
 
 
 def test_a_package_brings_a_model_of_its_own(plugin, capsys):
     # the registry's names stay its own, and what cannot be a model breaks no other
-    assert list(plugin_models()) == ["gap-si"]
+    assert list(plugin_models()) == ["gap-si", "zoo-direct"]
     assert main(["--list-models"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "gap-si"
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert names == ["gap-si", "zoo-direct"]
+    direct = resolve("zoo-direct")
+    assert (direct.target, direct.kwargs, direct.family) == ("gap_zoo:si", {}, "other")
     spec = resolve("gap-si")
     assert (spec.kwargs, spec.label) == ({"calculator": "gap_zoo:si"}, "gap-si (gap-zoo 1.2)")
     assert spec.requires == ("gap_zoo",)
@@ -215,8 +222,13 @@ def test_own_models(tmp_path):
     ase = resolve("zero=ase:benchmarks.testing:ZeroForce")
     assert ase.kwargs == {"calculator": "benchmarks.testing:ZeroForce"}
     require(ase)
-    with pytest.raises(UserError, match=r"no\.such\.module, which cannot be found"):
-        require(resolve("zero=ase:no.such.module:factory"))
+    for kind in ("ase", "relaxer"):
+        with pytest.raises(UserError, match=r"no\.such\.module, which cannot be found"):
+            require(resolve(f"zero={kind}:no.such.module:factory"))
+        with pytest.raises(UserError, match=r"benchmarks\.testing has no nothing"):
+            require(resolve(f"zero={kind}:benchmarks.testing:nothing"))
+        with pytest.raises(UserError, match=r"is given as package\.module:factory"):
+            resolve(f"zero={kind}:nothing")
 
 
 def test_a_label_can_be_part_of_a_hybrid_and_a_model_is_taken_once():
@@ -291,3 +303,41 @@ def test_a_package_that_cannot_be_imported_is_one_line(source, message, tmp_path
     with pytest.raises(UserError) as caught:
         require(resolve("z=ase:ark.models:factory"))
     assert str(caught.value) == message
+
+
+# --- relaxers of the user's
+
+
+class Silent:
+    """A relaxer that answers nothing."""
+
+    def relax(self, structures, /):
+        return []
+
+
+def test_a_relaxer_of_the_users_has_a_row(tmp_path, capsys):
+    mine = "mine=relaxer:benchmarks.testing:ReturnsInput"
+    out = tmp_path / "runs"
+    assert main(["--models", f"identity,{mine}", "--limit", "2", "--out", str(out)]) == 0
+    board = json.loads((out / "board.json").read_text())
+    rows = {row["model"]: row["metrics"]["score"] for row in board["rows"]}
+    assert rows["mine"] == rows["identity"]
+
+
+@pytest.mark.parametrize(
+    ("factory", "status", "said"),
+    [
+        ("benchmarks.testing:ReturnsInput", 0, "ReturnsInput keeps the contract (ok, ok"),
+        ("benchmarks.testing:ZeroForce", 0, "ZeroForce keeps the contract (ok, ok"),
+        ("tests.test_registry:Silent", 1, "breaks the contract: one outcome per input"),
+        ("benchmarks.testing:sample_structures", 2, "makes a list, without relax()"),
+        ("benchmarks.testing:nothing", 2, "benchmarks.testing has no nothing"),
+        ("no.such.module:factory", 2, "no.such.module, which cannot be found"),
+        ("nothing", 2, "is given as package.module:factory"),
+    ],
+)
+def test_the_contract_is_checked_from_the_shell(factory, status, said, capsys):
+    assert check_command([factory]) == status
+    captured = capsys.readouterr()
+    assert said in captured.out + captured.err
+    assert (captured.out + captured.err).count("\n") == 1

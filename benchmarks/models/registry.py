@@ -177,8 +177,8 @@ def require(spec: ModelSpec) -> None:
             raise UserError(f"{need}, in an environment of its own: make env-{spec.environment}")
         raise UserError(f"{need}, which cannot be found: is it installed, or is the name wrong?")
     for part in spec.parts or (spec,):
-        if "calculator" in part.kwargs:
-            check_factory(part.kwargs["calculator"])
+        if "calculator" in part.kwargs or part.family == "other":
+            check_factory(part.kwargs.get("calculator", part.target))
 
 
 def missing(spec: ModelSpec) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from benchmarks.core.published_weights import MIXED, published_by
 from benchmarks.core.training_data import Track, track
 
-Family = Literal["llm", "gnn", "trivial", "hybrid"]
+Family = Literal["llm", "gnn", "trivial", "hybrid", "other"]
 
 PAIRS = "substitution/train"
 FRAMES = "embedded/train"

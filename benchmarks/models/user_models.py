@@ -5,6 +5,9 @@ know of it; nothing of the package is imported to list it:
 
     [project.entry-points."t2relax_bench.models"]
     my-model = "my_package.module:factory"    # without arguments; returns an ASE calculator
+
+    [project.entry-points."t2relax_bench.relaxers"]
+    my-relaxer = "my_package.module:factory"  # without arguments; returns a benchmarks.core.Relaxer
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ from typing import Any
 from benchmarks.core import UserError
 from benchmarks.models.specs import MODELS, RELAXATION, ModelSpec
 
-GROUP = "t2relax_bench.models"
-"""The group of entry points in which packages name their models."""
+CALCULATORS = "t2relax_bench.models"
+"""The group of entry points in which packages name functions that return an ASE calculator."""
+RELAXERS = "t2relax_bench.relaxers"
+"""The group in which they name functions that return a relaxer."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 UNDECLARED: dict[str, Any] = {
@@ -39,13 +44,14 @@ def plugin_models() -> dict[str, ModelSpec]:
     other model.
     The label has the version of the package, so that a run is not resumed with another one.
     """
-    specs = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        usable = _LABEL.fullmatch(point.name) and all(point.value.partition(":"))
-        if usable and point.name not in MODELS:
-            spec = _ase(point.name, point.value)
-            package = f" ({point.dist.name} {point.dist.version})" if point.dist else ""
-            specs[point.name] = replace(spec, label=point.name + package)
+    specs: dict[str, ModelSpec] = {}
+    for group, describe in ((CALCULATORS, _ase), (RELAXERS, _relaxer)):
+        for point in sorted(entry_points(group=group), key=lambda point: point.name):
+            usable = _LABEL.fullmatch(point.name) and all(point.value.partition(":"))
+            if usable and point.name not in MODELS and point.name not in specs:
+                spec = describe(point.name, point.value)
+                package = f" ({point.dist.name} {point.dist.version})" if point.dist else ""
+                specs[point.name] = replace(spec, label=point.name + package)
     return specs
 
 
@@ -145,6 +151,20 @@ def _ase(label: str, where: str) -> ModelSpec:
     )
 
 
+def _relaxer(label: str, where: str) -> ModelSpec:
+    module, _, factory = where.partition(":")
+    if not (module and factory):
+        raise UserError(f"{where!r}: a relaxer is given as package.module:factory")
+    return ModelSpec(
+        name=label,
+        target=where,
+        family="other",
+        label=label,
+        requires=(module,),
+        **UNDECLARED,
+    )
+
+
 _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
     "t5": _trained("t5"),
     "gnn-delta": _trained("gnn-delta"),
@@ -153,12 +173,13 @@ _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
     "matgl": _potential("tensornet-matpes-pbe"),
     "nequix": _potential("nequix-oam-1"),
     "ase": _ase,
+    "relaxer": _relaxer,
 }
 _ASK = ("chgnet", "matgl")
 """The kinds whose files may hold code; the relaxer finds out when it loads them, and refuses."""
 FORMS = (
     "LABEL=t5:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH, "
-    "LABEL=nequix:PATH or LABEL=ase:package.module:factory"
+    "LABEL=nequix:PATH, LABEL=ase:package.module:factory or LABEL=relaxer:package.module:factory"
 )
 """The forms in which the user writes models of their own."""
 
