@@ -83,8 +83,11 @@ def _run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise UserError("--batch-size is at least 1")
     check_device(args.device)
-    sources = _sources(args.inputs)
-    targets = _targets(sources, args)
+    try:
+        sources = _sources(args.inputs)
+        targets = _targets(sources, args)
+    except OSError as error:  # a name that is too long, no permission
+        raise UserError(f"{error.filename}: {error.strerror}") from error
     items = [
         Item(each, target, each.geometry.structure() if each.geometry else None)
         for source, target in zip(sources, targets, strict=True)

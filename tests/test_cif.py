@@ -391,6 +391,8 @@ def formula(text, z=None):
         (formula("?"), 0),
         ("_cell_volume 179.4\n", 0),
         ("_cell_volume 190\n", 1),
+        ("_exptl_crystal_density_diffrn 0.541(3)\n", 0),
+        ("_exptl_crystal_density_diffrn 2.164\n", 1),
         ("_symmetry_cell_setting monoclinic\n", 1),
         ("_symmetry_cell_setting triclinic\n", 0),
     ],

@@ -226,6 +226,7 @@ def test_what_is_odd_about_an_input_is_said_beside_its_line(stretch, capsys):
     ("argv", "why"),
     [
         (["none.cif"], "none.cif: no such file"),
+        (["a" * 300], "a: File name too long"),
         (["*.vasp"], "*.vasp: no such file"),
         (["."], ". is a folder: name its files, like './*.cif'"),
         (["a.cif", "-o", "kept.cif"], "kept.cif exists: choose another output"),

@@ -17,6 +17,7 @@ from benchmarks.core import Geometry
 from benchmarks.data.structures import StructureError
 from benchmarks.data.structures.ase_formats import BY_ASE
 from benchmarks.data.structures.formats import READERS, format_of, read_images
+from benchmarks.data.structures.read import read_structures
 
 CASES = Path(__file__).parent / "cases"
 SALT = Atoms("NaCl", cell=[5, 5.1, 5.2], scaled_positions=[[0, 0, 0], [0.5, 0.4, 0.3]], pbc=True)
@@ -610,3 +611,8 @@ def test_mutated_extended_xyz_is_read_as_ase_does_or_refused():
         elif images and not refused:  # ASE stops at a blank line
             assert "\n\n" in text.rstrip().replace("\n \n", "\n\n"), text
     assert compared > 200
+
+
+def test_a_name_that_is_too_long_is_one_line():
+    (found,) = read_structures("a" * 300)
+    assert found.problem == "cannot be read: File name too long"

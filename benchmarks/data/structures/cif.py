@@ -28,6 +28,10 @@ from benchmarks.data.structures.words import FULL
 
 ODD_VOLUME = 0.02
 """A stated volume that is off by more than this share is odd."""
+ODD_DENSITY = 0.2
+"""So is a density, in which deuterium may count as hydrogen."""
+DALTON = 1.66053907
+"""Daltons per Å^3 in g/cm^3."""
 _CELL = [f"_cell_{x}" for x in ("length_a", "length_b", "length_c")] + [
     f"_cell_angle_{x}" for x in ("alpha", "beta", "gamma")
 ]
@@ -164,10 +168,23 @@ def _crystal(fields: Fields) -> tuple[Geometry, tuple[str, ...]]:
     if symmetry.disputed:
         _judge_dispute(symmetry, geometry, counted=counted)
         warnings.append(f"it names {symmetry.disputed}, which its operations are not")
-    stated = _number(fields.get("_cell_volume", ["?"])[0])
-    if np.isfinite(stated) and abs(stated / cell.volume - 1) > ODD_VOLUME:
-        warnings.append(f"it says a volume of {stated:g} Å^3, its cell has {cell.volume:.1f}")
+    warnings += _odd_volume_or_density(fields, geometry)
     return geometry, tuple(warnings)
+
+
+def _odd_volume_or_density(fields: Fields, geometry: Geometry) -> list[str]:
+    """Say where the stated volume [Å^3] or density [g/cm^3] is not that of the crystal."""
+    found = []
+    volume = abs(float(np.linalg.det(geometry.lattice)))
+    stated = _number(fields.get("_cell_volume", ["?"])[0])
+    if np.isfinite(stated) and abs(stated / volume - 1) > ODD_VOLUME:
+        found.append(f"it says a volume of {stated:g} Å^3, its cell has {volume:.1f}")
+    mass = sum(gemmi.Element(z).weight for z in geometry.numbers.tolist())
+    density = mass * DALTON / volume
+    stated = _number(fields.get("_exptl_crystal_density_diffrn", ["?"])[0])
+    if stated > 0 and abs(stated / density - 1) > ODD_DENSITY:
+        found.append(f"it says a density of {stated:g} g/cm^3, its atoms give {density:.2f}")
+    return found
 
 
 def _number(value: str) -> float:

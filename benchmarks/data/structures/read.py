@@ -33,11 +33,11 @@ def read_structures(source: str | Path) -> list[FoundStructure]:
         At least one entry. Nothing is raised for a file that cannot be read; its entry says why.
     """
     name = str(source)
-    if Path(source).is_dir():
-        return [FoundStructure(name, problem="a folder: name its files")]
-    if not Path(source).is_file():
-        return [FoundStructure(name, problem="no such file")]
     try:
+        if Path(source).is_dir():
+            return [FoundStructure(name, problem="a folder: name its files")]
+        if not Path(source).is_file():
+            return [FoundStructure(name, problem="no such file")]
         form = format_of(Path(source))
         if form == "cif":
             with open_with_compression(name, "rb") as file:
