@@ -8,10 +8,12 @@ import ase
 import gemmi
 import numpy as np
 import pytest
+import spglib
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
 from benchmarks.data.structures import StructureError
+from benchmarks.data.structures.asymmetric_unit import triplet
 from benchmarks.data.structures.cif import read_cif
 from benchmarks.data.structures.read import crystals_of_cif
 
@@ -760,3 +762,46 @@ def test_a_hostile_file_takes_no_time(text):
     started = time.monotonic()
     crystals_of_cif(text.encode(), "x.cif")
     assert time.monotonic() - started < 10
+
+
+def cell_of_setting(number, choice):
+    """A cell that a setting of a group fits, and no group of another crystal system does."""
+    if number < 3:
+        return cell(5, 6, 7, 85, 95, 101)
+    if number < 16:
+        angles = {"a": (101, 90, 90), "b": (90, 101, 90), "c": (90, 90, 101)}
+        return cell(5, 6, 7, *angles[choice.lstrip("-")[0]])
+    if number < 75:
+        return ORTHORHOMBIC
+    if number < 143:
+        return cell(9.2, 9.2, 8.1, 90, 90, 90)
+    if number < 195:
+        return RHOMBOHEDRAL if choice == "R" else cell(9.2, 9.2, 8.1, 90, 90, 120)
+    return cell(20, 20, 20, 90, 90, 90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(1, 531, 53))
+def test_every_setting_is_one_crystal_by_its_operations_its_hall_symbol_and_its_full_name(first):
+    for hall_number in range(first, min(first + 53, 531)):
+        setting = spglib.get_spacegroup_type(hall_number)
+        operations = spglib.get_symmetry_from_database(hall_number)
+        pairs = zip(operations["rotations"], operations["translations"] % 1, strict=True)
+        head = "data_x\n" + cell_of_setting(setting.number, setting.choice)
+        site = f"{SITES}C1 C .386 .277 .157 1\n"
+        listed = LIST + "".join(f"{triplet(*pair)}\n" for pair in pairs)
+        crystal = only(f"{head}{listed}{site}").structure()
+        assert len(crystal) == len(operations["rotations"])
+        hall = f"_space_group_name_Hall\n;{setting.hall_symbol}\n;\n"
+        assert same_crystal(only(f"{head}{hall}{site}").structure(), crystal)
+        if hall_number in (317, 319, 321):  # Cmmb and the like have the full name of Cmma
+            continue
+        full = f"{NAME}'{setting.international_full}'\n"
+        (both,) = read_cif(f"{head}{listed}{full}{site}", "x")
+        assert both.geometry is not None
+        assert both.warnings == ()
+        (named,) = read_cif(f"{head}{full}{site}", "x")
+        if named.geometry is None:
+            assert "has several origins" in named.problem
+        else:
+            assert same_crystal(named.geometry.structure(), crystal)

@@ -6,6 +6,7 @@ the texts of the operations are read here, because gemmi knows no fifths.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.data.structures import StructureError
 from benchmarks.data.structures.asymmetric_unit import Operations, lattice_of, operations_of
 
+os.environ.setdefault("SPGLIB_WARNING", "OFF")  # it prints about groups that it does not find
 LISTS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
 """Tags of lists of operations."""
 NAMES = (
