@@ -301,6 +301,7 @@ RHOMBOHEDRAL = cell(4.7, 4.7, 4.7, 57.2, 57.2, 57.2)
         (CELL, "_space_group_name_Schoenflies C1\n", 1),
         (cell(3, 3, 15, 90, 90, 90), f"{LIST}x,y,z\nx,y,z+.2\nx,y,.4+z\nx,y,3/5+Z\nx,y,z-0.2\n", 5),
         (cell(3, 3, 21, 90, 90, 90), LIST + "".join(f"x,y,z+{i}/7\n" for i in range(7)), 7),
+        (cell(3, 3, 90, 90, 90, 90), LIST + "".join(f"x,y,z+{i}/30\n" for i in range(30)), 30),
         (CELL, f"{LIST}-x,-y,-z\n", 2),
         (CELL, f"{LIST}'+x, +y, +z'\n' - x + 1/2, -y , -z'\n", 2),
     ],

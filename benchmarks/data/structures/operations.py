@@ -341,7 +341,7 @@ def _parse(text: str) -> Operations:
                 raise misspelt
             else:
                 shift += sign * Fraction(term[3])
-        near = shift.limit_denominator(24)
+        near = shift.limit_denominator(24) if "." in part else shift
         translation[row] = float(near if abs(near - shift) < _SNAP else shift) % 1.0
     if abs(round(float(np.linalg.det(rotation)))) != 1 or np.abs(rotation).max() > 1:
         raise misspelt
