@@ -51,8 +51,10 @@ def assert_same_crystal(given, found):
 
 # --- round trip -----------------------------------------------------------------------------------
 
-cells = hnp.arrays(np.float64, (3, 3), elements=st.floats(-0.4, 0.4)).map(
-    lambda noise: 5 * (np.eye(3) + noise)
+cells = (
+    hnp.arrays(np.float64, (3, 3), elements=st.floats(-0.4, 0.4))
+    .map(lambda noise: 5 * (np.eye(3) + noise))
+    .filter(lambda cell: np.linalg.cond(cell) < 1e3)
 )
 
 
