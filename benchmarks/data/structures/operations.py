@@ -6,7 +6,6 @@ the texts of the operations are read here, because gemmi knows no fifths.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,27 +14,25 @@ from functools import lru_cache
 
 import gemmi
 import numpy as np
-import spglib
 from numpy.typing import NDArray
 
 from benchmarks.data.structures import StructureError
-from benchmarks.data.structures.asymmetric_unit import Operations, lattice_of, operations_of
+from benchmarks.data.structures.asymmetric_unit import Operations
+from benchmarks.data.structures.space_groups import (
+    CODE,
+    HALL,
+    NAMES,
+    NUMBERS,
+    SCHOENFLIES,
+    NamedGroup,
+    first_value,
+    group_number,
+    named_groups,
+    settings_of_groups,
+)
 
-os.environ.setdefault("SPGLIB_WARNING", "OFF")  # it prints about groups that it does not find
 LISTS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
 """Tags of lists of operations."""
-NAMES = (
-    "_space_group_name_h-m_alt",
-    "_symmetry_space_group_name_h-m",
-    "_space_group_name_h-m",
-    "_space_group_name_h-m_full",
-    "_symmetry_full_space_group_name_h-m",
-    "_space_group_name_h-m_ref",
-)
-"""Tags of a Hermann-Mauguin symbol; the first that the file has counts."""
-HALL = ("_space_group_name_hall", "_symmetry_space_group_name_hall")
-NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number")
-CODE = "_space_group_it_coordinate_system_code"
 SETTINGS = ("_symmetry_cell_setting", "_space_group_crystal_system")
 """Tags of the crystal system, which says that there is symmetry and not which."""
 _BESIDE = re.compile(
@@ -44,7 +41,6 @@ _BESIDE = re.compile(
 )
 """Tags that may stand beside a list of operations and say nothing more."""
 _FOREIGN = re.compile(r"_(space_?group|symmetry|magnetic|superspace).*")
-SCHOENFLIES = "_space_group_name_schoenflies"
 _SILENT = re.compile(r".*(id|comment|details|creation_method)")
 """Tags that state no symmetry."""
 _NO_SYMMETRY = ("", "1", "p", "p1", "p 1", "c1", "ap", "x,y,z")
@@ -52,19 +48,6 @@ MAX_OPERATIONS = 1000
 """A list of more takes long to check; 192 are the most of a conventional cell."""
 _LATTICE_POINTS = {"P": (1,), **dict.fromkeys("ABCI", (2,)), "F": (4,), "R": (1, 3), "H": (3,)}
 """Lattice points in a cell by the first letter of a symbol."""
-_SPELLINGS = (
-    (r"^(['\"])(.*)\1$", r"\2"),
-    (r"[{}]|</?sub>|~", ""),
-    (r"\s*\((no\.?|nr\.?|#)?\s*\d{2,3}\s*\)$", ""),
-    (r"\\bar\s*(\d)", r"-\1"),
-    (r"(\d)\s*bar", r"-\1"),
-    (r"(?<=\d)\((\d)\)", r"\1"),
-    (r"\s*/\s*", "/"),
-    (r"^(?!._)(.*?\d)_(\d)(?:(.*?\d)_(\d))?(?:(.*?\d)_(\d))?", r"\1\2\3\4\5\6"),
-    (r"\s*:?\s*(S|O1)$", ":1"),
-    (r"\s*:?\s*(Z|O2)$", ":2"),
-)
-"""Ways to write a Hermann-Mauguin symbol: `P 2~1~/c`, `P2(1)/c`, `F d -3 m Z`, `Fm-3m (225)`."""
 _TERM = re.compile(r"([+-]?)(?:([xyz])|(\d*\.\d+|\d+\.|\d+(?:/\d+)?))")
 _SNAP = 0.004
 """A translation as a decimal is the fraction that is this near: 0.333 is 1/3."""
@@ -99,7 +82,7 @@ def stated_symmetry(fields: Mapping[str, Sequence[str]], cell: gemmi.UnitCell) -
             misspelt, unknown), that is no group, or that contradicts itself.
     """
     _refuse_foreign(fields)
-    named = _named_groups(fields, cell)
+    named = named_groups(fields, cell)
     lists = [[text for text in fields.get(tag, ()) if text.strip()] for tag in LISTS]
     lists = [texts for texts in lists if texts]
     if not lists:
@@ -111,8 +94,8 @@ def stated_symmetry(fields: Mapping[str, Sequence[str]], cell: gemmi.UnitCell) -
         raise StructureError(f"its lists {LISTS[0]} and {LISTS[1]} differ: take one out")
     rotations, translations = parsed[0]
     _require_group(rotations, translations)
-    number = _group_number(rotations, translations, cell)
-    name = _one(fields, NAMES)
+    number = group_number(rotations, translations, cell)
+    name = first_value(fields, NAMES)
     points = int((rotations == np.eye(3, dtype=np.int64)).all(axis=(1, 2)).sum())
     fits = points in _LATTICE_POINTS.get(name[:1].upper(), (points,))
     if [n for _, n, _ in named] == [0] and len(rotations) > 1 and fits:
@@ -151,108 +134,7 @@ def _refuse_foreign(fields: Mapping[str, Sequence[str]]) -> None:
             raise StructureError(f"{tag} alone is not read: list all operations in {LISTS[0]}")
 
 
-_Group = tuple[str, int, Operations | str]
-"""A named group: how the file names it, its number, its operations or why they are unknown."""
-
-
-def _named_groups(fields: Mapping[str, Sequence[str]], cell: gemmi.UnitCell) -> list[_Group]:
-    """The groups that the Hall symbol, the Hermann-Mauguin symbol and the number name.
-
-    A name that is not known counts only where no other is.
-    """
-    code = _one(fields, (CODE,)).lower()
-    hall = _one(fields, HALL)
-    name = " ".join(_one(fields, NAMES).split())
-    written = _one(fields, NUMBERS)
-    number = _number(written)
-    schoenflies = _one(fields, (SCHOENFLIES,))
-    found: list[_Group | None] = []
-    unknown = []
-    if hall:
-        found.append(_by_hall(hall, cell))
-        unknown.append(f"the Hall symbol {hall!r}")
-    if name:
-        found.append(_by_name(_spelled(name), cell, code))
-        unknown.append(f"space group {name!r}")
-    if number:
-        found.append(_by_number(number, cell, code))
-        unknown.append(f"space group {number} with the setting {code!r}")
-    elif written and not name:
-        unknown.append(f"space group number {written!r}")
-    if schoenflies and not unknown and schoenflies.upper() not in ("C1", "C1^1", "C_1^1"):
-        unknown.append(f"the Schoenflies symbol {schoenflies!r}")
-    known = [group for group in found if group]
-    if unknown and not known:
-        return [(unknown[0], 0, f"{unknown[0]} is unknown: the CIF must list its operations")]
-    return known
-
-
-def _spelled(name: str) -> str:
-    """A Hermann-Mauguin symbol as gemmi spells it."""
-    for pattern, plain in _SPELLINGS:
-        name = re.sub(pattern, plain, name, flags=re.IGNORECASE if "no" in pattern else 0)
-    return name.strip()
-
-
-def _by_hall(hall: str, cell: gemmi.UnitCell) -> _Group | None:
-    """The group of a Hall symbol, which says the origin."""
-    try:
-        operations = operations_of(gemmi.symops_from_hall(hall))
-    except (RuntimeError, ValueError):
-        return None
-    return f"{hall!r}", _group_number(*operations, cell), operations
-
-
-def _by_name(name: str, cell: gemmi.UnitCell, code: str) -> _Group | None:
-    """The group of a Hermann-Mauguin symbol, short or full; the origin is never guessed."""
-    group: gemmi.SpaceGroup | None
-    group = gemmi.find_spacegroup_by_name(name, alpha=cell.alpha, gamma=cell.gamma, prefer="2")
-    origin = name.rpartition(":")[2] if ":" in name else ""
-    if not group:
-        bare = re.sub(r"[\s_]|:.*", "", name).lower()
-        entries = [
-            e for e in _tables() if bare == re.sub(r"[\s_]", "", e.international_full).lower()
-        ]
-        group = gemmi.find_spacegroup_by_number(entries[0].number) if entries else None
-        if entries and group and group.ext not in ("1", "2", "H", "R"):
-            ops = _from_database(entries[0].hall_number)
-            return f"{name!r}", entries[0].number, ops
-        if group:
-            short = f"{group.hm}:{origin}" if origin else group.hm
-            group = gemmi.find_spacegroup_by_name(
-                short, alpha=cell.alpha, gamma=cell.gamma, prefer="2"
-            )
-    if not group:
-        return None
-    if group.ext in ("1", "2") and not origin:
-        if code not in ("1", "2"):
-            return f"{name!r}", group.number, _origins(group)
-        group = gemmi.find_spacegroup_by_name(f"{group.hm}:{code}") or group
-    if group.ext in ("H", "R") and code in ("h", "r"):
-        group = gemmi.find_spacegroup_by_name(f"{group.hm}:{code.upper()}") or group
-    return f"{name!r}", group.number, operations_of(group.operations())
-
-
-def _by_number(number: int, cell: gemmi.UnitCell, code: str) -> _Group | None:
-    """The group of a number, in the setting of the code or in the standard one."""
-    if code:
-        entries = [e for e in _tables() if e.number == number and e.choice.lower() == code]
-        if entries:
-            return f"number {number}", number, _from_database(entries[0].hall_number)
-        if code not in ("1", "2", "h", "r", "b1", "abc"):
-            return None
-    group = gemmi.find_spacegroup_by_number(number)
-    if group.ext in ("1", "2"):
-        return f"number {number}", number, _origins(group)
-    group = gemmi.find_spacegroup_by_name(group.hm, alpha=cell.alpha, gamma=cell.gamma, prefer="2")
-    return f"number {number}", number, operations_of(group.operations())
-
-
-def _origins(group: gemmi.SpaceGroup) -> str:
-    return f"space group {group.hm!r} has several origins: the CIF must list its operations"
-
-
-def _from_names(named: Sequence[_Group], fields: Mapping[str, Sequence[str]]) -> StatedSymmetry:
+def _from_names(named: Sequence[NamedGroup], fields: Mapping[str, Sequence[str]]) -> StatedSymmetry:
     """The operations of the group that is named, the Hall symbol before the others."""
     numbers = {number for _, number, _ in named if number}
     if len(numbers) > 1:
@@ -261,7 +143,7 @@ def _from_names(named: Sequence[_Group], fields: Mapping[str, Sequence[str]]) ->
     warnings: tuple[str, ...] = ()
     if not named:
         _refuse_unread(fields)
-        system = _one(fields, SETTINGS).lower()
+        system = first_value(fields, SETTINGS).lower()
         if system not in ("", "triclinic", "anorthic"):
             warnings = (f"it says {system} and states no symmetry: read as P 1",)
         return StatedSymmetry(
@@ -275,8 +157,8 @@ def _from_names(named: Sequence[_Group], fields: Mapping[str, Sequence[str]]) ->
         if not name.startswith("number") and _keys(*others) != _keys(*operations):
             raise StructureError(f"it names two settings, {first} and {name}: correct one of them")
     number = named[0][1]
-    choices = {e.choice for e in _tables() if e.number == number} - {"H", "R", "1", "2"}
-    if first.startswith("number") and len(choices) > 1 and not _one(fields, (CODE,)):
+    choices = {e.choice for e in settings_of_groups() if e.number == number} - {"H", "R", "1", "2"}
+    if first.startswith("number") and len(choices) > 1 and not first_value(fields, (CODE,)):
         warnings = (f"only the {first} of its space group is given: read in the standard setting",)
     return StatedSymmetry(*operations, listed=False, warnings=warnings)
 
@@ -291,17 +173,6 @@ def _refuse_unread(fields: Mapping[str, Sequence[str]]) -> None:
             raise StructureError(
                 f"the symmetry under {tag} is not understood: use _space_group_name_H-M_alt"
             )
-
-
-def _one(fields: Mapping[str, Sequence[str]], tags: Sequence[str]) -> str:
-    return next((fields[tag][0].strip() for tag in tags if fields.get(tag)), "")
-
-
-def _number(text: str) -> int | None:
-    """The number of a space group however it is written: 225, 225.0, 'no. 225'."""
-    found = re.findall(r"\d+(?:\.0*)?", text)
-    number = int(float(found[0])) if len(found) == 1 and len(found[0]) < 20 else 0
-    return number if 1 <= number <= 230 else None
 
 
 def _parse_all(texts: Sequence[str]) -> Operations:
@@ -369,24 +240,3 @@ def _require_group(rotations: NDArray[np.int64], translations: NDArray[np.float6
             raise StructureError(
                 f"its {len(rotations)} symmetry operations are no group: one is missing or wrong"
             )
-
-
-def _group_number(
-    rotations: NDArray[np.int64], translations: NDArray[np.float64], cell: gemmi.UnitCell
-) -> int:
-    """Number of the type of a group in any setting; 0 where spglib finds none."""
-    found = spglib.get_spacegroup_type_from_symmetry(
-        rotations, translations, lattice_of(cell), 1e-3
-    )
-    return int(found.number) if found else 0
-
-
-@lru_cache(maxsize=1)
-def _tables() -> list[spglib.SpaceGroupType]:
-    """The 530 settings of the space groups."""
-    return [spglib.get_spacegroup_type(number) for number in range(1, 531)]
-
-
-def _from_database(hall_number: int) -> Operations:
-    found = spglib.get_symmetry_from_database(hall_number)
-    return found["rotations"].astype(np.int64), np.mod(found["translations"], 1.0)
