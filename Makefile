@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # Waiting threads sleep: spinning ones make everything slow once a core is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: env env-sevenn env-nequix bench test full perf scale lint leaderboard
+.PHONY: env env-sevenn env-nequix env-matgl2 bench test full perf scale lint leaderboard
 
 env: $(VENV)/.installed
 
@@ -32,6 +32,17 @@ env-nequix: env-sevenn
 		-c constraints-sevenn.txt -e '.[sevenn,nequix,t5]'
 	.venv-sevenn/bin/python -m pip install --disable-pip-version-check --quiet --no-deps \
 		-c constraints-sevenn.txt nequix
+	touch $@
+
+# The last matgl that reads the weights of 2021 and 2025.1 right; its M3GNet needs dgl.
+env-matgl2: .venv-matgl2/.installed
+
+.venv-matgl2/.installed: pyproject.toml constraints-matgl2.txt
+	test -x .venv-matgl2/bin/python || $(PYTHON) -m venv .venv-matgl2
+	.venv-matgl2/bin/python -m pip install --disable-pip-version-check --quiet \
+		-c constraints-matgl2.txt torch
+	.venv-matgl2/bin/python -m pip install --disable-pip-version-check --quiet \
+		-c constraints-matgl2.txt -e '.[matgl2,t5]'
 	touch $@
 
 bench: env

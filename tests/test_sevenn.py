@@ -1,4 +1,4 @@
-"""SevenNet and Nequix: found without their libraries, checked by an energy, run where they are."""
+"""SevenNet, Nequix, matgl 2: found without their libraries, checked by an energy, run with them."""
 
 import hashlib
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 from ase.calculators.calculator import Calculator, all_changes
 
-from baselines.potentials import loading, nequix, sevenn
+from baselines.potentials import loading, matgl2, nequix, sevenn
 from benchmarks.core import Geometry, RelaxSettings, Status, UserError
 from benchmarks.engine.execute import run_model
 from benchmarks.models.environments import interpreter, locate_model
@@ -86,7 +86,7 @@ def test_a_package_that_is_not_there(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [*nequix.PUBLISHED, *sevenn.PUBLISHED])
+@pytest.mark.parametrize("model", [*matgl2.PUBLISHED, *nequix.PUBLISHED, *sevenn.PUBLISHED])
 def test_it_relaxes_in_its_environment(model, tmp_path):
     spec = MODELS[model]
     try:

@@ -2,7 +2,7 @@
 
 Weights have loaded without a word in another version of their library and then given wrong numbers
 (matgl's older than version 3, in 4.x: NaCl at -1.30 instead of -3.37 eV/atom), so a named model has
-to give rocksalt an energy that its functional can have.
+to give rocksalt an energy that its functional can have, and so has a folder of matgl from a path.
 """
 
 from __future__ import annotations
@@ -68,12 +68,7 @@ def check_reference_energy(potential: Any, reference: Reference, name: str) -> N
     Raises:
         UserError: The energy is another one, or not finite, or there is none.
     """
-    from ase.build import bulk
-
-    rocksalt = bulk("NaCl", "rocksalt", a=NACL)
-    rocksalt.calc = potential
-    with one_line(f"{name} has no energy for NaCl"):
-        energy = float(rocksalt.get_potential_energy()) / len(rocksalt)
+    energy = nacl_energy(potential, name)
     if not (math.isfinite(energy) and reference.low <= energy <= reference.high):
         message = (
             f"{name} gives NaCl {energy:.4f} eV/atom, which is not within "
@@ -81,6 +76,24 @@ def check_reference_energy(potential: Any, reference: Reference, name: str) -> N
             "weights, or weights for another version of the library"
         )
         raise UserError(message)
+
+
+def nacl_energy(potential: Any, name: str) -> float:
+    """Return the energy that an ASE calculator gives rocksalt NaCl (a = 5.64 Å) [eV/atom].
+
+    Args:
+        potential: The calculator.
+        name: Of the model, for the message.
+
+    Raises:
+        UserError: There is none.
+    """
+    from ase.build import bulk
+
+    rocksalt = bulk("NaCl", "rocksalt", a=NACL)
+    rocksalt.calc = potential
+    with one_line(f"{name} has no energy for NaCl"):
+        return float(rocksalt.get_potential_energy()) / len(rocksalt)
 
 
 def intact(path: Path) -> Path:

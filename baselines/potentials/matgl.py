@@ -9,21 +9,28 @@ a model of matgl are refused unless they are trusted.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials.loading import (
+    PBE,
+    R2SCAN,
     TRUST,
     check_reference_energy,
     intact,
     loading,
+    measured,
+    nacl_energy,
     reference_energy,
 )
 from benchmarks.core import RelaxSettings, UserError
-from benchmarks.core.published_weights import published_by
+from benchmarks.core.files import READ_ERRORS
+from benchmarks.core.published_weights import PublishedWeights, published_by
 
 FILES = ("model.pt", "state.pt", "model.json")
 """The files of a saved model of matgl."""
@@ -46,8 +53,8 @@ class MatGL(AseRelaxer):
 
     Raises:
         UserError: If the files are not there and cannot be fetched, cannot be loaded, name code
-            that is no model of matgl without `trust`, were written by an older matgl, or are
-            published ones that give another energy than they should.
+            that is no model of matgl without `trust`, were written by an older matgl, or give
+            NaCl another energy than they should.
     """
 
     def __init__(
@@ -59,11 +66,12 @@ class MatGL(AseRelaxer):
     ) -> None:
         from pymatgen.core import Element
 
-        potential = calculator(
-            weights(model, offline=settings.offline), settings.device, trust=trust
-        )
+        folder = weights(model, offline=settings.offline)
+        potential = calculator(folder, settings.device, trust=trust)
         if model in PUBLISHED:
             check_reference_energy(potential, reference_energy(PUBLISHED[model]), model)
+        else:
+            check_own_energy(potential, folder)
         elements = frozenset(Element(symbol).Z for symbol in potential.element_types)
         super().__init__(
             potential,
@@ -136,17 +144,27 @@ def mend_repulsion(potential: Any) -> None:
     potential.repuls.forward = forward
 
 
-def refuse_foreign(folder: Path) -> None:
+def in_models(module: str) -> bool:
+    """Tell whether matgl looks for a class of this module among those of its models."""
+    from matgl.utils.io import _resolve_module
+
+    return bool(_resolve_module(module) == "matgl.models")
+
+
+def refuse_foreign(folder: Path, of_models: Callable[[str], bool] = in_models) -> None:
     """Refuse files that name anything but a model of matgl, before matgl imports and calls it.
 
-    A name is compared after matgl's own resolution of modules, wherever it stands in the file.
-    `matgl.graph.data:MGLDataset`, for one, is matgl's own and reads pickles.
+    A name is compared wherever it stands in the file. `matgl.graph.data:MGLDataset`, for one, is
+    matgl's own and reads pickles.
+
+    Args:
+        folder: The folder of the files.
+        of_models: `in_models` of the matgl that will read them.
 
     Raises:
         UserError: They name something else.
     """
     import torch
-    from matgl.utils.io import _resolve_module
 
     def named(value: Any) -> Iterator[tuple[Any, Any]]:
         if isinstance(value, dict):
@@ -159,7 +177,7 @@ def refuse_foreign(folder: Path) -> None:
 
     saved = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
     for module, name in named(saved):
-        known = isinstance(module, str) and _resolve_module(module) == "matgl.models"
+        known = isinstance(module, str) and of_models(module)
         if not (known and name in MODELS):
             shown = repr(f"{module}, {name}")[1:-1]
             raise UserError(
@@ -178,7 +196,75 @@ def weights(model: str, *, offline: bool = False) -> Path:
     Raises:
         UserError: If it is not there: what to get, and where to put it. Or a file breaks off.
     """
-    folder = _published(model, offline=offline) if model in PUBLISHED else Path(model)
+    if model in PUBLISHED:
+        return whole_model(_published(model, offline=offline))
+    folder = whole_model(Path(model))
+    if old := of_older_matgl(folder):
+        raise UserError(
+            f"{folder} has the weights of {old.label}, which this matgl loads and gets wrong "
+            f"energies from: make env-matgl2, and --models {old.name} or LABEL=matgl2:{folder}"
+        )
+    return folder
+
+
+def of_older_matgl(folder: Path) -> PublishedWeights | None:
+    """Recognise published weights that need matgl 2, by the sha256 of `state.pt`."""
+    digest = hashlib.sha256((folder / "state.pt").read_bytes()).hexdigest()
+    return next((old for old in published_by("matgl2").values() if old.sha256 == digest), None)
+
+
+def check_own_energy(potential: Any, folder: Path) -> None:
+    """Hold a model of the user's own to an energy of NaCl, where it knows Na and Cl.
+
+    An M3GNet that an older matgl wrote loads without a word, and its energies of compounds are
+    wrong. What is expected is, in this order: whatever it gives, if the card beside it says that
+    `baselines.train` made it with this matgl; the energy that `model.json` states under
+    `metadata`, as `Potential.save(folder, metadata={"nacl_energy": -1.23})` writes it; PBE's or
+    r2SCAN's.
+
+    Args:
+        potential: The ASE calculator.
+        folder: The folder of its files.
+
+    Raises:
+        UserError: The energy is another one.
+    """
+    import matgl
+
+    def read(path: Path, *keys: str) -> Any:
+        try:
+            value = json.loads(path.read_text())
+            for key in keys:
+                value = value[key]
+        except READ_ERRORS:
+            return None
+        return value
+
+    made_by = read(folder.with_suffix(".json"), "packages", "matgl")
+    if str(made_by).split(".")[0] == matgl.__version__.split(".")[0]:
+        return
+    if not {"Na", "Cl"} <= set(potential.element_types):
+        return
+    stated = read(folder / "model.json", "metadata", "nacl_energy")
+    if isinstance(stated, (int, float)):
+        check_reference_energy(potential, measured(stated, 0.01), str(folder))
+        return
+    energy = nacl_energy(potential, str(folder))
+    if not any(allowed.low <= energy <= allowed.high for allowed in (PBE, R2SCAN)):
+        raise UserError(
+            f"{folder} gives NaCl {energy:.4f} eV/atom, neither PBE's ({PBE.low} … {PBE.high}) nor "
+            f"r2SCAN's ({R2SCAN.low} … {R2SCAN.high}): weights for another version of matgl than "
+            f"{matgl.__version__}? If they have another zero, state the energy that they gave "
+            'where they were trained in model.json, as "metadata": {"nacl_energy": …}'
+        )
+
+
+def whole_model(folder: Path) -> Path:
+    """Return the folder if it has all files of a saved model, none of which breaks off.
+
+    Raises:
+        UserError: A file is missing, or its end is.
+    """
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         message = f"{folder} is no saved model of matgl: {', '.join(missing)} not there"

@@ -28,7 +28,7 @@ class PublishedWeights:
 
     name: str
     """The name of the model in the registry."""
-    package: Literal["chgnet", "mace", "matgl", "nequix", "sevenn"]
+    package: Literal["chgnet", "mace", "matgl", "matgl2", "nequix", "sevenn"]
     label: str
     licence: str
     training_data: tuple[str, ...]
@@ -36,7 +36,7 @@ class PublishedWeights:
     functional: str = MIXED
     file: str
     """The file in the installed package (chgnet, sevenn), the release and file (mace), the commit
-    and file (nequix), or the repository on the Hub (matgl)."""
+    and file or folder (nequix, matgl2), or the repository on the Hub (matgl)."""
     package_name: str = ""
     """The name by which the package itself knows the weights, where it needs one."""
     head: str = ""
@@ -44,6 +44,8 @@ class PublishedWeights:
     nacl_energy: float | None = None
     """The energy that these weights gave rocksalt NaCl when the code was written [eV/atom]. Where
     it is None, the energy is held to what the functional allows."""
+    sha256: str = ""
+    """Of `state.pt`, for weights of matgl 2, which matgl 4 loads and gets wrong."""
     unfitted_elements: frozenset[int] = frozenset()
     """Atomic numbers of the package's elements to which these weights were not fitted."""
 
@@ -77,6 +79,22 @@ def _matpes(architecture: str, functional: str) -> PublishedWeights:
         training_data=_MATPES,
         functional=functional,
         file=f"{architecture}-PES-MatPES-{functional}-2025.2",
+    )
+
+
+def _matgl2(
+    name: str, folder: str, sha256: str, nacl_energy: float, **fields: Any
+) -> PublishedWeights:
+    """The weights for matgl 2.1.2, whose messages went the other way than in later ones."""
+    about: dict[str, Any] = {"training_data": _MATPES} | fields
+    return PublishedWeights(
+        name=name,
+        package="matgl2",
+        licence="BSD-3-Clause",
+        file=f"e9cde2291acd0b4c4a342428e7dd5e4d596b7bf9/pretrained_models/{folder}",
+        sha256=sha256,
+        nacl_energy=nacl_energy,
+        **about,
     )
 
 
@@ -199,6 +217,46 @@ _ENTRIES: Final = (
     _matpes("TensorNet", "PBE"),
     _matpes("M3GNet", "r2SCAN"),
     _matpes("TensorNet", "r2SCAN"),
+    _matgl2(
+        "m3gnet-mp-2021",
+        "M3GNet-MP-2021.2.8-PES",
+        "a9aa723705bd1a242ec8749332f137811c4a94e17995a564f8f94a9aca68061b",
+        -3.3659,
+        label="M3GNet MP-2021.2.8",
+        training_data=("MPF.2021.2.8 (Materials Project)",),
+    ),
+    _matgl2(
+        "m3gnet-matpes-pbe-2025.1",
+        "M3GNet-MatPES-PBE-v2025.1-PES",
+        "9f710eac88ec2c666c8e488883c59768cf11c116f177e9d82896ae56f3fc338d",
+        -3.3670,
+        label="M3GNet MatPES-PBE 2025.1",
+        functional="PBE",
+    ),
+    _matgl2(
+        "m3gnet-matpes-r2scan-2025.1",
+        "M3GNet-MatPES-r2SCAN-v2025.1-PES",
+        "b9b3234afc655b282c7930ff32cb5a5f98edde4a93475b0d4605b59c161fe483",
+        -6.8770,
+        label="M3GNet MatPES-r2SCAN 2025.1",
+        functional="r2SCAN",
+    ),
+    _matgl2(
+        "tensornet-matpes-pbe-2025.1",
+        "TensorNet-MatPES-PBE-v2025.1-PES",
+        "d2dfa51a65d23a47fd935eb0628177d2a1088584562091ef3350ce3a002fce6a",
+        -3.3562,
+        label="TensorNet MatPES-PBE 2025.1",
+        functional="PBE",
+    ),
+    _matgl2(
+        "tensornet-matpes-r2scan-2025.1",
+        "TensorNet-MatPES-r2SCAN-v2025.1-PES",
+        "b1f87297bac09ada6f0e2f41d362d784f894ff0f1f031478187c55ec661b71ba",
+        -6.8496,
+        label="TensorNet MatPES-r2SCAN 2025.1",
+        functional="r2SCAN",
+    ),
 )
 
 PUBLISHED_WEIGHTS: Final[Mapping[str, PublishedWeights]] = {entry.name: entry for entry in _ENTRIES}

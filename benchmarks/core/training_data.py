@@ -32,7 +32,7 @@ TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
     "MP-r2SCAN (Materials Project)": TrainingSet(_MP),
     "sAlex (Alexandria)": TrainingSet(_AGM),
     "OMat24": TrainingSet(_AGM),
-    "MPF.2021.2.8 (Materials Project)": TrainingSet(_MP, ("M3GNet",)),
+    "MPF.2021.2.8 (Materials Project)": TrainingSet(_MP),
     "MatPES (Materials Project)": TrainingSet(_MP),
     "Materials Project bond lengths": TrainingSet(_MP, lookup_table=True),
     "substitution/train": TrainingSet(_MP | _AGM | {"oqmd", "wbm"}, split_by_our_rule=True),

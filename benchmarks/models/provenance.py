@@ -22,6 +22,7 @@ PACKAGES = (
     "accelerate",
     "ase",
     "chgnet",
+    "dgl",
     "e3nn",
     "mace-torch",
     "matgl",

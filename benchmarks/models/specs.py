@@ -126,6 +126,7 @@ def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> 
         "honours": (*RELAXATION, "device"),
         "functional": MIXED,
         "batched": batched,
+        "requires": ("torch", package),
     } | fields
     return ModelSpec(
         name=name,
@@ -133,7 +134,6 @@ def _potential(package: str, cls: str, name: str, label: str, **fields: Any) -> 
         family="gnn",
         label=label,
         extra=package,
-        requires=("torch", package),
         weights=f"baselines.potentials.{package}:weights",
         **about,
     )
@@ -215,6 +215,14 @@ _SPECS = (
     *_published("sevenn", "SevenNet", environment="sevenn", batched=None),
     *_published("nequix", "Nequix", environment="sevenn", batched=None, honours=DOWNLOADED),
     *_published("matgl", "MatGL", honours=DOWNLOADED),
+    *_published(
+        "matgl2",
+        "MatGL2",
+        environment="matgl2",
+        batched=None,
+        honours=DOWNLOADED,
+        requires=("torch", "dgl", "matgl"),  # dgl is in no other environment
+    ),
 )
 
 MODELS: Mapping[str, ModelSpec] = {spec.name: spec for spec in _SPECS}

@@ -49,8 +49,10 @@ def save(model: str, folder: Path) -> Path:
         architecture, shape = ARCHITECTURES[model]
         torch.manual_seed(0)
         network = getattr(models, architecture)(is_intensive=False, **shape)
-        # small energies: forces of random weights would throw the atoms about
-        Potential(network, data_std=0.01).save(folder)
+        # small energies: forces of random weights would throw the atoms about; the atoms have
+        # those of NaCl, to which every potential is held
+        atoms = [-3.37] * len(network.element_types)
+        Potential(network, data_std=0.01, element_refs=atoms).save(folder)
     return folder
 
 
