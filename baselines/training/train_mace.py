@@ -68,27 +68,29 @@ DISTILLED: dict[str, str] = {
     "model": "ScaleShiftMACE",
     "num_interactions": "2",
     "num_channels": "64",
-    "max_L": "1",
+    "max_L": "0",
     "max_ell": "2",
     "correlation": "2",
+    # with distances transformed as Agnesi's, or products shared by all elements, forces are learnt
+    # later: 0.36 and 0.27 eV/Å after 400 steps, against 0.20 (validation, batches of 16)
     "r_max": "5.0",
-    "distance_transform": "Agnesi",
     # no teacher is right where two atoms fuse
     "pair_repulsion": "",
     "scaling": "rms_forces_scaling",
     "loss": "universal",
+    "huber_delta": "0.1",
     "energy_weight": "1",
     "forces_weight": "10",
     "stress_weight": "100",
     "batch_size": "16",
     "valid_batch_size": "64",
-    "lr": "0.005",
+    "lr": "0.01",
     "scheduler": "ExponentialLR",
     "lr_scheduler_gamma": "0.9",
     "amsgrad": "",
     "ema": "",
     "ema_decay": "0.99",
-    "clip_grad": "10",
+    "clip_grad": "1",
     "default_dtype": "float32",
 }
 """Arguments of `mace.cli.run_train` for a MACE of all elements that learns from another potential:
@@ -205,7 +207,7 @@ RECIPE = Recipe(
 DISTILLATION = Recipe(
     name="mace-distilled",
     out=mace.OURS.with_name("mace.model"),
-    epochs=30,
+    epochs=60,
     fit=distil,
     calculator=mace.calculator,
     elements=_elements,
