@@ -1,14 +1,17 @@
-"""matgl's weights of before 2.2: found, never run as code, and refused by the matgl of today."""
+"""matgl's weights of before 2.2: found, never run as code, refused by a later one, converted."""
 
 import hashlib
 import json
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
-from baselines.potentials import loading, matgl, matgl2
+from baselines.potentials import loading, matgl, matgl2, tensornet_conversion
 from benchmarks.core import UserError
 from benchmarks.core.published_weights import local_weights
 from benchmarks.models.registry import MODELS, missing, resolve
@@ -159,3 +162,70 @@ def test_another_matgl_is_refused(folder):
     if not missing(MODELS[OLD[0]]):
         pytest.skip("this is matgl 2")
     one_line(lambda: matgl2.MatGL2(str(folder)), "need matgl 2.1.2, not 4.", "make env-matgl2")
+
+
+# --- converted
+
+
+@pytest.mark.slow
+def test_a_tensornet_is_converted_only_if_both_versions_say_the_same(tmp_path, monkeypatch):
+    """One block and small weights: what matgl 2 would say is said by the exchanged matrix here."""
+    pytest.importorskip("matgl")
+    import torch
+
+    monkeypatch.setattr(tensornet_conversion, "PYTHON", Path(sys.executable))
+    salt = bulk("NaCl", "rocksalt", a=5.7)
+    salt.positions[0] += 0.3
+    monkeypatch.setattr(tensornet_conversion, "crystals", lambda: [salt])
+    new, old = tiny.matgl(tmp_path / "new"), tiny.matgl(tmp_path / "old")
+    weights = torch.load(old / "state.pt", weights_only=True)
+    half = weights[tensornet_conversion.MATRIX].shape[1] // 2
+    weights[tensornet_conversion.MATRIX] = weights[tensornet_conversion.MATRIX].roll(half, 1)
+    torch.save(weights, old / "state.pt")
+    saved = torch.load(old / "model.pt", weights_only=True)
+    saved["model"] |= {"@module": "matgl.models._tensornet_pyg", "@model_version": 1}
+    torch.save(saved, old / "model.pt")
+    about = json.loads((old / "model.json").read_text())
+    about["kwargs"]["model"] |= {"@model_version": 1}
+    (old / "model.json").write_text(json.dumps(about))
+
+    def answer(potential, scale):
+        said = tensornet_conversion.predictions(potential)
+        said["energy"] = [each + scale for each in said["energy"]]
+        done = subprocess.CompletedProcess([], 0, f"a greeting\n{json.dumps(said)}\n", "")
+        monkeypatch.setattr(tensornet_conversion.subprocess, "run", lambda *_, **__: done)
+
+    out = tmp_path / "out"
+    answer(matgl.calculator(new), 2e-5)
+    one_line(lambda: tensornet_conversion.convert(old, out), "differ by", "not kept")
+    assert not out.exists()
+    answer(matgl.calculator(new), 0)
+    assert max(tensornet_conversion.convert(old, out).values()) < 1e-6
+    matgl.MatGL(str(out))
+    one_line(lambda: tensornet_conversion.convert(old, out), "is there already")
+    one_line(
+        lambda: tensornet_conversion.convert(new, tmp_path / "no"),
+        "new is no TensorNet of a matgl before 2.2.0",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("functional", ["pbe", "r2scan"])
+def test_published_tensornets_are_converted(functional, tmp_path):
+    model = f"tensornet-matpes-{functional}-2025.1"
+    path = local_weights(model, Path(matgl2.PUBLISHED[model].file).name)
+    if path is None or not tensornet_conversion.PYTHON.is_file():
+        pytest.skip("needs T2_WEIGHTS and .venv-matgl2")
+    out = tmp_path / "out"
+    tensornet_conversion.convert(path, out)
+    energy = loading.nacl_energy(matgl.MatGL(str(out)).calculator, model)
+    assert energy == pytest.approx(matgl2.PUBLISHED[model].nacl_energy, abs=1e-4)
+
+
+def test_a_conversion_needs_matgl_2(tmp_path, monkeypatch):
+    for name in matgl.FILES:
+        (tmp_path / name).write_bytes(b"PK\x05\x06" + bytes(18))
+    monkeypatch.setattr(tensornet_conversion, "PYTHON", tmp_path / "none")
+    one_line(
+        lambda: tensornet_conversion.convert(tmp_path, tmp_path / "out"), "matgl 2: make env-matgl2"
+    )
