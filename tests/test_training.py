@@ -1,6 +1,7 @@
 """Training of the equal-data potentials: right units, the same twice, nothing lost on the way."""
 
 import json
+import logging
 import signal
 from dataclasses import replace
 
@@ -83,7 +84,9 @@ def test_a_distillation_that_is_interrupted_goes_on(tmp_path, salt_frames, capsy
     small = {"num_channels": "8", "max_L": "0"}
     monkeypatch.setattr(train_mace, "DISTILLED", train_mace.DISTILLED | small)
     monkeypatch.setattr(train_mace, "DISTILLATION", replace(recipe, calculator=interrupted))
+    handlers = logging.getLogger().handlers[:]
     assert train.main(command) == 130
+    assert logging.getLogger().handlers == handlers  # mace-torch adds one
     assert not out.exists()
     monkeypatch.setattr(train_mace, "DISTILLATION", recipe)
     assert train.main([*command, "--seed", "1"]) == 2

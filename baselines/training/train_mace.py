@@ -14,6 +14,7 @@ out right (median 0.02 Å). That is what 47 compounds teach about a 48th.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -158,12 +159,16 @@ def _run_trainer(
         import torch
         from mace.cli.run_train import run
         from mace.tools import build_default_arg_parser
-    precision = torch.get_default_dtype()  # which mace-torch changes for the whole process
+    # mace-torch changes the precision and the logging of the whole process
+    precision, root = torch.get_default_dtype(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     try:
         with contextlib.redirect_stdout(sys.stderr):  # where progress belongs
             run(build_default_arg_parser().parse_args(arguments))
     finally:
         torch.set_default_dtype(precision)
+        root.handlers[:] = handlers
+        root.setLevel(level)
     return folder / "mace.model"
 
 
