@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import os
 import re
-import urllib.request
 import warnings
 from pathlib import Path
 from typing import Any
 
 from baselines.engines.ase_engine import AseRelaxer
-from baselines.potentials.loading import check_reference_energy, loading, reference_energy
+from baselines.potentials.loading import (
+    check_reference_energy,
+    download,
+    loading,
+    reference_energy,
+)
 from baselines.potentials.matgl import (
     FILES,
     check_own_energy,
@@ -25,7 +29,6 @@ from baselines.potentials.matgl import (
     whole_model,
 )
 from benchmarks.core import RelaxSettings, UserError
-from benchmarks.core.files import atomic_write
 from benchmarks.core.published_weights import local_weights, published_by
 
 PUBLISHED = published_by("matgl2")
@@ -85,24 +88,13 @@ def weights(model: str = "m3gnet-mp-2021", *, offline: bool = False) -> Path:
     folder = local_weights(model, file) or CACHE.expanduser() / file
     url = f"{DOWNLOADS}/{PUBLISHED[model].file}"
     missing = [name for name in FILES if not (folder / name).is_file()]
-    reason = "not downloading (offline)"
-    if missing and not offline:
-        try:
-            for name in missing:
-                with (
-                    atomic_write(folder / name) as partial,
-                    urllib.request.urlopen(f"{url}/{name}", timeout=30) as answer,  # noqa: S310  # https
-                ):
-                    partial.write_bytes(answer.read())
-        except OSError as error:
-            reason = f"cannot be downloaded ({getattr(error, 'reason', error)})"
-        else:
-            missing = []
-    if missing:
-        raise UserError(
-            f"the weights of {model} are not there, {reason}: get {', '.join(missing)} from {url} "
-            f"into {folder}"
-        )
+    for name in missing:
+        reason = download(f"{url}/{name}", folder / name, offline=offline)
+        if reason:
+            raise UserError(
+                f"the weights of {model} are not there, {reason}: get {', '.join(missing)} from "
+                f"{url} into {folder}"
+            )
     return whole_model(folder)
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from baselines.engines.ase_engine import AseRelaxer
-from baselines.potentials.loading import check_reference_energy, loading, reference_energy
+from baselines.potentials.loading import (
+    check_reference_energy,
+    download,
+    loading,
+    reference_energy,
+)
 from benchmarks.core import RelaxSettings, UserError
-from benchmarks.core.files import atomic_write
 from benchmarks.core.published_weights import local_weights, published_by
 
 PUBLISHED = published_by("nequix")
@@ -63,18 +66,10 @@ def weights(model: str = "nequix-oam-1", *, offline: bool = False) -> Path:
         return path
     file = Path(PUBLISHED[model].file).name
     path = local_weights(model, file) or CACHE.expanduser() / file
-    if path.is_file():
-        return path
     url = f"{DOWNLOADS}/{PUBLISHED[model].file}"
-    reason = "not downloading (offline)"
-    if not offline:
-        try:
-            with atomic_write(path) as partial, urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  # https
-                partial.write_bytes(answer.read())
-        except OSError as error:
-            reason = f"cannot be downloaded ({getattr(error, 'reason', error)})"
-        else:
-            return path
+    reason = None if path.is_file() else download(url, path, offline=offline)
+    if reason is None:
+        return path
     raise UserError(
         f"the weights of {model} are not there, {reason}: get {url} and save it as {path}"
     )

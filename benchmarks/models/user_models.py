@@ -135,10 +135,15 @@ def _potential(like: str) -> Callable[[str, str], ModelSpec]:
     return spec
 
 
-def _ase(label: str, where: str) -> ModelSpec:
+def _module_of(where: str, what: str) -> str:
+    """Give the module of `package.module:factory`, which names `what`."""
     module, _, factory = where.partition(":")
     if not (module and factory):
-        raise UserError(f"{where!r}: an ASE calculator is given as package.module:factory")
+        raise UserError(f"{where!r}: {what} is given as package.module:factory")
+    return module
+
+
+def _ase(label: str, where: str) -> ModelSpec:
     return ModelSpec(
         name=label,
         target="baselines.engines.ase_engine:AseRelaxer",
@@ -146,21 +151,18 @@ def _ase(label: str, where: str) -> ModelSpec:
         honours=RELAXATION,
         family="gnn",
         label=label,
-        requires=(module,),
+        requires=(_module_of(where, "an ASE calculator"),),
         **UNDECLARED,
     )
 
 
 def _relaxer(label: str, where: str) -> ModelSpec:
-    module, _, factory = where.partition(":")
-    if not (module and factory):
-        raise UserError(f"{where!r}: a relaxer is given as package.module:factory")
     return ModelSpec(
         name=label,
         target=where,
         family="other",
         label=label,
-        requires=(module,),
+        requires=(_module_of(where, "a relaxer"),),
         **UNDECLARED,
     )
 
