@@ -9,6 +9,7 @@ from ase.calculators.lj import LennardJones
 from baselines.potentials import chgnet
 from baselines.training import distillation
 from baselines.training.distillation import DistillationConfig, Drawing, label
+from baselines.training.potential_training import to_atoms
 from benchmarks.core import UserError
 from benchmarks.data import frames, load
 
@@ -48,7 +49,7 @@ def test_labels_are_a_data_set_with_the_teachers_numbers(teacher, tmp_path):
     assert card["kinds"]["atom"] == 94
     assert set(card["kinds"]) <= {"atom", *distillation.KINDS}
     for frame in found[::7]:
-        atoms = distillation._atoms(frame.geometry, Teacher(sigma=2.0, epsilon=0.1, rc=6.0))
+        atoms = to_atoms(frame.geometry, Teacher(sigma=2.0, epsilon=0.1, rc=6.0))
         assert frame.energy == pytest.approx(atoms.get_potential_energy())
         assert frame.forces == pytest.approx(atoms.get_forces(), abs=1e-8)
         assert frame.stress == pytest.approx(atoms.get_stress(voigt=False), abs=1e-8)

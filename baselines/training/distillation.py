@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from baselines.training.model_card import described, training_sets, write_card
+from baselines.training.potential_training import to_atoms
 from benchmarks.core import Geometry, UserError
 from benchmarks.core.cli import run_command, whole_number
 from benchmarks.core.files import atomic_write, file_sha256
@@ -186,15 +187,15 @@ class Drawing:
         if number < len(self._elements):
             z = self._elements[number]
             atom = Geometry(np.eye(3) * BOX, np.zeros((1, 3)), np.array([z], dtype=np.int16))
-            return "atom", iter([_atoms(atom, potential)])
+            return "atom", iter([to_atoms(atom, potential)])
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
         if kind == "pair":
-            return kind, iter([_atoms(self._pair(rng), potential)])
+            return kind, iter([to_atoms(self._pair(rng), potential)])
         pairs = self._pairs[self._materials[rng.integers(len(self._materials))]]
         initial, relaxed = pairs[rng.integers(len(pairs))]
         if kind == "relaxation":
-            return kind, _relaxation(_atoms(initial, potential))
-        return kind, iter([_atoms(_changed(kind, initial, relaxed, rng), potential)])
+            return kind, _relaxation(to_atoms(initial, potential))
+        return kind, iter([to_atoms(_changed(kind, initial, relaxed, rng), potential)])
 
     def _pair(self, rng: np.random.Generator) -> Geometry:
         """Two atoms at 0.55 to 2 times the sum of their covalent radii."""
@@ -245,13 +246,6 @@ def _relaxation(atoms: Any) -> Iterator[Any]:
             yield atoms
         if converged:
             return
-
-
-def _atoms(geometry: Geometry, potential: Any) -> Any:
-    from ase import Atoms
-
-    lattice, fracs, numbers = geometry
-    return Atoms(numbers, cell=lattice, scaled_positions=fracs, pbc=True, calculator=potential)
 
 
 def _step(atoms: Any) -> Step | None:

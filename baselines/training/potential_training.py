@@ -31,7 +31,7 @@ import numpy as np
 
 from baselines.potentials.loading import quiet
 from baselines.training.model_card import described, training_sets, versions, write_card
-from benchmarks.core import UserError
+from benchmarks.core import Geometry, UserError
 from benchmarks.core.cli import require_numbers
 from benchmarks.core.files import atomic_write
 from benchmarks.core.training_identity import require_same_training
@@ -79,12 +79,14 @@ def _complete(frame: Frame) -> bool:
     return frame.energy is not None and frame.forces is not None and frame.stress is not None
 
 
-def to_atoms(frame: Frame) -> Any:
-    """ASE's atoms of a frame, without its labels."""
+def to_atoms(geometry: Geometry, potential: Any = None) -> Any:
+    """ASE's atoms of a structure, with a calculator if one is given."""
     from ase import Atoms
 
-    lattice, frac_coords, numbers = frame.geometry
-    return Atoms(numbers, cell=lattice, scaled_positions=frac_coords, pbc=True)
+    lattice, frac_coords, numbers = geometry
+    return Atoms(
+        numbers, cell=lattice, scaled_positions=frac_coords, pbc=True, calculator=potential
+    )
 
 
 def errors(potential: Any, elements: frozenset[int], examples: Sequence[Frame]) -> dict[str, Any]:
@@ -101,8 +103,7 @@ def errors(potential: Any, elements: frozenset[int], examples: Sequence[Frame]) 
     differences: dict[str, list[Any]] = {"energy_per_atom": [], "force": [], "stress": []}
     usable = [frame for frame in examples if elements.issuperset(frame.geometry.numbers.tolist())]
     for frame in usable:
-        atoms = to_atoms(frame)
-        atoms.calc = potential
+        atoms = to_atoms(frame.geometry, potential)
         energy = atoms.get_potential_energy() - frame.energy
         differences["energy_per_atom"].append([energy / len(atoms)])
         differences["force"].append((atoms.get_forces() - frame.forces).ravel())

@@ -181,7 +181,7 @@ def write_extxyz(path: Path, examples: Sequence[Frame]) -> None:
 
     images = []
     for frame in examples:
-        atoms = to_atoms(frame)
+        atoms = to_atoms(frame.geometry)
         atoms.info |= {"REF_energy": frame.energy, "REF_stress": np.asarray(frame.stress).ravel()}
         atoms.arrays["REF_forces"] = np.asarray(frame.forces)
         if _is_alone(frame):

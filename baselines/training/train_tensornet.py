@@ -110,7 +110,7 @@ def _graphs(examples: Sequence[Frame], elements: Sequence[str], cutoff: float) -
     converter = Atoms2Graph(elements, cutoff)
     graphs = []
     for frame in examples:
-        graph, cell, state = converter.get_graph(to_atoms(frame))
+        graph, cell, state = converter.get_graph(to_atoms(frame.geometry))
         labels = {
             "energies": frame.energy,
             "forces": torch.as_tensor(frame.forces, dtype=torch.float32),
