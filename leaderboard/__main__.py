@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from benchmarks.core import MissingFinalFrame, UserError
 from benchmarks.core.cli import run_command
 from leaderboard.publish import (
-    PUBLISHED,
     differing,
     documents,
     make_boards,
@@ -25,6 +24,7 @@ from leaderboard.publish import (
     write,
     write_archive_of,
 )
+from leaderboard.scoring import PUBLISHED
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from benchmarks.core import MissingFinalFrame, UserError
+from benchmarks.core import UserError
+from leaderboard.scoring import (
+    PUBLISHED,
+    BoardEntry,
+    find_dataset,
+    score_published,
+    score_runs,
+    scored,
+)
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from benchmarks.data import Dataset
-    from benchmarks.store import StoredRun
     from leaderboard.board.schema import Board
 
 BOARD: Final = "board.json"
 PAGE: Final = "board.md"
-PUBLISHED: Final = Path(__file__).with_name("boards.toml")
-"""The list of the published boards; their runs and files lie beside it."""
 CLOSING: Final = "<!-- /leaderboard -->"
 """Ends the table of a board in another page."""
 
@@ -33,24 +34,6 @@ class PublishedBoards(NamedTuple):
     """One per data set, by name."""
     files: list[Path]
     """The files that were written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoardEntry:
-    """One published board, as `boards.toml` lists it."""
-
-    name: str
-    """Its folder in `boards`."""
-    archive: str
-    """The folder in `runs` that holds its runs."""
-    dataset: str | None = None
-    """Says which part of the samples it keeps; None: the name of the data set."""
-    functional: str | None = None
-    """Keeps the samples of this functional; None keeps all."""
-    without_compositions: tuple[str, ...] = ()
-    """Leaves out the samples of these reduced compositions."""
-    figures: bool = False
-    """Whether its figure is committed, as a page shows it."""
 
 
 def publish(
@@ -144,94 +127,9 @@ def make_boards(
     store: bool = True,
     part: BoardEntry | None = None,
 ) -> list[Board]:
-    """Read and score runs, and compare those of one data set, revision and split.
-
-    Args:
-        run_folders: Model folders, archives, or folders of them.
-        datasets: As in `publish`.
-        store: Whether the scores are kept beside the runs.
-        part: The samples to keep; None keeps all.
-    """
-    from benchmarks.store import read_runs
-    from leaderboard.board.summary import board
-
-    by_dataset: dict[tuple[str, str, str], list[StoredRun]] = {}
-    for run in read_runs(run_folders):
-        by_dataset.setdefault(_key(run), []).append(run)
-    boards = []
-    for key in sorted(by_dataset):
-        runs = sorted(by_dataset[key], key=lambda run: run.name)
-        whole = [run for run in runs if not run.provenance.get("aborted")]
-        ended = [run for run in runs if run.provenance.get("aborted")]
-        whole, tables = _scored(whole, find_dataset(runs[0], datasets), store=store)
-        if part is not None:
-            tables = [_kept(run, table, part) for run, table in zip(whole, tables, strict=True)]
-            name = part.dataset or runs[0].identity["dataset"]
-            whole, ended = (
-                [replace(run, identity=run.identity | {"dataset": name}) for run in listed]
-                for listed in (whole, ended)
-            )
-        boards.append(board(whole, tables, ended=ended))
-    return boards
-
-
-def _scored(
-    runs: Sequence[StoredRun], dataset: Dataset | None, *, store: bool
-) -> tuple[list[StoredRun], list[pd.DataFrame]]:
-    """The runs with their structures if the data are at hand, and the scores of each."""
-    from leaderboard.board.hybrids import with_ends
-    from leaderboard.board.scores import in_archive, scores, store_archive_scores
-
-    restored = list(runs)
-    if dataset is not None:
-        initial = {each: dataset.geometries(i)[0] for i, each in enumerate(dataset.ids)}
-        restored = [run.with_initial(initial) for run in runs]
-    tables = [scores(run, dataset, store=store) for run in restored]
-    archives = {run.folder for run in runs if in_archive(run)}
-    whole = all(len(table) == run.table.num_rows for run, table in zip(runs, tables, strict=True))
-    if store and dataset is not None and whole and archives:
-        ends = with_ends(restored, tables)
-        for folder in archives:
-            inside = [k for k, run in enumerate(runs) if run.folder == folder]
-            store_archive_scores(folder, [runs[k] for k in inside], [ends[k] for k in inside])
-    return restored, tables
-
-
-def _kept(run: StoredRun, table: pd.DataFrame, part: BoardEntry) -> pd.DataFrame:
-    """The scores of the samples that a board keeps.
-
-    Raises:
-        UserError: There are none.
-    """
-    if part.functional is not None:
-        table = table[table["functional"] == part.functional]
-    table = table[~table["group"].isin(part.without_compositions)]
-    if not len(table):
-        raise UserError(f"{PUBLISHED.name}: '{run.name}' has no sample of the board '{part.name}'")
-    return table.reset_index(drop=True)
-
-
-def find_dataset(run: StoredRun, datasets: Sequence[Dataset]) -> Dataset | None:
-    """The data that a run was made on: one of `datasets`, the embedded set, or None."""
-    from benchmarks.data import load
-    from benchmarks.data.folders import EMBEDDED_SETS, MANIFEST
-
-    policy = run.identity.get("missing_final_frame", MissingFinalFrame.IF_RELAXED)
-    for dataset in datasets:
-        key = (dataset.name, dataset.revision, dataset.split or "")
-        if _key(run) == key and dataset.missing_final_frame == policy:
-            return dataset
-    name = run.identity["dataset"].removesuffix("-v1")
-    if name in EMBEDDED_SETS and (EMBEDDED_SETS[name] / MANIFEST).is_file():
-        embedded = load(name, split=run.identity["split"])
-        if embedded.revision == run.identity["revision"]:
-            return embedded
-    return None
-
-
-def _key(run: StoredRun) -> tuple[str, str, str]:
-    identity = run.identity
-    return identity["dataset"], identity["revision"], identity.get("split") or ""
+    """Compare the runs of each data set; the arguments are those of `score_runs`."""
+    scored_runs = score_runs(run_folders, datasets, store=store, part=part)
+    return [each.board() for each in scored_runs]
 
 
 def write_archive_of(
@@ -259,7 +157,7 @@ def write_archive_of(
         raise UserError(f"an archive stores changes of initial structures: name {name} with --data")
     initial = {each: dataset.geometries(i)[0] for i, each in enumerate(dataset.ids)}
     write_archive(folder, [run.with_initial(initial) for run in runs], initial)
-    _scored(read_runs([folder]), dataset, store=True)
+    scored(read_runs([folder]), dataset, store=True)
     return sorted(path for path in folder.iterdir() if path.is_file())
 
 
@@ -290,21 +188,6 @@ def _folders(boards: Sequence[Board], out: Path) -> list[Path]:
     return [out / name for name in names]
 
 
-def read_entries(listed: Path = PUBLISHED) -> list[BoardEntry]:
-    """The published boards.
-
-    Raises:
-        UserError: The file cannot be read, or an entry has a field that is not known.
-    """
-    try:
-        entries: list[dict[str, Any]] = tomllib.loads(listed.read_text("utf-8"))["board"]
-        for entry in entries:
-            entry["without_compositions"] = tuple(entry.get("without_compositions", ()))
-        return [BoardEntry(**entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{listed}: {error}") from error
-
-
 def published_documents(
     datasets: Sequence[Dataset] = (), *, store: bool = True, listed: Path = PUBLISHED
 ) -> tuple[dict[Path, str], list[tuple[BoardEntry, Board]]]:
@@ -325,13 +208,10 @@ def published_documents(
     """
     texts: dict[Path, str] = {}
     boards = []
-    for entry in read_entries(listed):
-        folder = listed.parent / "runs" / entry.archive
-        made = make_boards([folder], datasets, store=store, part=entry)
-        if len(made) != 1:
-            raise UserError(f"{folder}: a published board is of one data set, not of {len(made)}")
-        texts |= documents(made, listed.parent / "boards" / entry.name)
-        boards.append((entry, made[0]))
+    for entry, runs in score_published(datasets, store=store, listed=listed):
+        board = runs.board()
+        texts |= documents([board], listed.parent / "boards" / entry.name)
+        boards.append((entry, board))
     root = listed.parents[1]
     for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
         if page.exists():

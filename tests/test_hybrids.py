@@ -13,7 +13,8 @@ from leaderboard import publish
 from leaderboard.board.hybrids import END_COLUMNS, standalone_run
 from leaderboard.board.scores import FILE, scores
 from leaderboard.board.summary import board
-from leaderboard.publish import BoardEntry, make_boards, write_archive_of
+from leaderboard.publish import make_boards, write_archive_of
+from leaderboard.scoring import BoardEntry
 from leaderboard.views.markdown import markdown
 from tests.test_leaderboard import Memory
 

@@ -29,7 +29,7 @@ def test_the_committed_leaderboard_is_what_the_stored_runs_give():
 
 
 def test_every_stored_run_is_on_a_published_board():
-    from leaderboard.publish import read_entries
+    from leaderboard.scoring import read_entries
 
     assert {entry.archive for entry in read_entries()} == {path.name for path in RUNS.iterdir()}
 

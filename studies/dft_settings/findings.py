@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.core import UserError
 from benchmarks.store import StoredRun, read_runs
 from leaderboard.board.scores import DATASET_KEYS, scores
-from leaderboard.publish import find_dataset
+from leaderboard.scoring import find_dataset
 from studies.dft_settings.materials import describe, pairs, settings_of
 from studies.dft_settings.tables import (
     IDENTITY,

@@ -1,0 +1,203 @@
+"""Stored runs to scored runs: what a board, a page or a figure is made from.
+
+A board is over the runs of one data set, revision and split. `ScoredRuns` holds these runs with the
+scores of each sample, and `board` compares them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.core import MissingFinalFrame, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchmarks.data import Dataset
+    from benchmarks.store import StoredRun
+    from leaderboard.board.schema import Board
+
+PUBLISHED: Final = Path(__file__).with_name("boards.toml")
+"""The list of the published boards; their runs and files lie beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardEntry:
+    """One published board, as `boards.toml` lists it."""
+
+    name: str
+    """Its folder in `boards`."""
+    archive: str
+    """The folder in `runs` that holds its runs."""
+    dataset: str | None = None
+    """Says which part of the samples it keeps; None: the name of the data set."""
+    functional: str | None = None
+    """Keeps the samples of this functional; None keeps all."""
+    without_compositions: tuple[str, ...] = ()
+    """Leaves out the samples of these reduced compositions."""
+    figures: bool = False
+    """Whether its figure is committed, as a page shows it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredRuns:
+    """The runs of one data set, with the scores of each sample."""
+
+    runs: tuple[StoredRun, ...]
+    """One per model, by name; with their structures if the data are at hand."""
+    tables: tuple[pd.DataFrame, ...]
+    """`leaderboard.board.scores.scores` of each run, of the samples that the board keeps."""
+    ended: tuple[StoredRun, ...]
+    """Further runs, which the error budget ended."""
+    dataset: Dataset | None
+    """The data that the runs were made on; None if they are not at hand."""
+
+    def board(self) -> Board:
+        """Compare the runs."""
+        from leaderboard.board.summary import board
+
+        return board(self.runs, self.tables, ended=self.ended)
+
+
+def score_runs(
+    run_folders: Iterable[Path],
+    datasets: Sequence[Dataset] = (),
+    *,
+    store: bool = True,
+    part: BoardEntry | None = None,
+) -> list[ScoredRuns]:
+    """Read and score runs; those of one data set, revision and split are together.
+
+    Args:
+        run_folders: Model folders, archives, or folders of them.
+        datasets: Data that the runs may be of; the embedded sets are found without.
+        store: Whether the scores are kept beside the runs.
+        part: The samples to keep; None keeps all.
+
+    Raises:
+        UserError: A run is damaged or cannot be scored, or has no sample of `part`.
+    """
+    from benchmarks.store import read_runs
+
+    by_dataset: dict[tuple[str, str, str], list[StoredRun]] = {}
+    for run in read_runs(run_folders):
+        by_dataset.setdefault(_key(run), []).append(run)
+    found = []
+    for key in sorted(by_dataset):
+        runs = sorted(by_dataset[key], key=lambda run: run.name)
+        whole = [run for run in runs if not run.provenance.get("aborted")]
+        ended = [run for run in runs if run.provenance.get("aborted")]
+        dataset = find_dataset(runs[0], datasets)
+        whole, tables = scored(whole, dataset, store=store)
+        if part is not None:
+            tables = [_kept(run, table, part) for run, table in zip(whole, tables, strict=True)]
+            name = part.dataset or runs[0].identity["dataset"]
+            whole, ended = (
+                [replace(run, identity=run.identity | {"dataset": name}) for run in listed]
+                for listed in (whole, ended)
+            )
+        found.append(
+            ScoredRuns(runs=tuple(whole), tables=tuple(tables), ended=tuple(ended), dataset=dataset)
+        )
+    return found
+
+
+def score_published(
+    datasets: Sequence[Dataset] = (), *, store: bool = True, listed: Path = PUBLISHED
+) -> list[tuple[BoardEntry, ScoredRuns]]:
+    """The scored runs of each published board, in the order of the list.
+
+    Args:
+        datasets: As in `score_runs`.
+        store: Whether the scores are kept beside the runs.
+        listed: The list of the boards; `runs` is beside it.
+
+    Raises:
+        UserError: An archive cannot be read or scored.
+    """
+    found = []
+    for entry in read_entries(listed):
+        folder = listed.parent / "runs" / entry.archive
+        made = score_runs([folder], datasets, store=store, part=entry)
+        if len(made) != 1:
+            raise UserError(f"{folder}: a published board is of one data set, not of {len(made)}")
+        found.append((entry, made[0]))
+    return found
+
+
+def scored(
+    runs: Sequence[StoredRun], dataset: Dataset | None, *, store: bool
+) -> tuple[list[StoredRun], list[pd.DataFrame]]:
+    """The runs with their structures if the data are at hand, and the scores of each."""
+    from leaderboard.board.hybrids import with_ends
+    from leaderboard.board.scores import in_archive, scores, store_archive_scores
+
+    restored = list(runs)
+    if dataset is not None:
+        initial = {each: dataset.geometries(i)[0] for i, each in enumerate(dataset.ids)}
+        restored = [run.with_initial(initial) for run in runs]
+    tables = [scores(run, dataset, store=store) for run in restored]
+    archives = {run.folder for run in runs if in_archive(run)}
+    whole = all(len(table) == run.table.num_rows for run, table in zip(runs, tables, strict=True))
+    if store and dataset is not None and whole and archives:
+        ends = with_ends(restored, tables)
+        for folder in archives:
+            inside = [k for k, run in enumerate(runs) if run.folder == folder]
+            store_archive_scores(folder, [runs[k] for k in inside], [ends[k] for k in inside])
+    return restored, tables
+
+
+def _kept(run: StoredRun, table: pd.DataFrame, part: BoardEntry) -> pd.DataFrame:
+    """The scores of the samples that a board keeps.
+
+    Raises:
+        UserError: There are none.
+    """
+    if part.functional is not None:
+        table = table[table["functional"] == part.functional]
+    table = table[~table["group"].isin(part.without_compositions)]
+    if not len(table):
+        raise UserError(f"{PUBLISHED.name}: '{run.name}' has no sample of the board '{part.name}'")
+    return table.reset_index(drop=True)
+
+
+def find_dataset(run: StoredRun, datasets: Sequence[Dataset]) -> Dataset | None:
+    """The data that a run was made on: one of `datasets`, the embedded set, or None."""
+    from benchmarks.data import load
+    from benchmarks.data.folders import EMBEDDED_SETS, MANIFEST
+
+    policy = run.identity.get("missing_final_frame", MissingFinalFrame.IF_RELAXED)
+    for dataset in datasets:
+        key = (dataset.name, dataset.revision, dataset.split or "")
+        if _key(run) == key and dataset.missing_final_frame == policy:
+            return dataset
+    name = run.identity["dataset"].removesuffix("-v1")
+    if name in EMBEDDED_SETS and (EMBEDDED_SETS[name] / MANIFEST).is_file():
+        embedded = load(name, split=run.identity["split"])
+        if embedded.revision == run.identity["revision"]:
+            return embedded
+    return None
+
+
+def _key(run: StoredRun) -> tuple[str, str, str]:
+    identity = run.identity
+    return identity["dataset"], identity["revision"], identity.get("split") or ""
+
+
+def read_entries(listed: Path = PUBLISHED) -> list[BoardEntry]:
+    """The published boards.
+
+    Raises:
+        UserError: The file cannot be read, or an entry has a field that is not known.
+    """
+    try:
+        entries: list[dict[str, Any]] = tomllib.loads(listed.read_text("utf-8"))["board"]
+        for entry in entries:
+            entry["without_compositions"] = tuple(entry.get("without_compositions", ()))
+        return [BoardEntry(**entry) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{listed}: {error}") from error
