@@ -104,6 +104,7 @@ def train_gbr(data: Sequence[str], out: Path, limit: int | None = None, seed: in
         training_data=described(datasets),
         settings=asdict(settings),
         seed=seed,
+        device="cpu",
         seconds=round(time.perf_counter() - started),
         packages=versions("scikit-learn", "skops"),
     )

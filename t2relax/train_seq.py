@@ -220,6 +220,7 @@ class SequenceTraining:
             "steps": self.step,
             "best_step": self.best.pop("step"),
             "minutes": round(self.seconds / 60, 1),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "validation": self.best,
         }
         t5.save(self.model, Tokenizer(), self.config.out, record)

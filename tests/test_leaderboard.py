@@ -16,6 +16,8 @@ from benchmarks.core.geometry import reduced_composition
 from benchmarks.core.statistics import Resampling, estimates, ranks, wilson
 from benchmarks.data import ids_sha256
 from benchmarks.metrics import METRICS, Reduce
+from benchmarks.models.provenance import weights_identity
+from benchmarks.models.registry import MODELS, find_weights
 from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import publish
 from leaderboard.__main__ import main
@@ -388,8 +390,8 @@ def test_the_functional_of_a_model_is_told_where_its_run_knows_it(tmp_path, toy)
     old = write(tmp_path, "old", failing(Status.ERROR), toy)
     runs = [read_run(new), read_run(old)]
     found = board(runs, [scores(run, toy) for run in runs], replicates=50)
-    assert "| new | NEW | MatPES | r2SCAN | — |\n" in markdown(found)
-    assert "| old | OLD | nothing | — | — |\n" in markdown(found)
+    assert "| new | NEW | MatPES | r2SCAN | — | — |\n" in markdown(found)
+    assert "| old | OLD | nothing | — | none | — |\n" in markdown(found)
     told = {row["model"]: row.get("functional") for row in json.loads(found.to_json())["rows"]}
     assert told == {"new": "r2SCAN", "old": None}
 
@@ -700,7 +702,7 @@ def test_every_rendering_names_data_set_split_and_n(toy, runs):
     assert to_csv(found).splitlines()[1].startswith("toy/test,oracle,ORACLE,trivial,1,1,1,8,8,0,")
     assert "half\\|way" in markdown(found)
     assert "does not see the cell" in markdown(found)
-    assert "| oracle | ORACLE | nothing | — | — |\n" in markdown(found)
+    assert "| oracle | ORACLE | nothing | — | none | — |\n" in markdown(found)
     assert "\n| metric_tensor_mae (Å²) ↓ | 0 |" in markdown(found)
 
 
@@ -763,6 +765,32 @@ def test_json_has_every_metric_of_every_row(toy, runs):
     assert content["metrics"]["lattice_mae"]["unit"] == "Å"
     assert content["metrics"]["lattice_mae"]["higher_is_better"] is False
     assert content["packages"] == {"numpy": "2"}
+
+
+def test_a_row_says_what_the_training_cost(tmp_path, toy):
+    """Of packaged weights as their card says, of others as the run recorded it, or nothing."""
+    own = {"training_data": ["my own"]}
+    recorded = [{"hours": 1.5, "device": "NVIDIA A100", "source": "measured"}, None]
+    folders = [
+        write(tmp_path, "mine", halfway, toy, training_cost=recorded, **own),
+        write(tmp_path, "older", halfway, toy, **own),
+        write(tmp_path, "gbr", halfway, toy, training_cost=[None], **own),
+        write(tmp_path, "identity", identity, toy),
+    ]
+    card = find_weights(MODELS["gbr"], offline=True)
+    _change_identity(folders[2], **weights_identity(card))
+    (made,) = make_boards(folders, [toy])
+    found = {row.model: [x and x.hours for x in row.training_cost] for row in made.rows}
+    assert found == {"mine": [1.5, None], "older": [None], "gbr": [0.0469], "identity": []}
+    lines = {line.split(" | ")[1]: line for line in markdown(made).splitlines()[4:8]}
+    ends = {model: line.split(" | ")[-1] for model, line in lines.items()}
+    assert ends == {
+        "mine": "90 min A100 + — |",
+        "older": "— |",
+        "gbr": "3 min CPU |",
+        "identity": "none |",
+    }
+    assert "| 90 min NVIDIA A100 (measured) + — |" in markdown(made)
 
 
 def test_data_sets_never_share_a_table(tmp_path, toy, runs):

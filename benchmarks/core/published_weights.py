@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from benchmarks.core.training_cost import TrainingCost
 from benchmarks.core.training_data import TRAINING_SETS
 
 MIXED: Final = "PBE(+U)"
@@ -20,6 +21,7 @@ MIXED: Final = "PBE(+U)"
 _MPTRJ: Final = "MPtrj (Materials Project)"
 _MP_R2SCAN: Final = "MP-r2SCAN (Materials Project)"
 _MATPES: Final = ("MatPES (Materials Project)",)
+_NEQUIX_README: Final = "https://github.com/atomicarchitects/nequix#training-omatoam-base-models"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,13 @@ class PublishedWeights:
     """Of `state.pt`, for weights of matgl 2, which matgl 4 loads and gets wrong."""
     unfitted_elements: frozenset[int] = frozenset()
     """Atomic numbers of the package's elements to which these weights were not fitted."""
+    training_cost: TrainingCost | None = None
+    """The computing time that is published for the training of these very weights. None if there
+    is none: of CHGNet, arXiv:2412.20796 says 8.3 days on one A100, but not of which version."""
+
+
+def _a100(hours: float, source: str) -> TrainingCost:
+    return TrainingCost(hours=hours, device="NVIDIA A100", source=source)
 
 
 def _chgnet(name: str, label: str, *training_data: str, **fields: object) -> PublishedWeights:
@@ -56,16 +65,17 @@ def _chgnet(name: str, label: str, *training_data: str, **fields: object) -> Pub
 
 
 def _mace(
-    name: str, label: str, package_name: str, file: str, *training_data: str, licence: str = "MIT"
+    name: str, label: str, package_name: str, file: str, *training_data: str, **fields: Any
 ) -> PublishedWeights:
+    about: dict[str, Any] = {"licence": "MIT"} | fields
     return PublishedWeights(
         name=name,
         package="mace",
         label=label,
-        licence=licence,
         training_data=training_data,
         package_name=package_name,
         file=file,
+        **about,
     )
 
 
@@ -113,7 +123,9 @@ def _sevenn(
     )
 
 
-def _nequix(name: str, label: str, nacl_energy: float, *training_data: str) -> PublishedWeights:
+def _nequix(
+    name: str, label: str, nacl_energy: float, *training_data: str, training_cost: TrainingCost
+) -> PublishedWeights:
     return PublishedWeights(
         name=name,
         package="nequix",
@@ -122,6 +134,7 @@ def _nequix(name: str, label: str, nacl_energy: float, *training_data: str) -> P
         training_data=training_data,
         file=f"9c852a9c4cce69ae5e75bc5a2cf670be21ff8c28/models/{name}.nqx",
         nacl_energy=nacl_energy,
+        training_cost=training_cost,
     )
 
 
@@ -159,6 +172,8 @@ _ENTRIES: Final = (
         "medium",
         "mace_mp_0/2023-12-03-mace-128-L1_epoch-199.model",
         _MPTRJ,
+        # for the medium model only; 200 epochs on 40 to 80 GPUs
+        training_cost=_a100(2600, "https://doi.org/10.48550/arXiv.2401.00096"),
     ),
     _mace(
         "mace-mp-0-small",
@@ -210,9 +225,31 @@ _ENTRIES: Final = (
         training_data=(_MPTRJ, _MP_R2SCAN),
         functional="r2SCAN",
     ),
-    _nequix("nequix-mp-1", "Nequix MP-1", -3.3830, _MPTRJ),
-    _nequix("nequix-oam-1", "Nequix OAM-1", -3.3856, "OMat24", "sAlex (Alexandria)", _MPTRJ),
-    _nequix("nequix-omat-1", "Nequix OMat-1", -3.3855, "OMat24"),
+    _nequix(
+        "nequix-mp-1",
+        "Nequix MP-1",
+        -3.3830,
+        _MPTRJ,
+        # 125 h on 4 GPUs; later versions of the paper give 100 h for its faster kernels
+        training_cost=_a100(500, "https://arxiv.org/abs/2508.16067v1"),
+    ),
+    _nequix(
+        "nequix-oam-1",
+        "Nequix OAM-1",
+        -3.3856,
+        "OMat24",
+        "sAlex (Alexandria)",
+        _MPTRJ,
+        # 10 h on 4 GPUs, after the 240 h of OMat-1, from which it starts
+        training_cost=_a100(280, _NEQUIX_README),
+    ),
+    _nequix(
+        "nequix-omat-1",
+        "Nequix OMat-1",
+        -3.3855,
+        "OMat24",
+        training_cost=_a100(240, _NEQUIX_README),  # 60 h on 4 GPUs
+    ),
     _matpes("M3GNet", "PBE"),
     _matpes("TensorNet", "PBE"),
     _matpes("M3GNet", "r2SCAN"),

@@ -18,7 +18,13 @@ from benchmarks.core import WHOLE, MissingFinalFrame, RelaxSettings, Shard, Stat
 from benchmarks.data import Dataset
 from benchmarks.engine.execute import Budget, ModelRunSummary, run_model
 from benchmarks.engine.process import threads
-from benchmarks.models.provenance import environment, load_average, now, weights_identity
+from benchmarks.models.provenance import (
+    environment,
+    load_average,
+    now,
+    training_costs,
+    weights_identity,
+)
 from benchmarks.models.registry import ModelSpec, decoding_identity, honoured_settings
 from benchmarks.store import Record, RunWriter, model_folder
 
@@ -95,6 +101,10 @@ class ModelRun:
             "licence": self.spec.licence,
             "functional": self.spec.functional,
             "training_data": list(self.spec.training_data),
+            "training_cost": [
+                None if cost is None else asdict(cost)
+                for cost in training_costs(self.spec, self.weights)
+            ],
             "threads": threads(),
             "started": now(),
             "ended": None,

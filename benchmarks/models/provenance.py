@@ -1,4 +1,4 @@
-"""The provenance of a run: code, packages, machine and weights.
+"""The provenance of a run: code, packages, machine, weights and what their training cost.
 
 It is recorded with the run and never compared, apart from the hashes of the weights.
 """
@@ -13,9 +13,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from benchmarks.core.published_weights import PUBLISHED_WEIGHTS
+from benchmarks.core.training_cost import TrainingCost, measured_costs
+from benchmarks.core.training_data import Track
+from benchmarks.models.specs import MODELS, ModelSpec
 
 PACKAGES = (
     "t2relax-bench",
@@ -87,6 +93,69 @@ def weights_identity(paths: Sequence[Path]) -> dict[str, str | None]:
         "weights": "+".join(f"{path.parent.name}/{path.name}" for path in paths) or None,
         "weights_sha256": "+".join(_sha256(path) for path in paths) or None,
     }
+
+
+def training_costs(spec: ModelSpec, weights: Sequence[Path]) -> list[TrainingCost | None]:
+    """What the trainings of a model cost, of a hybrid those of all its parts in order.
+
+    Args:
+        spec: The model.
+        weights: Its weights as `weights_identity` takes them.
+
+    Returns:
+        None stands for a training whose cost is not known; a part that was not trained has no
+        entry.
+    """
+    paths = iter(weights)
+    costs: list[TrainingCost | None] = []
+    for part in spec.parts or (spec,):
+        path = next(paths, None) if part.weights else None
+        if part.track is Track.TRIVIAL:
+            continue
+        if part.name in PUBLISHED_WEIGHTS:
+            costs.append(PUBLISHED_WEIGHTS[part.name].training_cost)
+        else:
+            costs += (measured_costs(path) if path else ()) or (None,)
+    return costs
+
+
+def known_training_costs(
+    model: str, weights_sha256: str | None
+) -> list[TrainingCost | None] | None:
+    """The same of a stored run: published weights by their name, packaged ones by their hash.
+
+    Args:
+        model: The name of the run's model.
+        weights_sha256: The hashes of its weights, as `weights_identity` gives them.
+
+    Returns:
+        None if a part is no model of the registry, or was not run with the packaged weights.
+    """
+    hashes = iter((weights_sha256 or "").split("+"))
+    costs: list[TrainingCost | None] = []
+    for name in model.split("+"):
+        spec = MODELS.get(name)
+        if spec is None:
+            return None
+        digest = next(hashes, "") if spec.weights else ""
+        if spec.track is Track.TRIVIAL:
+            continue
+        if name in PUBLISHED_WEIGHTS:
+            costs.append(PUBLISHED_WEIGHTS[name].training_cost)
+        elif digest in _packaged_costs():
+            costs += _packaged_costs()[digest] or (None,)
+        else:
+            return None
+    return costs
+
+
+@cache
+def _packaged_costs() -> dict[str, tuple[TrainingCost, ...]]:
+    """What the cards of the packaged weights say, by the hash of the weights."""
+    root = Path(__file__).parents[2]
+    carded = [p for p in (root / "baselines").iterdir() if p.with_suffix(".json").is_file()]
+    checkpoints = (root / "t2relax").glob("*/model.safetensors")
+    return {_sha256(path): measured_costs(path) for path in (*carded, *checkpoints)}
 
 
 def _sha256(path: Path) -> str:

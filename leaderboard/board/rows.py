@@ -23,9 +23,11 @@ from benchmarks.core.statistics import (
     ranks,
     wilson,
 )
-from benchmarks.core.training_data import track
+from benchmarks.core.training_cost import TrainingCost
+from benchmarks.core.training_data import Track, track
 from benchmarks.data.exposure import Seen, seen
 from benchmarks.metrics import METRICS, Reduce
+from benchmarks.models.provenance import known_training_costs
 from benchmarks.store import StoredRun
 from leaderboard.board.schema import Hardware, Row
 from leaderboard.board.scores import per_sample
@@ -120,6 +122,7 @@ def _measured(
         weights=identity.get("weights"),
         weights_sha256=identity.get("weights_sha256"),
         training_data=trained_on,
+        training_cost=_training_cost(run),
         track=track(trained_on),
         functional=run.provenance.get("functional"),
         hardware=_hardware(run),
@@ -131,6 +134,17 @@ def _measured(
         metrics={name: metrics[name] for name in METRICS},
     )
     return row, numbers[:, _RANKING]
+
+
+def _training_cost(run: StoredRun) -> tuple[TrainingCost | None, ...]:
+    """What the trainings cost: as the registry knows of these weights, else as the run recorded."""
+    known = known_training_costs(run.name, run.identity.get("weights_sha256"))
+    if known is not None:
+        return tuple(known)
+    if (recorded := run.provenance.get("training_cost")) is not None:
+        return tuple(None if cost is None else TrainingCost(**cost) for cost in recorded)
+    trained = track(run.provenance.get("training_data") or ()) is not Track.TRIVIAL
+    return (None,) if trained else ()
 
 
 def _hardware(run: StoredRun) -> tuple[Hardware, ...]:

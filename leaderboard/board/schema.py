@@ -15,6 +15,7 @@ from typing import Any, Final, Self, get_args, get_origin, get_type_hints
 
 from benchmarks.core import UserError
 from benchmarks.core.statistics import Estimate
+from benchmarks.core.training_cost import TrainingCost
 from benchmarks.core.training_data import Track
 
 SCHEMA_VERSION: Final = 2
@@ -62,6 +63,9 @@ class Row:
     weights: str | None
     weights_sha256: str | None
     training_data: tuple[str, ...]
+    training_cost: tuple[TrainingCost | None, ...] = ()
+    """What the trainings of the model cost, of a hybrid those of its parts in order; None stands
+    for a training whose cost is not known."""
     track: Track
     functional: str | None = None
     """The functional of the DFT data that the model was trained on, in its last stage; None if no

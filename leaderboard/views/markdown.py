@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from benchmarks.core.formatting import format_estimate, format_number
 from benchmarks.core.statistics import Estimate
 from leaderboard.board.schema import Board, Row
-from leaderboard.views.table_columns import COLUMN_NOTES, COLUMNS, machine_mark
+from leaderboard.views.table_columns import COLUMN_NOTES, COLUMNS, machine_mark, training
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -133,6 +133,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": format_number,
         "estimate": format_estimate,
+        "training": training,
         "difference": _difference,
         "escaped": lambda text: text.replace("|", "\\|"),
         "row_of": lambda model, board: next(r for r in board.rows if r.model == model),

@@ -6,11 +6,13 @@ section of all metrics.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.core.formatting import NOTHING, format_estimate, format_number
+from benchmarks.core.training_data import Track
 from leaderboard.board.rows import RANKED_BY
 from leaderboard.board.schema import Board, Hardware, Row
 
@@ -60,6 +62,28 @@ def _seconds(row: Row, board: Board) -> str:
     return f"{value:.2g} {marks}".rstrip()
 
 
+def training(row: Row, *, whole: bool = False) -> str:
+    """Write what the trainings of a row cost: `14 min H100 + 280 h A100`.
+
+    Args:
+        row: A row of a board.
+        whole: With the whole name of the device and the source: `280 h NVIDIA A100 (https://…)`.
+    """
+    if row.track is Track.TRIVIAL:
+        return "none"
+    cells = []
+    for cost in row.training_cost:
+        if cost is None:
+            cells.append(NOTHING)
+            continue
+        minutes = round(60 * cost.hours)
+        time = f"{cost.hours:,.0f} h" if minutes >= 120 else f"{minutes or '< 1'} min"
+        model = re.search(r"[A-Z]{1,2}\d+\S*", cost.device)
+        device = model.group() if model else cost.device.upper()
+        cells.append(f"{time} {cost.device} ({cost.source})" if whole else f"{time} {device}")
+    return " + ".join(cells) or NOTHING
+
+
 def machine_mark(hardware: Hardware, board: Board) -> str:
     """Return the mark of a machine in the table of a board: ¹ for its first machine."""
     position = board.hardware.index(hardware)
@@ -84,6 +108,7 @@ COLUMNS: Final = (
     BoardColumn("Match RMSD ↓", "RMSD ↓", _metric("rmsd_normalized")),
     BoardColumn("Force evals", "Evals", _metric("n_force_evals", 0)),
     BoardColumn("Time (s)", "Time s", _seconds),
+    BoardColumn("Training", "Training", lambda row, _: training(row)),
 )
 COLUMN_NOTES: Final = (
     """Score: mean of two areas under curves, the share of structures whose mean displacement is
@@ -103,4 +128,8 @@ COLUMN_NOTES: Final = (
     crystal stretched by 19 % scores 0.000): read it beside the strain.""",
     """Force evals: evaluations of the potential per structure, the median. Time: median seconds per
     structure (batch time over batch size).""",
+    f"""Training: the computing time of the training, number of GPUs times hours as its authors
+    publish it, or as our trainer measured it (of a CPU the time on the clock); a hybrid's for each
+    part, and {NOTHING} where nothing is published. What it cost to compute the training data, and
+    of a distilled model the training of its teacher, is not in it.""",
 )
