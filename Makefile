@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # Waiting threads sleep: spinning ones make everything slow once a core is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: env env-sevenn env-nequix env-matgl2 bench test full perf scale lint leaderboard
+.PHONY: env env-sevenn env-nequix env-matgl2 bench test full perf scale lint leaderboard site
 
 env: $(VENV)/.installed
 
@@ -71,3 +71,10 @@ lint: env
 
 leaderboard: env
 	$(BIN)/python -m leaderboard --published $(CHECK)
+
+# The published boards as pages. The packages from npm are fetched once; without npm the pages are
+# whole but for the 3D view, the search and the scatter.
+SITE ?= site
+site: env
+	-$(BIN)/python -m leaderboard.site.packages
+	$(BIN)/python -m leaderboard --published --site $(SITE)

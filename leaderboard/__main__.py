@@ -3,6 +3,8 @@
 python -m leaderboard RUNS... --out DIR [--data PATH] [--csv] [--figures] [--check]
 python -m leaderboard --published [--data PATH] [--check]
 python -m leaderboard RUNS... --archive DIR [--data PATH]
+python -m leaderboard RUNS... --site DIR [--data PATH]
+python -m leaderboard --published --site DIR [--data PATH]
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from leaderboard.publish import (
     write,
     write_archive_of,
 )
-from leaderboard.scoring import PUBLISHED
+from leaderboard.scoring import PUBLISHED, score_published, score_runs
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("runs", nargs="*", type=Path, help="model folders, archives, or folders of them")
-    target = parser.add_mutually_exclusive_group(required=True)
+    target = parser.add_mutually_exclusive_group()
     target.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
     target.add_argument(
         "--published",
@@ -51,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="write the runs of one data set as an archive: what each model changed, no structures",
     )
+    add("--site", type=Path, metavar="DIR", help="write the boards as a site, and nothing else")
     add_data_arguments(parser)
     add("--csv", action="store_true", help="with --out: also write board.csv")
     add("--figures", action="store_true", help="also draw error against time")
@@ -105,14 +108,28 @@ def load_datasets(options: argparse.Namespace) -> list[Dataset]:
     ]
 
 
-def _run(options: argparse.Namespace) -> int:
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
     if bool(options.runs) == options.published:
         raise UserError("name the folders of runs, or give --published, not both")
-    if options.archive and (options.check or options.csv or options.figures):
-        raise UserError("--check, --csv and --figures are about boards, not about --archive DIR")
+    if not (options.out or options.published or options.archive or options.site):
+        raise UserError("name what is made: --out DIR, --published, --archive DIR or --site DIR")
+    if options.site and (options.out or options.archive):
+        raise UserError("--site is made alone, of RUNS or of --published")
+    for name in ("archive", "site"):
+        if getattr(options, name) and (options.check or options.csv or options.figures):
+            raise UserError(
+                f"--check, --csv and --figures are about boards, not about --{name} DIR"
+            )
     if options.csv and options.published:
         raise UserError("--csv is about the boards of --out DIR, not about --published")
+
+
+def _run(options: argparse.Namespace) -> int:
+    _check_options(options)
     datasets = load_datasets(options)
+    if options.site:
+        return _site(options, datasets)
     if options.published:
         return _published(datasets, check=options.check, figures=options.figures)
     if options.archive:
@@ -130,6 +147,20 @@ def _run(options: argparse.Namespace) -> int:
             print(table(board))
         files = published.files
     print("wrote " + ", ".join(map(str, files)))
+    return 0
+
+
+def _site(options: argparse.Namespace, datasets: Sequence[Dataset]) -> int:
+    from leaderboard.site import packages, write_site
+
+    if options.published:
+        listed = [(entry.name, runs) for entry, runs in score_published(datasets, store=False)]
+    else:
+        listed = [("", runs) for runs in score_runs(options.runs, datasets)]
+    files = write_site(listed, options.site)
+    print(f"wrote {len(files)} files: open {options.site / 'index.html'}")
+    if lacking := packages.missing():
+        print(f"without {', '.join(lacking)}: python -m leaderboard.site.packages fetches them")
     return 0
 
 

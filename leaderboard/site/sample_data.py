@@ -1,0 +1,102 @@
+"""The scores of single samples as a script, so that a reader's filters can compute a board again.
+
+`window.BOARD` has the ids and the properties of the samples, and of each metric of the table the
+value of each model for each sample: failures filled in and repeats averaged, as the board itself
+adds them up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.core.statistics import Floats, round_significant
+from benchmarks.data.exposure import Seen, seen
+from benchmarks.metrics import METRICS, Reduce
+from leaderboard.board.schema import Board
+from leaderboard.board.scores import per_sample
+from leaderboard.scoring import ScoredRuns
+from leaderboard.site.board_table import PARTS, SHOWN, recomputable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def sample_ids(board: Board, scored: ScoredRuns) -> list[str]:
+    """The ids of the samples that a board is over, sorted."""
+    ranked = {row.model for row in board.rows}
+    sets = [
+        set(table["sample_id"])
+        for run, table in zip(scored.runs, scored.tables, strict=True)
+        if run.name in ranked
+    ]
+    return sorted(set.intersection(*sets)) if sets else []
+
+
+def board_data(
+    board: Board, scored: ScoredRuns, pages: dict[str, str], ids: Sequence[str]
+) -> dict[str, Any]:
+    """What `window.BOARD` holds.
+
+    Args:
+        board: A board.
+        scored: Its runs.
+        pages: The address of each sample that has a page.
+        ids: `sample_ids` of the board.
+    """
+    by_name = {
+        run.name: (run, table) for run, table in zip(scored.runs, scored.tables, strict=True)
+    }
+    models = [row.model for row in board.rows]
+    names = [name for name in (*SHOWN, *PARTS) if recomputable(name)]
+    metrics = [METRICS[name] for name in names]
+    if not models:
+        return {"name": board.name, "ids": [], "models": [], "metrics": []}
+    about = by_name[models[0]][1].drop_duplicates("sample_id").set_index("sample_id").loc[list(ids)]
+    values, weights = [], []
+    for model in models:
+        run, table = by_name[model]
+        marked = table.assign(clean=unseen(run.provenance.get("training_data") or (), table))
+        found, weighed = per_sample(marked, metrics, ids)
+        values.append(found)
+        weights.append(weighed)
+    listed = []
+    for k, metric in enumerate(metrics):
+        entry: dict[str, Any] = {
+            "name": metric.name,
+            "reduce": metric.reduce.name,
+            "values": [_numbers(found[:, k]) for found in values],
+        }
+        if metric.weight is not None or metric.reduce is Reduce.SKILL:
+            entry["weights"] = [_numbers(weighed[:, k]) for weighed in weights]
+        listed.append(entry)
+    return {
+        "name": board.name,
+        "models": models,
+        "ids": list(ids),
+        "pages": [pages.get(each, "") for each in ids],
+        "group": about["group"].tolist(),
+        "functional": about["functional"].tolist(),
+        "source": about["source"].tolist(),
+        "system": about["crystal_system"].tolist(),
+        "sites": [int(n) for n in about["n_sites"]],
+        "metrics": listed,
+    }
+
+
+def unseen(training_data: Sequence[str], table: pd.DataFrame) -> Floats:
+    """1 for each row of a sample that the model cannot have seen in training, else 0."""
+    pairs = list(zip(table["source"], table["group"], strict=True))
+    answers = {pair: float(seen(training_data, *pair) is Seen.NO) for pair in set(pairs)}
+    return np.array([answers[pair] for pair in pairs], dtype=float)
+
+
+def _numbers(column: Floats) -> list[float | None]:
+    """Five digits are enough for the three that are shown; nan is null."""
+    return [
+        None if not math.isfinite(x) else round_significant(float(f"{x:.5g}"))
+        for x in column.tolist()
+    ]

@@ -1,0 +1,211 @@
+"""The site as files: what a reader without scripts sees, and what nobody may see."""
+
+import json
+import re
+from urllib.parse import unquote
+
+import pytest
+
+from benchmarks.core.statistics import Estimate
+from leaderboard.__main__ import main
+from leaderboard.site import packages, write_site
+from leaderboard.site.board_table import SHOWN
+from leaderboard.site.drawing import Scale, element_places
+from leaderboard.site.sentences import sentences
+from leaderboard.site.text import file_names, for_script, visible
+from tests.conftest import one_line
+from tests.site_runs import MODELS, Page, scored_runs
+from tests.test_leaderboard import Memory
+
+HOSTILE = {
+    "identity": "<script>alert(1)</script>",
+    "halfway": '"><img src=x onerror=alert(1)>{{ 7*7 }}',
+    "text": "=cmd()|' /C calc'!A0",
+    "oracle": "../../\x1b[31m\u202eexe.\\input{x}__proto__",
+}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    scored = scored_runs(folder / "runs")
+    write_site([("toy", scored)], folder / "site", vendor=folder / "none")
+    return scored, folder / "site"
+
+
+def cells(page, table=0):
+    return [[re.sub(r"\s+", " ", cell).strip() for cell in row] for row in page.tables[table]]
+
+
+def test_the_table_is_whole_without_scripts(built):
+    table = cells(Page((built[1] / "index.html").read_text()))
+    assert [re.sub(r" \?.*", "", head) for head in table[0][:5]] == [
+        "Rank", "Model", "Score ↑", "Level with", "Time (s) ↓",
+    ]  # fmt: skip
+    rows = {row[1]: row for row in table[1:]}
+    assert set(rows) == set(MODELS)
+    assert rows["oracle"][0].startswith("1")
+    assert rows["oracle"][2].startswith("1.000")
+    assert rows["text"][12] == "4/8", "a failure is not scored"
+    assert all(len(row) == len(table[0]) for row in table)
+    assert len(table[0]) == len(SHOWN) + 6
+
+
+def test_every_definition_stands_at_the_head_of_its_column(built):
+    heads = cells(Page((built[1] / "index.html").read_text()))[0]
+    assert all(len(head.partition("?")[2]) > 20 for head in heads)
+
+
+def test_all_links_lead_to_a_file_and_a_place_in_it(built):
+    pages = {path: Page(path.read_text()) for path in built[1].rglob("*.html")}
+    assert len(pages) > 6
+    for path, page in pages.items():
+        for link in page.links:
+            assert not re.match(r"[a-z]+:(?!,)", link), f"{path} takes {link} from elsewhere"
+            file, _, place = link.partition("#")
+            target = (path.parent / unquote(file)).resolve() if file else path
+            assert link == "data:," or target.is_file(), f"{path}: {link}"
+            if place and target.suffix == ".html":
+                assert unquote(place) in pages[target].ids, f"{path}: {link}"
+        assert len(set(page.ids)) == len(page.ids), path
+
+
+def test_scripts_are_classic_and_ask_for_nothing(built):
+    for path in (built[1] / "assets").glob("*.js"):
+        text = path.read_text()
+        assert not re.search(r"\bfetch\(|XMLHttpRequest|import\(|^import |^export ", text, re.M)
+        assert set(re.findall(r"https?://[^\"' ]+", text)) <= {"http://www.w3.org/2000/svg"}
+    assert "http" not in (built[1] / "assets/site.css").read_text()
+
+
+def test_the_data_of_the_samples_add_up_to_the_board(built):
+    scored, folder = built
+    text = (folder / "data/toy.js").read_text()
+    data = json.loads(text.removeprefix("window.BOARD=").removesuffix(";\n"))
+    board = scored.board()
+    assert data["models"] == [row.model for row in board.rows]
+    assert len(data["ids"]) == 8
+    (score,) = (each for each in data["metrics"] if each["name"] == "score")
+    for row, values in zip(board.rows, score["values"], strict=True):
+        assert sum(values) / 8 == pytest.approx(row.metrics["score"].point, abs=1e-5)
+
+
+def test_hostile_names_are_shown_inert(tmp_path):
+    class Hostile(Memory):
+        def __init__(self):
+            super().__init__()
+            self.ids = (*self.ids[:6], "</script><b>", "a&b\u202e\"'><i>")
+
+    scored = scored_runs(tmp_path / "runs", Hostile(), renamed=HOSTILE)
+    out = tmp_path / "site"
+    write_site([("</title>\x07", scored)], out)
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*")}
+    assert all(re.fullmatch(r"[A-Za-z0-9.+_/-]+", name) for name in files)
+    for path in out.rglob("*.html"):
+        text = path.read_text()
+        page = Page(text)
+        assert not {"img", "b", "i"} & {tag for tag, _ in page.tags}
+        assert not any(name.startswith("on") for _, found in page.tags for name in found)
+        assert {tag for tag, found in page.tags if tag == "script" and "src" not in found} == set()
+        assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e]", text)
+    rows = {row[1] for row in cells(Page((out / "index.html").read_text()))[1:]}
+    assert "<script>alert(1)</script>" in rows, "it can be read"
+    assert "../../\\x1b[31m\\u202eexe.\\input{x}__proto__" in rows, "what is hidden is written out"
+    assert '"><img src=x onerror=alert(1)>{{ 7*7 }}' in rows
+    for path in (out / "data").glob("*.js"):
+        assert "<" not in path.read_text()
+        assert path.read_text().isascii()
+
+
+def test_file_names_differ_and_stay_in_their_folder():
+    names = file_names(["t5+chgnet", "a/b", "A/b", "t5", "T5", "..", "", "x" * 300])
+    assert names["t5+chgnet"] == "t5+chgnet"
+    assert names["t5"] == "t5"
+    assert names["T5"] == "T5-020d01e5"
+    assert len({name.lower() for name in names.values()}) == 8
+    for name in names.values():
+        assert re.fullmatch(r"[A-Za-z0-9+_-][A-Za-z0-9.+_-]{0,99}", name)
+
+
+def test_hidden_characters_are_written_out():
+    assert visible("a\x1b[31mb\u202ec") == "a\\x1b[31mb\\u202ec"
+    assert visible("Å → ≈ עברית") == "Å → ≈ עברית"
+    assert for_script(["</script>", "\u2028"]) == '["\\u003c/script>","\\u2028"]'
+    with pytest.raises(ValueError, match="JSON"):
+        for_script([float("nan")])
+
+
+def test_a_sentence_says_better_only_where_the_interval_excludes_0(built):
+    board = built[0].board()
+    text = " ".join(sentences(board))
+    assert text.startswith("halfway has the highest score of all trained models, ")
+    assert "Against no change halfway is better on the lattice by " in text
+    assert "halfway (best graph network or potential) is better than text (best text model)" in text
+
+
+def test_a_scale_is_logarithmic_over_decades_only():
+    def estimate(point):
+        return Estimate(point=point, low=None, high=None, n=1)
+
+    assert Scale.of([estimate(1.0), estimate(19.0)]) == (1.0, 19.0, False)
+    assert Scale.of([estimate(1.0), estimate(100.0), estimate(10.0)]).place(10.0) == 32.0
+    assert Scale.of([estimate(0.5), estimate(None)]) is None
+
+
+def test_elements_have_their_places():
+    places = {symbol: (row, column) for symbol, row, column in element_places()}
+    assert len(set(places.values())) == 118
+    assert places["H"] == (1, 1)
+    assert places["Zn"] == (4, 12)
+    assert places["Lu"] == (8, 17)
+    assert places["Hf"] == (6, 4)
+
+
+def test_a_second_site_removes_pages_of_models_that_are_gone(tmp_path):
+    scored = scored_runs(tmp_path / "runs")
+    out = tmp_path / "site"
+    write_site([("toy", scored)], out)
+    (out / "notes.txt").write_text("the reader's own")
+    few = dict(list(MODELS.items())[:2])
+    write_site([("toy", scored_runs(tmp_path / "few", models=few))], out)
+    assert {path.stem for path in (out / "model").iterdir()} == set(few)
+    assert (out / "notes.txt").exists(), "files that are not of the site stay"
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "index.html").write_text("mine")
+    one_line(lambda: write_site([("toy", None)], tmp_path), str(tmp_path), "another folder")
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_what_is_lacking_is_said_on_the_pages(built, tmp_path):
+    text = (built[1] / "index.html").read_text()
+    assert "the 3D view of structures (3dmol)" in text
+    assert packages.missing(tmp_path) == [
+        "the 3D view of structures (3dmol)",
+        "the search (minisearch)",
+        "the scatter of two models (d3, @observablehq/plot)",
+    ]
+
+
+def test_packages_are_not_fetched_without_npm(tmp_path, monkeypatch):
+    monkeypatch.setattr(packages.shutil, "which", lambda name: None)
+    one_line(lambda: packages.fetch(tmp_path), "npm is not installed", "3D view")
+    for package in packages.PACKAGES:
+        (tmp_path / package.file).write_text("x")
+        (tmp_path / packages.licence_name(package)).write_text("x")
+    assert packages.fetch(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--site", "x"], "name the folders of runs"),
+        (["runs", "--site", "x", "--check"], "--site DIR"),
+        (["runs", "--site", "x", "--out", "y"], "alone"),
+        (["runs"], "name what is made"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(arguments, word, capsys):
+    assert main(arguments) == 2
+    assert word in capsys.readouterr().err
