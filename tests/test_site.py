@@ -11,8 +11,8 @@ from leaderboard.__main__ import main
 from leaderboard.site import packages, write_site
 from leaderboard.site.board_table import SHOWN
 from leaderboard.site.drawing import Scale, element_places
+from leaderboard.site.inert_text import file_names, for_script, visible
 from leaderboard.site.sentences import sentences
-from leaderboard.site.text import file_names, for_script, visible
 from tests.conftest import one_line
 from tests.site_runs import MODELS, Page, scored_runs
 from tests.test_leaderboard import Memory
@@ -48,7 +48,7 @@ def test_the_table_is_whole_without_scripts(built):
     assert rows["oracle"][2].startswith("1.000")
     assert rows["text"][12] == "4/8", "a failure is not scored"
     assert all(len(row) == len(table[0]) for row in table)
-    assert len(table[0]) == len(SHOWN) + 6
+    assert len(table[0]) == len(SHOWN) + 7
 
 
 def test_every_definition_stands_at_the_head_of_its_column(built):

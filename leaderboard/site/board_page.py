@@ -14,9 +14,9 @@ from leaderboard.board.schema import Board
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site.board_table import Cell, columns, format_interval, lines
 from leaderboard.site.drawing import Scale, element_places, interval
+from leaderboard.site.inert_text import file_names
 from leaderboard.site.sample_data import board_data, sample_ids
 from leaderboard.site.sentences import sentences
-from leaderboard.site.text import file_names
 from leaderboard.views.markdown import notes, title
 
 SAMPLES_PER_PAGE: Final = 200

@@ -16,7 +16,7 @@ from benchmarks.core.statistics import Estimate
 from benchmarks.metrics import METRICS, Reduce
 from leaderboard.board.schema import Board, Row
 from leaderboard.site.drawing import Scale, interval, rank_range
-from leaderboard.views.table_columns import machine_mark
+from leaderboard.views.table_columns import machine_mark, training
 
 SHOWN: Final[dict[str, tuple[str, int]]] = {
     "score": ("Score", 3),
@@ -41,12 +41,13 @@ PLAIN: Final = {
     "track": "Track",
     "functional": "Trained on",
     "scored": "Scored",
+    "training": "Training",
 }
 """The columns that are no metrics, and their headers."""
 ORDER: Final = (
     "rank", "model", "score", "ties", "wall_time_median", "lattice_mae", "volume_mape",
     "position_mae", "skill_lattice", "skill_position", "strain", "score_clean", "scored", "track",
-    "functional", "element_preservation_rate", "validity_rate", "rmsd_normalized", "n_force_evals",
+    "functional", "training", "element_preservation_rate", "validity_rate", "rmsd_normalized", "n_force_evals",
 )  # fmt: skip
 """The columns from left to right."""
 PARTS: Final = ("adwt", "strain_awt")
@@ -64,6 +65,8 @@ ABOUT: Final = {
     "track": "Equal data: trained on this project's sets alone. Foundation: trained by others on "
     "more. Trivial: not trained.",
     "functional": "Functional of the DFT data that the model was trained on.",
+    "training": "Computing time of the training, as its authors publish it or as our trainer measured "
+    "it; of a hybrid for each part.",
     "scored": "Outcomes with a relaxed structure, of all outcomes.",
     "score": "Mean of two areas under curves: the share of structures whose mean displacement is "
     "below 0.01 to 0.50 Å, and whose strain is below 0.001 to 0.100. A failure earns 0.",
@@ -135,6 +138,7 @@ def _line(board: Board, row: Row, scales: dict[str, Scale | None], tied: list[in
         "ties": Cell(_ranges(tied) or NOTHING, len(tied)),
         "track": Cell(str(row.track)),
         "functional": Cell(row.functional or NOTHING),
+        "training": Cell(training(row)),
     }
     if row.rank is not None and row.rank_low is not None and row.rank_high is not None:
         spread = f"{row.rank_low}–{row.rank_high}" if row.rank_low < row.rank_high else ""

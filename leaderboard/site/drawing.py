@@ -73,7 +73,7 @@ def rank_range(low: int, high: int, rank: int, count: int) -> Markup:
     )
 
 
-class Curve(NamedTuple):
+class DiagramLine(NamedTuple):
     """A line of a diagram."""
 
     label: str
@@ -82,7 +82,7 @@ class Curve(NamedTuple):
     points: Sequence[tuple[float, float]]
 
 
-def diagram(title: str, x_label: str, curves: Sequence[Curve], x_end: float) -> Markup:
+def diagram(title: str, x_label: str, curves: Sequence[DiagramLine], x_end: float) -> Markup:
     """Cumulative shares against a threshold: x from 0 to x_end, y from 0 to 1.
 
     Args:

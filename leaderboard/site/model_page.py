@@ -17,8 +17,9 @@ from benchmarks.metrics.validity import LADDER
 from benchmarks.store import StoredRun
 from leaderboard.board.schema import Board, Row, Saving
 from leaderboard.scoring import ScoredRuns
-from leaderboard.site.drawing import Curve, diagram, element_places
+from leaderboard.site.drawing import DiagramLine, diagram, element_places
 from leaderboard.site.sentences import UNCHANGED
+from leaderboard.views.table_columns import training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +60,7 @@ class Reported(NamedTuple):
     """Number of models that have the metric."""
 
 
-class Failure(NamedTuple):
+class FailureKind(NamedTuple):
     """Failures of one kind."""
 
     status: str
@@ -85,7 +86,7 @@ class ModelOnBoard(NamedTuple):
     page: Any
     row: Row
     report: dict[str, Reported]
-    failures: list[Failure]
+    failures: list[FailureKind]
     curves: list[Markup]
     by_element: list[tuple[str, int, int, float, int]]
     """Symbol, row, column, mean lattice error [Å], number of structures."""
@@ -162,6 +163,7 @@ def card(run: StoredRun, row: Row) -> list[tuple[str, str]]:
         ("Licence", str(provenance.get("licence") or "not stated")),
         ("Functional of its training data", row.functional or "none"),
         ("Training data", "; ".join(exposure) or "none"),
+        ("Cost of its training", training(row, whole=True)),
         ("Chosen by", str(provenance.get("chosen_by") or "")),
     ]
     return [(name, text) for name, text in facts if text]
@@ -179,7 +181,7 @@ def _reported(board: Board, row: Row, name: str) -> Reported:
     return Reported(f"{found:.3g}", place, len(numbers))
 
 
-def _failures(run: StoredRun, table: pd.DataFrame) -> list[Failure]:
+def _failures(run: StoredRun, table: pd.DataFrame) -> list[FailureKind]:
     """The samples without a usable structure, by status and by reason; numbers do not divide."""
     failed = table[table["scored"] == 0]
     wanted = set(zip(failed["sample_id"], failed["repeat"], strict=True))
@@ -203,7 +205,7 @@ def _failures(run: StoredRun, table: pd.DataFrame) -> list[Failure]:
         counts[key] += 1
         examples.setdefault(key, reason)
     return [
-        Failure(key[0], examples[key] if count == 1 or "#" not in key[1] else
+        FailureKind(key[0], examples[key] if count == 1 or "#" not in key[1] else
                 f"{key[1].replace('#', '…')} (for example: {examples[key]})", count)
         for key, count in counts.most_common()
     ]  # fmt: skip
@@ -222,8 +224,8 @@ def _curve(
         shares = np.searchsorted(values, thresholds, side="right") / max(len(values), 1)
         return list(zip(thresholds.tolist(), shares.tolist(), strict=True))
 
-    curves = [] if unchanged is None else [Curve(UNCHANGED, "other", points(unchanged))]
-    curves.append(Curve(model, "own", points(table)))
+    curves = [] if unchanged is None else [DiagramLine(UNCHANGED, "other", points(unchanged))]
+    curves.append(DiagramLine(model, "own", points(table)))
     return diagram(f"Share of structures by {name}", label, curves, end)
 
 

@@ -10,12 +10,14 @@ for the 3D view, the search and the scatter, and say so.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -140,8 +142,13 @@ def _member(archive: Path, name: str) -> bytes:
         return file.read()
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit status 2: npm is missing or failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m leaderboard.site.packages",
+        description="Fetch the packages from npm that pages of the site use.",
+    )
+    parser.parse_args(arguments)
 
     def run() -> int:
         for path in fetch():

@@ -23,7 +23,7 @@ from leaderboard.site.board_page import (
     board_pages,
     overview,
 )
-from leaderboard.site.text import file_names, for_script, visible
+from leaderboard.site.inert_text import file_names, for_script, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment

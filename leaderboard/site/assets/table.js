@@ -139,7 +139,7 @@
 
   Table.latex = () => {
     const { header, keys, rows } = Table.cells();
-    const text = new Set(["model", "track", "functional", "ties"]);
+    const text = new Set(["model", "track", "functional", "training", "ties"]);
     const line = (cells) => "  " + cells.join(" & ") + " \\\\";
     return [
       "% needs \\usepackage{booktabs}; " + Site.plain(document.querySelector("#board h2").textContent),
