@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,13 +44,28 @@ def save_figure(path: Path, size: tuple[float, float], name: str) -> Iterator[Fi
 
 ERROR: Final = "lattice_mae"
 TIME: Final = "wall_time_median"
-FAMILIES: Final = ("llm", "gnn", "trivial", "hybrid")
-_OFFSETS: Final = ((6, 5), (6, -11), (-6, 5), (-6, -11), (6, 16), (6, -22), (-6, 16), (-6, -22))
-"""Places of a label beside its point [points], in order of preference."""
+FAMILIES: Final[Mapping[str, tuple[str, str]]] = {
+    "llm": ("language models", "o"),
+    "gnn": ("graph networks", "X"),
+    "trivial": ("trivial", "s"),
+    "hybrid": ("hybrids", "P"),
+    "other": ("other", "D"),
+}
+"""What each family is called, and its marker."""
+MOSTLY_SCORED: Final = 0.95
+"""A model that scored fewer of the samples is hollow and on no front: errors are over the scored
+samples, and a model that fails on the hard ones would look good."""
+_LINE: Final = 0.135
+"""The height of a line of the key [inch]."""
+_DIRECTIONS: Final = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
+_DISTANCES: Final = (5, 9, 14, 20, 27)
+"""Where a number may stand beside its point [points], in order of preference."""
 
 
 def error_against_time(board: Board, path: Path) -> list[Path]:
-    """Draw lattice error against time per structure, both on logarithmic axes.
+    """Draw lattice error against time per structure, both on logarithmic axes, and the front.
+
+    The points are numbered, and the names stand in a key beside them.
 
     Args:
         board: Rows without a time or with an error of 0 cannot be drawn and are left out.
@@ -58,49 +74,89 @@ def error_against_time(board: Board, path: Path) -> list[Path]:
     Returns:
         The file, or none if there is nothing to draw.
     """
-    rows = [row for row in board.rows if _drawable(row)]
+    order = list(FAMILIES)
+    rows = sorted(
+        (row for row in board.rows if row.metrics[ERROR].point and row.metrics[TIME].point),
+        key=lambda row: (order.index(row.family), row.metrics[ERROR].point),
+    )
     if not rows:
         return []
-    with save_figure(path, (7.2, 4.5), board.name) as figure:
-        axes = figure.add_subplot()
-        _draw(axes, rows)
-        axes.set_title(f"{title(board)}: error against time, 95 % intervals", fontsize=10)
-        figure.draw_without_rendering()  # fixes the layout, which the labels need
-        _label(axes, rows)
+    lines = max(30.0, len(rows) + 1.3 * len({row.family for row in rows}) + 4)
+    front = pareto_front(rows)
+    with save_figure(path, (7.2, _LINE * lines + 0.5), board.name) as figure:
+        axes, key = figure.subplots(1, 2, width_ratios=(2.4, 1))
+        _draw(axes, rows, front)
+        key.set(ylim=(lines, 0))
+        _write_key(key, rows, front)
+        figure.suptitle(f"{title(board)}: error against time, 95 % intervals", fontsize=10)
+        figure.draw_without_rendering()  # fixes the layout, which the numbers need
+        _number(axes, rows, front)
     return [path]
 
 
-def _drawable(row: Row) -> bool:
-    return bool(row.metrics[ERROR].point) and bool(row.metrics[TIME].point)
+def pareto_front(rows: Sequence[Row]) -> list[Row]:
+    """The rows that no other one equals or beats in both error and time, by time.
+
+    Only rows on the machine of most of them are compared, and only those that scored nearly all
+    samples (`MOSTLY_SCORED`).
+    """
+    machine = _machine(rows)
+    able = [row for row in rows if row.hardware == machine and _scored(row) >= MOSTLY_SCORED]
+    front: list[Row] = []
+    for row in sorted(able, key=_point):
+        if not front or _point(row)[1] < _point(front[-1])[1]:
+            front.append(row)
+    return front
 
 
-def _draw(axes: Axes, rows: list[Row]) -> None:
+def _machine(rows: Sequence[Row]) -> Any:
+    return Counter(row.hardware for row in rows).most_common(1)[0][0]
+
+
+def _scored(row: Row) -> float:
+    return (row.coverage["ok"] + row.coverage["unconverged"]) / sum(row.coverage.values())
+
+
+def _colour(row: Row) -> Any:
     import seaborn as sns
+
+    return sns.color_palette("colorblind")[list(FAMILIES).index(row.family)]
+
+
+def _draw(axes: Axes, rows: Sequence[Row], front: Sequence[Row]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    times, errors = zip(*map(_point, rows), strict=True)
-    families = [row.family for row in rows]
-    used = [family for family in FAMILIES if family in families]
-    palette = dict(zip(FAMILIES, sns.color_palette("colorblind"), strict=False))
-    axes.set(xscale="log", yscale="log")
-    axes.set(xlim=_limits(rows, TIME), ylim=_limits(rows, ERROR), autoscale_on=False)
+    axes.set(xscale="log", yscale="log", autoscale_on=False)
+    axes.set(xlim=_limits(rows, TIME), ylim=_limits(rows, ERROR))
     for row in rows:
+        colour = _colour(row)
         axes.errorbar(
             *_point(row), xerr=_bars(row, TIME), yerr=_bars(row, ERROR), fmt="none",
-            ecolor=palette[row.family], elinewidth=1.2, zorder=1,
+            ecolor=colour, elinewidth=0.8, alpha=0.45, zorder=1,
         )  # fmt: skip
-    sns.scatterplot(
-        x=times, y=errors, hue=families, style=families, hue_order=used, style_order=used,
-        palette={family: palette[family] for family in used}, s=60, ax=axes, zorder=2,
-    )  # fmt: skip
+        _mark(axes, row, *_point(row), hollow=_scored(row) < MOSTLY_SCORED)
+    if front:
+        times, errors = zip(*map(_point, front), strict=True)
+        # the last is the best at any longer time, too
+        ends = (*times, axes.get_xlim()[1]), (*errors, errors[-1])
+        axes.step(*ends, where="post", color="0.25", linewidth=0.9, linestyle=(0, (4, 2)), zorder=2)
     axes.set(xlabel="median time per structure (s)", ylabel=f"lattice MAE ({METRICS[ERROR].unit})")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _limits(rows: list[Row], name: str) -> tuple[float, float]:
-    """The axis contains all points and bars, with room for labels; it is never empty."""
+def _mark(axes: Axes, row: Row, x: float, y: float, *, hollow: bool) -> None:
+    """Draw the marker of the row's family."""
+    colour = _colour(row)
+    axes.plot(
+        x, y, FAMILIES[row.family][1], color=colour, markerfacecolor="white" if hollow else colour,
+        markersize=5.5, markeredgewidth=0.9, zorder=3, clip_on=False,
+    )  # fmt: skip
+
+
+def _limits(rows: Sequence[Row], name: str) -> tuple[float, float]:
+    """The axis contains all points and bars, with room for numbers; it is never empty."""
     found = [row.metrics[name] for row in rows]
     ends = [x for each in found for x in (each.point, each.low, each.high) if x]
     return min(ends) / 1.6, max(ends) * 1.6
@@ -118,19 +174,67 @@ def _bars(row: Row, name: str) -> list[list[float]] | None:
     return [[max(0.0, found.point - found.low)], [max(0.0, found.high - found.point)]]
 
 
-def _label(axes: Axes, rows: list[Row]) -> None:
-    """Write each name beside its point, at the first place where it covers no other."""
-    taken: list[Any] = []
-    for row in rows:
-        for dx, dy in _OFFSETS:
-            text = axes.annotate(
-                row.model, _point(row), (dx, dy), textcoords="offset points", fontsize=8,
-                ha="left" if dx > 0 else "right",
-            )  # fmt: skip
-            box = text.get_window_extent()
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
-            text.set_visible(False)
-        text.set_visible(True)  # the last place, where all are taken
-        taken.append(box)
+def _write_key(axes: Axes, rows: Sequence[Row], front: Sequence[Row]) -> None:
+    """List number and name of each row under its family, and say what the signs mean.
+
+    The vertical axis counts lines from the top.
+    """
+    axes.set_axis_off()
+    axes.set_xlim(0, 1)
+    line = 0.0
+    machine = _machine(rows)
+    for number, row in enumerate(rows, 1):
+        if number == 1 or row.family != rows[number - 2].family:
+            line += 1.3
+            _mark(axes, row, 0.04, line, hollow=False)
+            axes.text(
+                0.12, line, FAMILIES[row.family][0], fontsize=7.5, va="center", style="italic"
+            )
+        line += 1
+        name = row.model + ("" if row.hardware == machine else " †")
+        weight = "bold" if row in front else "normal"
+        axes.text(0.08, line, str(number), fontsize=6.5, va="center", ha="right", weight=weight)
+        axes.text(0.12, line, name, fontsize=6.5, va="center", weight=weight)
+    signs = ["bold: on the front (dashed)"]
+    if any(_scored(row) < MOSTLY_SCORED for row in rows):
+        signs.append(f"hollow: scored < {MOSTLY_SCORED:.0%}")
+    if any(row.hardware != machine for row in rows):
+        signs.append("†: on another machine")
+    for sign in signs:
+        line += 1.3 if sign == signs[0] else 1
+        axes.text(0.0, line, sign, fontsize=6.5, va="center", color="0.3")
+
+
+def _number(axes: Axes, rows: Sequence[Row], front: Sequence[Row]) -> None:
+    """Write the number of each point beside it, at the first place where it covers nothing."""
+    from matplotlib.transforms import Bbox
+
+    figure = axes.get_figure()
+    assert figure is not None
+    half = 3.5 * figure.dpi / 72
+    taken = [
+        Bbox.from_extents(x - half, y - half, x + half, y + half)
+        for x, y in axes.transData.transform([_point(row) for row in rows])
+    ]
+    for number, row in enumerate(rows, 1):
+        text = axes.annotate(
+            str(number), _point(row), (0, 0), textcoords="offset points", fontsize=7, zorder=4,
+            ha="center", va="center", weight="bold" if row in front else "normal",
+        )  # fmt: skip
+        for distance in _DISTANCES:
+            for dx, dy in _DIRECTIONS:
+                text.set_position((dx * (distance + 2), dy * (distance + 1)))
+                box = text.get_window_extent().padded(1)
+                inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
+                inside = inside and axes.bbox.containsy(box.y0) and axes.bbox.containsy(box.y1)
+                if inside and not any(box.overlaps(other) for other in taken):
+                    break
+            else:
+                continue
+            if distance > _DISTANCES[0]:  # not at its point: a line leads to it
+                axes.annotate(
+                    "", _point(row), text.get_position(), textcoords="offset points", zorder=2,
+                    arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "0.4"},
+                )  # fmt: skip
+            break
+        taken.append(text.get_window_extent())
