@@ -4,17 +4,19 @@ import json
 import re
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
+from benchmarks.core import Geometry
 from benchmarks.core.statistics import Estimate
 from leaderboard.__main__ import main
-from leaderboard.site import packages, write_site
+from leaderboard.site import packages, structure_page, write_site
 from leaderboard.site.board_table import SHOWN
 from leaderboard.site.drawing import Scale, element_places
 from leaderboard.site.inert_text import file_names, for_script, visible
 from leaderboard.site.sentences import sentences
 from tests.conftest import one_line
-from tests.site_runs import MODELS, Page, scored_runs
+from tests.site_runs import MODELS, Page, Public, scored_runs
 from tests.test_leaderboard import Memory
 
 HOSTILE = {
@@ -90,8 +92,40 @@ def test_the_data_of_the_samples_add_up_to_the_board(built):
         assert sum(values) / 8 == pytest.approx(row.metrics["score"].point, abs=1e-5)
 
 
+def test_a_structure_has_start_reference_and_answers(built):
+    page = Page((built[1] / "structure/gpaw-0-0-pbe.html").read_text())
+    answers, cells_, places = (cells(page, k) for k in range(3))
+    by_model = {row[0]: row for row in answers[1:]}
+    assert by_model["oracle"][1:7] == ["ok", "1.000", "0.000", "0.00", "0.0000", "0.000"]
+    assert by_model["text"][1] == "invalid"
+    parameters = {row[0]: row[1:] for row in cells_[1:]}
+    angles = ["90.00", "90.00", "90.00"]
+    assert parameters["DFT reference"] == ["4.0000", "4.2000", "4.4000", *angles, "73.92"]
+    assert parameters["Start"][0] == "4.1200"
+    assert parameters["halfway"][0] == "4.0600"
+    assert places[0] == ["Structure", "Na1", "Cl2", "Na3", "Cl4"]
+    assert places[2][1] == "0.00000.00000.0000"
+    assert "structure/gpaw-0-0-pbe.html" in (built[1] / "data/toy.js").read_text()
+
+
+def test_an_atom_on_the_border_is_drawn_on_all_sides():
+    corner = Geometry(
+        np.eye(3) * 3, np.array([[0.0, 0.0, 1e-9], [0.5, 0.5, 0.99]]), np.array([11, 17])
+    )
+    drawn = structure_page._drawn("x", "start", corner)
+    assert [atom[0] for atom in drawn["atoms"]] == ["Na"] * 8 + ["Cl"] * 2
+    assert ["Na", 3.0, 3.0, 3.0] in drawn["atoms"]
+    assert ["Cl", 1.5, 1.5, -0.03] in drawn["atoms"]
+
+
+def test_structures_that_may_not_be_published_are_on_no_page(tmp_path):
+    write_site([("toy", scored_runs(tmp_path / "runs", Memory()))], tmp_path / "site")
+    assert not (tmp_path / "site/structure").exists()
+    assert "4.4" not in (tmp_path / "site/samples/toy-1.html").read_text()
+
+
 def test_hostile_names_are_shown_inert(tmp_path):
-    class Hostile(Memory):
+    class Hostile(Public):
         def __init__(self):
             super().__init__()
             self.ids = (*self.ids[:6], "</script><b>", "a&b\u202e\"'><i>")
@@ -106,7 +140,8 @@ def test_hostile_names_are_shown_inert(tmp_path):
         page = Page(text)
         assert not {"img", "b", "i"} & {tag for tag, _ in page.tags}
         assert not any(name.startswith("on") for _, found in page.tags for name in found)
-        assert {tag for tag, found in page.tags if tag == "script" and "src" not in found} == set()
+        inner = [found for tag, found in page.tags if tag == "script" and "src" not in found]
+        assert all(found["type"] == "application/json" for found in inner)
         assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e]", text)
     rows = {row[1] for row in cells(Page((out / "index.html").read_text()))[1:]}
     assert "<script>alert(1)</script>" in rows, "it can be read"

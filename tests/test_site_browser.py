@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from leaderboard.board.summary import board
-from leaderboard.site import write_site
+from leaderboard.site import packages, write_site
 from tests.site_runs import scored_runs
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -179,6 +179,20 @@ def test_a_formula_in_a_name_is_no_formula_in_the_csv(visit):
     page = visit()
     page.evaluate("document.querySelector('#models tbody th a').textContent = '=cmd()|\"x\"'")
     assert '"\'=cmd()|""x"""' in page.evaluate("Table.csv()")
+
+
+@pytest.mark.skipif("3dmol.js" not in packages.vendored(), reason="leaderboard.site.packages")
+def test_the_3d_view_is_turned_by_mouse_buttons_and_keys(visit):
+    page = visit("structure/gpaw-0-0-pbe.html")
+    page.wait_for_selector("#viewer canvas")
+    page.click("[data-turn=left]")
+    first = page.get_attribute("#viewer", "data-view")
+    page.focus("#viewer")
+    page.keyboard.press("ArrowUp")
+    assert page.get_attribute("#viewer", "data-view") != first
+    page.select_option("#which", "oracle")
+    assert "model=oracle" in page.url
+    assert "oracle" in page.inner_text("#legend")
 
 
 def test_the_theme_is_that_of_the_device_until_it_is_changed(visit):

@@ -47,7 +47,8 @@ PLAIN: Final = {
 ORDER: Final = (
     "rank", "model", "score", "ties", "wall_time_median", "lattice_mae", "volume_mape",
     "position_mae", "skill_lattice", "skill_position", "strain", "score_clean", "scored", "track",
-    "functional", "training", "element_preservation_rate", "validity_rate", "rmsd_normalized", "n_force_evals",
+    "functional", "training", "element_preservation_rate", "validity_rate", "rmsd_normalized",
+    "n_force_evals",
 )  # fmt: skip
 """The columns from left to right."""
 PARTS: Final = ("adwt", "strain_awt")
@@ -65,8 +66,8 @@ ABOUT: Final = {
     "track": "Equal data: trained on this project's sets alone. Foundation: trained by others on "
     "more. Trivial: not trained.",
     "functional": "Functional of the DFT data that the model was trained on.",
-    "training": "Computing time of the training, as its authors publish it or as our trainer measured "
-    "it; of a hybrid for each part.",
+    "training": "Computing time of the training, as its authors publish it or as our trainer "
+    "measured it; of a hybrid for each part.",
     "scored": "Outcomes with a relaxed structure, of all outcomes.",
     "score": "Mean of two areas under curves: the share of structures whose mean displacement is "
     "below 0.01 to 0.50 Å, and whose strain is below 0.001 to 0.100. A failure earns 0.",

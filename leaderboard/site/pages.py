@@ -15,7 +15,7 @@ from benchmarks.core import UserError
 from benchmarks.core.formatting import NOTHING, format_estimate
 from benchmarks.metrics import METRICS
 from leaderboard.scoring import ScoredRuns
-from leaderboard.site import model_page, packages
+from leaderboard.site import model_page, packages, structure_page
 from leaderboard.site.board_page import (
     SAMPLES_PER_PAGE,
     BoardPage,
@@ -63,7 +63,7 @@ def write_site(
         written.append(path)
 
     try:
-        for path, text in _texts(board_pages(listed, {}), packages.missing(vendor)):
+        for path, text in _texts(listed, packages.missing(vendor)):
             put(path, text.encode("utf-8"))
         assets = {path.name: path for path in sorted(ASSETS.iterdir())} | packages.vendored(vendor)
         for name, source in assets.items():
@@ -89,8 +89,12 @@ def _old_files(folder: Path) -> set[str]:
     return set()
 
 
-def _texts(pages: Sequence[BoardPage], missing: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _texts(
+    listed: Sequence[tuple[str, ScoredRuns]], missing: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     """Path and text of every page and script."""
+    addresses = structure_page.structure_addresses([scored for _, scored in listed])
+    pages = board_pages(listed, addresses)
     order = [row.model for page in pages for row in (*page.board.rows, *page.board.apart)]
     models = {model: f"model/{quote(name)}.html" for model, name in file_names(order).items()}
     shared: dict[str, Any] = {
@@ -116,6 +120,10 @@ def _texts(pages: Sequence[BoardPage], missing: Sequence[str]) -> Iterator[tuple
                           count=count)  # fmt: skip
     for model, address in models.items():
         yield page_of("model.html.j2", address, **_model_context(pages, model))
+    viewer = not any("3dmol" in each for each in missing)
+    for each in structure_page.structure_pages([page.scored for page in pages], addresses):
+        yield page_of("structure.html.j2", each.address, page=each, viewer=viewer,
+                      errors=structure_page.ERRORS)  # fmt: skip
     yield page_of("metrics.html.j2", "metrics.html", metrics=METRICS)
 
 
@@ -174,6 +182,7 @@ def _environment() -> Environment:
         "short": lambda x: NOTHING if x is None else f"{x:.4g}",
         "estimate": format_estimate,
         "code": _with_code,
+        "json": lambda value: Markup(for_script(value)),  # noqa: S704 - no `<` is in it
         "fragment": lambda text: quote(text, safe=""),
     }
     return environment
