@@ -143,7 +143,7 @@ def test_the_oracle_has_errors_0_rates_and_skills_1(tmp_path, toy):
         expected = 1.0 if METRICS[name].higher_is_better else 0.0
         if value(row, name) is not None:
             assert value(row, name) == pytest.approx(expected, abs=1e-6), name
-    assert [name for name in METRICS if value(row, name) is None] == ["n_tokens"]
+    assert [name for name in METRICS if value(row, name) is None] == ["n_tokens", "declared_time"]
 
 
 def test_doing_nothing_has_skill_0(tmp_path, toy):

@@ -84,7 +84,7 @@ def test_the_make_targets_of_the_pages_exist():
 
 
 PACKAGES = "benchmarks|t2relax|baselines|leaderboard|studies"
-WITH_SUBCOMMANDS = {"benchmarks.data", "baselines.train"}
+WITH_SUBCOMMANDS = {"benchmarks.data", "baselines.train", "leaderboard.submit"}
 
 
 def commands():

@@ -112,7 +112,7 @@ def _measured(
     for metric in METRICS.values():
         if metric.reduce is Reduce.PER_RUN:
             recorded = run.provenance.get(metric.column)
-            metrics[metric.name] = Estimate.of(recorded, None, len(ids))
+            metrics[metric.name] = Estimate.of(recorded, None, 0 if recorded is None else len(ids))
     outcomes = Counter(table.loc[table["sample_id"].isin(list(ids)), "status"])
     identity = run.identity
     row = Row(
@@ -152,5 +152,6 @@ def _hardware(run: StoredRun) -> tuple[Hardware, ...]:
     found = [
         Hardware(cpu=each.get("cpu"), device=each.get("device"), threads=each.get("threads"))
         for each in run.computing_segments
+        if not each.get("submitted")  # computed elsewhere, on what its authors declare
     ]
     return tuple(dict.fromkeys(found))

@@ -106,7 +106,12 @@ def board(
         apart=apart,
         about=ABOUT.get(identity["dataset"].split("/")[0])
         or reference_uncertainty(identity["dataset"]),
-        notes=(*_on_other_samples(runs, tables, ids), *_unknown(runs, tables), *_not_ranked(ended)),
+        notes=(
+            *_on_other_samples(runs, tables, ids),
+            *_unknown(runs, tables),
+            *_not_ranked(ended),
+            *_submitted(everyone),
+        ),
         same_minimum=SAME_MINIMUM,
         **_compared(
             [runs[k] for k in together], [tables[k] for k in together], ids, replicates, seed
@@ -235,6 +240,16 @@ def _not_ranked(ended: Sequence[StoredRun]) -> list[str]:
         f"Not ranked: {run.name}, whose run ended early ({run.provenance['aborted']})."
         for run in ended
     ]
+
+
+def _submitted(runs: Sequence[StoredRun]) -> list[str]:
+    """Who predicted the rows that were not computed here."""
+    listed = [
+        f"{run.name} ({', '.join(run.provenance.get('authors') or ['no authors named'])})"
+        for run in runs
+        if run.provenance.get("submitted")
+    ]
+    return [f"Submitted as predictions, not run here: {'; '.join(listed)}."] if listed else []
 
 
 def reference_uncertainty(dataset: str, measured: Path = CONVERGENCE) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from benchmarks.core.formatting import format_estimate, format_number
 from benchmarks.core.statistics import Estimate
 from leaderboard.board.schema import Board, Row
-from leaderboard.views.table_columns import COLUMN_NOTES, COLUMNS, machine_mark, training
+from leaderboard.views.table_columns import COLUMN_NOTES, columns_of, machine_mark, training
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -89,7 +89,7 @@ def table(board: Board) -> str:
 
 def _lines(rows: Sequence[Row], board: Board) -> list[str]:
     """The short table in columns of equal width."""
-    cells = [[column.brief for column in COLUMNS], *(_cells(row, board) for row in rows)]
+    cells = [[column.brief for column in columns_of(board)], *(_cells(row, board) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     return [
@@ -99,7 +99,7 @@ def _lines(rows: Sequence[Row], board: Board) -> list[str]:
 
 
 def _cells(row: Row, board: Board) -> list[str]:
-    return [column.cell(row, board) for column in COLUMNS]
+    return [column.cell(row, board) for column in columns_of(board)]
 
 
 def _difference(found: Estimate, digits: int, n_samples: int) -> str:
@@ -123,7 +123,7 @@ def _environment() -> Environment:
         autoescape=False,  # noqa: S701 - Markdown and plain text, no HTML
     )
     environment.globals |= {
-        "columns": COLUMNS,
+        "columns": columns_of,
         "cells": _cells,
         "lines": _lines,
         "title": title,

@@ -27,6 +27,8 @@ class BoardColumn:
     brief: str
     """The header on a terminal."""
     cell: Callable[[Row, Board], str]
+    optional: bool = False
+    """Whether a board of whose rows none has a value leaves the column out."""
 
 
 def _metric(name: str, digits: int = 3) -> Callable[[Row, Board], str]:
@@ -84,6 +86,12 @@ def training(row: Row, *, whole: bool = False) -> str:
     return " + ".join(cells) or NOTHING
 
 
+def _declared(row: Row, _: Board) -> str:
+    """The median time that the authors of a submission declared, on their machine."""
+    value = row.metrics["declared_time"].point
+    return NOTHING if value is None else f"{value:.2g}"
+
+
 def machine_mark(hardware: Hardware, board: Board) -> str:
     """Return the mark of a machine in the table of a board: ¹ for its first machine."""
     position = board.hardware.index(hardware)
@@ -109,7 +117,20 @@ COLUMNS: Final = (
     BoardColumn("Force evals", "Evals", _metric("n_force_evals", 0)),
     BoardColumn("Time (s)", "Time s", _seconds),
     BoardColumn("Training", "Training", lambda row, _: training(row)),
+    BoardColumn("Declared time (s)", "Declared s", _declared, optional=True),
 )
+
+
+def columns_of(board: Board) -> list[BoardColumn]:
+    """The columns that the table of a board has."""
+    rows = (*board.rows, *board.apart)
+    return [
+        column
+        for column in COLUMNS
+        if not column.optional or any(column.cell(row, board) != NOTHING for row in rows)
+    ]
+
+
 COLUMN_NOTES: Final = (
     """Score: mean of two areas under curves, the share of structures whose mean displacement is
     below 0.01 to 0.50 Å and the share whose strain is below 0.001 to 0.100; a failure earns 0. In
@@ -127,7 +148,8 @@ COLUMN_NOTES: Final = (
     prediction. It does not see the cell (a
     crystal stretched by 19 % scores 0.000): read it beside the strain.""",
     """Force evals: evaluations of the potential per structure, the median. Time: median seconds per
-    structure (batch time over batch size).""",
+    structure (batch time over batch size). A time that others declare for what they submitted
+    stands in a column of its own: it was not measured here.""",
     f"""Training: the computing time of the training, number of GPUs times hours as its authors
     publish it, or as our trainer measured it (of a CPU the time on the clock); a hybrid's for each
     part, and {NOTHING} where nothing is published. What it cost to compute the training data, and
