@@ -2,6 +2,7 @@
 
 python -m leaderboard RUNS... --out DIR [--data PATH] [--csv] [--figures] [--check]
 python -m leaderboard --published [--data PATH] [--check]
+python -m leaderboard RUNS... --against leaderboard/boards/embedded-v1-test/board.json
 python -m leaderboard RUNS... --archive DIR [--data PATH]
 python -m leaderboard RUNS... --site DIR [--data PATH]
 python -m leaderboard --published --site DIR [--data PATH]
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from benchmarks.core import MissingFinalFrame, UserError
 from benchmarks.core.cli import run_command
 from leaderboard.publish import (
+    departures,
     differing,
     documents,
     make_boards,
@@ -52,6 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         metavar="DIR",
         help="write the runs of one data set as an archive: what each model changed, no structures",
+    )
+    target.add_argument(
+        "--against",
+        type=Path,
+        metavar="BOARD",
+        help="write nothing; exit 1 naming what is farther from this board.json than tolerated",
     )
     add("--site", type=Path, metavar="DIR", help="write the boards as a site, and nothing else")
     add_data_arguments(parser)
@@ -112,11 +120,12 @@ def _check_options(options: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
     if bool(options.runs) == options.published:
         raise UserError("name the folders of runs, or give --published, not both")
-    if not (options.out or options.published or options.archive or options.site):
+    targets = ("out", "published", "archive", "site", "against")
+    if not any(getattr(options, name) for name in targets):
         raise UserError("name what is made: --out DIR, --published, --archive DIR or --site DIR")
     if options.site and (options.out or options.archive):
         raise UserError("--site is made alone, of RUNS or of --published")
-    for name in ("archive", "site"):
+    for name in ("archive", "site", "against"):
         if getattr(options, name) and (options.check or options.csv or options.figures):
             raise UserError(
                 f"--check, --csv and --figures are about boards, not about --{name} DIR"
@@ -132,6 +141,8 @@ def _run(options: argparse.Namespace) -> int:
         return _site(options, datasets)
     if options.published:
         return _published(datasets, check=options.check, figures=options.figures)
+    if options.against:
+        return _against(options, datasets)
     if options.archive:
         files = write_archive_of(options.runs, options.archive, datasets)
     elif options.check:
@@ -148,6 +159,19 @@ def _run(options: argparse.Namespace) -> int:
         files = published.files
     print("wrote " + ", ".join(map(str, files)))
     return 0
+
+
+def _against(options: argparse.Namespace, datasets: Sequence[Dataset]) -> int:
+    from leaderboard.board.schema import Board
+
+    try:
+        text = options.against.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{options.against}: cannot be read ({type(error).__name__})") from error
+    boards = make_boards(options.runs, datasets, store=False)
+    if len(boards) != 1:
+        raise UserError(f"--against is for runs on one data set, not on {len(boards)}")
+    return _checked(departures(boards[0], Board.from_json(text, str(options.against))))
 
 
 def _site(options: argparse.Namespace, datasets: Sequence[Dataset]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -19,7 +20,7 @@ from leaderboard.scoring import (
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset
-    from leaderboard.board.schema import Board
+    from leaderboard.board.schema import Board, Row
 
 BOARD: Final = "board.json"
 PAGE: Final = "board.md"
@@ -118,6 +119,53 @@ def _different_cells(old: Any, new: Any, where: str) -> Iterator[str]:
             yield f"{inside} is {'new' if key in new else 'gone'}"
         else:
             yield from _different_cells(old[key], new[key], inside)
+
+
+def _counts(row: Row) -> str:
+    return " ".join(f"{count} {status}" for status, count in row.coverage.items() if count)
+
+
+TOLERANCES: Final = {"Å": 0.002, "Å²": 0.01, "°": 0.02, "%": 0.1, "": 0.005}
+"""By the unit of a metric, how far its value may be from the stored one on another machine. Scores,
+skills and rates have no unit; times and memory belong to a machine and are not compared."""
+COUNTED: Final = {"n_force_evals": 1.0, "n_tokens": 1.0}
+"""The same for medians of counts."""
+
+
+def departures(board: Board, stored: Board) -> list[str]:
+    """Say, a line each, where rows are farther from those of a stored board than `TOLERANCES`.
+
+    Args:
+        board: A board that was made again.
+        stored: The board that it should agree with; it may have further models.
+
+    Raises:
+        UserError: The boards are of different data, or have no model in common.
+    """
+    for name in ("name", "split", "revision", "n_samples"):
+        ours, theirs = getattr(board.dataset, name), getattr(stored.dataset, name)
+        if ours != theirs:
+            raise UserError(f"the boards are of different data: {name} {ours} and {theirs}")
+    known = {row.model: row for row in stored.rows}
+    rows = [row for row in board.rows if row.model in known]
+    if not rows:
+        raise UserError(f"the stored board of {stored.name} has none of these models")
+    lines = []
+    for row in rows:
+        expected = known[row.model]
+        if row.coverage != expected.coverage:
+            lines.append(f"{row.model}: {_counts(row)}, stored {_counts(expected)}")
+        for name, metric in board.metrics.items():
+            tolerance = COUNTED.get(name, TOLERANCES.get(metric.unit))
+            if tolerance is None or name not in expected.metrics:
+                continue
+            found, old = row.metrics[name].point, expected.metrics[name].point
+            apart = math.nan if found is None or old is None else abs(found - old)
+            if found != old and not apart <= tolerance:
+                lines.append(
+                    f"{row.model}: {name} {found}, stored {old}, may differ by {tolerance}"
+                )
+    return lines
 
 
 def make_boards(

@@ -1,5 +1,6 @@
 import json
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,11 +27,13 @@ from leaderboard.board.schema import Board
 from leaderboard.board.scores import FILE, crystal_system, scores
 from leaderboard.board.summary import board, reference_uncertainty
 from leaderboard.publish import (
+    departures,
     differing,
     make_boards,
     published_documents,
     write_archive_of,
 )
+from leaderboard.scoring import PUBLISHED, read_entries
 from leaderboard.views.markdown import markdown, table, to_csv
 
 
@@ -858,3 +861,69 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path, toy, runs, capsys):
     assert "name the data with --data" in lines[1]
     assert "name toy with --data" in lines[2]
     assert "not both" in lines[3]
+
+
+# what others measure, and what is published
+
+
+def published(name="embedded-v1-test"):
+    folder = PUBLISHED.parent / "boards" / name
+    return Board.from_json((folder / "board.json").read_text(encoding="utf-8"))
+
+
+def changed(board, model, name, by):
+    """The board with one number of one model changed."""
+
+    def row_of(row):
+        if row.model != model:
+            return row
+        found = row.metrics[name]
+        return replace(row, metrics=row.metrics | {name: replace(found, point=found.point + by)})
+
+    return replace(board, rows=tuple(row_of(row) for row in board.rows))
+
+
+def test_rows_of_another_machine_may_differ_by_the_tolerance_of_their_unit():
+    stored = published()
+    assert departures(stored, stored) == []
+    for name, by in (("lattice_mae", 0.0019), ("score", 0.0049), ("wall_time_median", 9.0)):
+        assert departures(changed(stored, "gbr", name, by), stored) == []
+    point = next(row for row in stored.rows if row.model == "gbr").metrics["lattice_mae"].point
+    (line,) = departures(changed(stored, "gbr", "lattice_mae", 0.0021), stored)
+    assert line == f"gbr: lattice_mae {point + 0.0021}, stored {point}, may differ by 0.002"
+    other = replace(stored, dataset=replace(stored.dataset, revision="sha256:0"))
+    with pytest.raises(UserError, match="of different data: revision"):
+        departures(other, stored)
+
+
+def test_against_ends_with_1_and_names_the_number(tmp_path, monkeypatch, capsys):
+    stored = published()
+    monkeypatch.setattr("leaderboard.__main__.make_boards", lambda *_, **__: [stored])
+    file = tmp_path / "board.json"
+    file.write_text(stored.to_json(), encoding="utf-8")
+    assert main(["runs", "--against", str(file)]) == 0
+    file.write_text(changed(stored, "t5", "score", 0.01).to_json(), encoding="utf-8")
+    assert main(["runs", "--against", str(file)]) == 1
+    assert capsys.readouterr().out.startswith("t5: score 0.")
+    file.unlink()
+    assert main(["runs", "--against", str(file)]) == 2
+    assert "board.json: cannot be read (FileNotFoundError)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in read_entries()])
+def test_published_numbers_are_numbers(name):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    folder = PUBLISHED.parent / "boards" / name
+    found = json.loads((folder / "board.json").read_text("utf-8"), parse_constant=refuse)
+    models = [row["model"] for row in found["rows"]]
+    assert len(models) >= 8
+    assert len(set(models)) == len(models)
+    for row in found["rows"]:
+        assert row["metrics"].keys() == METRICS.keys()
+        assert sum(row["coverage"].values()) >= row["n_samples"] == found["dataset"]["n_samples"]
+        for metric in row["metrics"].values():
+            low, point, high = (metric[each] for each in ("low", "point", "high"))
+            if low is not None and point is not None:
+                assert low - 1e-9 <= point <= high + 1e-9
