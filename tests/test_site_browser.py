@@ -195,6 +195,26 @@ def test_the_3d_view_is_turned_by_mouse_buttons_and_keys(visit):
     assert "oracle" in page.inner_text("#legend")
 
 
+def test_two_models_are_compared_and_a_point_opens_its_structure(visit, site):
+    page = visit("compare.html#?a=halfway&b=identity&by=lattice_mae")
+    page.wait_for_selector("#pair[data-ready]")
+    (table,) = (each for each in site[0].board().differences if each.metric == "lattice_mae")
+    wanted = table.cells["halfway"]["identity"]
+    row = page.locator("#differences tbody tr").nth(1).inner_text().split("\t")
+    assert row[0] == "lattice_mae"
+    assert float(row[3].split()[0]) == pytest.approx(wanted.point, abs=1e-3)
+    assert row[4:] == ["8", "halfway"]
+    assert page.locator("#most tbody tr").count() == 8
+    page.click("text=Exchange")
+    assert page.input_value("#first") == page.evaluate("String(BOARD.models.indexOf('identity'))")
+    if {"d3.js", "plot.js"} <= packages.vendored().keys():
+        assert page.get_attribute("#chart", "data-points") == "8"
+        page.locator("#chart a").first.dispatch_event("click")
+    else:
+        page.click("#most tbody a >> nth=0")
+    page.wait_for_url("**/structure/gpaw-*.html")
+
+
 def test_the_theme_is_that_of_the_device_until_it_is_changed(visit):
     page = visit(color_scheme="dark")
     shade = "getComputedStyle(document.documentElement).backgroundColor"

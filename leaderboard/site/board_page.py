@@ -36,6 +36,8 @@ class BoardPage:
     """Stands on its tab."""
     title: str
     address: str
+    compare: str
+    """The page that compares two of its models."""
     samples: str
     """The script with the scores of its samples."""
     sample_pages: Mapping[str, str]
@@ -85,6 +87,7 @@ def board_pages(
                 short=shorts[k],
                 title=title(board),
                 address="index.html" if k == 0 else f"board/{quote(name)}.html",
+                compare="compare.html" if k == 0 else f"compare/{quote(name)}.html",
                 samples=f"data/{quote(name)}.js",
                 sample_pages=addresses,
                 data=board_data(board, scored, addresses, ids),

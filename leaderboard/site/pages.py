@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 ASSETS: Final = Path(__file__).with_name("assets")
 MARKER: Final = ".t2relax-site"
 """Lists the files of a site in its folder, so that the next one removes what it no longer has."""
-MENU: Final = (("Leaderboard", "index.html"), ("Metrics", "metrics.html"))
+MENU: Final = (
+    ("Leaderboard", "index.html"),
+    ("Compare", "compare.html"),
+    ("Metrics", "metrics.html"),
+)
 """The pages of the menu: labels and addresses."""
 
 
@@ -118,6 +122,8 @@ def _texts(
             count = -(-len(page.ids) // SAMPLES_PER_PAGE)
             yield page_of("samples.html.j2", address, page=page, lines=lines, number=number,
                           count=count)  # fmt: skip
+        yield page_of("compare.html.j2", page.compare, page=page,
+                      scatter=not any("scatter" in each for each in missing))  # fmt: skip
     for model, address in models.items():
         yield page_of("model.html.j2", address, **_model_context(pages, model))
     viewer = not any("3dmol" in each for each in missing)
@@ -181,6 +187,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "short": lambda x: NOTHING if x is None else f"{x:.4g}",
         "estimate": format_estimate,
+        "signed": partial(format_estimate, signed=True),
         "code": _with_code,
         "json": lambda value: Markup(for_script(value)),  # noqa: S704 - no `<` is in it
         "fragment": lambda text: quote(text, safe=""),

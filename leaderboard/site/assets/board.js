@@ -5,7 +5,7 @@
   const { table, state } = Table;
   const section = document.getElementById("board");
   const controls = document.getElementById("controls");
-  const REPLICATES = 500;
+  const { REPLICATES } = Statistics;
   const stored = new Map(); // what the cells show for all structures
   let board = null;
   let weighted = false;
@@ -127,16 +127,6 @@
     return (values[Math.ceil(middle) - 1] + values[Math.floor(middle)]) / 2;
   }
 
-  // A generator with a seed (mulberry32): the same view gives the same intervals.
-  function random(seed) {
-    return () => {
-      seed = (seed + 0x6d2b79f5) | 0;
-      let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-      return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-    };
-  }
-
   // Intervals of the scores and the ranks that they allow, from a paired bootstrap over compositions.
   function bootstrap(kept, rows) {
     const score = board.metrics.find((m) => m.name === "score");
@@ -150,7 +140,7 @@
       sizes[g] += 1;
       rows.forEach((row, r) => { sums[r][g] += score.values[row][i]; });
     }
-    const next = random(1);
+    const next = Statistics.random(1);
     const scores = rows.map(() => []);
     const ranks = rows.map(() => []);
     for (let b = 0; b < REPLICATES; b++) {
@@ -167,13 +157,9 @@
         ranks[r].push(1 + found.filter((y) => y > x).length);
       });
     }
-    const ends = (listed_) => {
-      const sorted = [...listed_].sort((a, b) => a - b);
-      return [sorted[Math.round(0.025 * (REPLICATES - 1))], sorted[Math.round(0.975 * (REPLICATES - 1))]];
-    };
     return rows.map((_, r) => {
-      const [low, high] = ends(scores[r]);
-      const [rankLow, rankHigh] = ends(ranks[r]);
+      const [low, high] = Statistics.interval(scores[r]);
+      const [rankLow, rankHigh] = Statistics.interval(ranks[r]);
       return { low, high, rankLow, rankHigh };
     });
   }
