@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,7 +18,7 @@ from pymatgen.core import Lattice, Structure
 
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.engines.relaxation_loop import shortest_contact
-from baselines.potentials import chgnet, loading, mace, matgl
+from baselines.potentials import chgnet, diep, loading, mace, matgl
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
 from benchmarks.core.geometry import shortest_distance
 from benchmarks.models.registry import find_weights, resolve
@@ -95,6 +96,15 @@ def test_a_chgnet_of_ones_own_keeps_the_contract(tmp_path):
     check_relaxer(
         chgnet.CHGNet(str(tiny.chgnet(tmp_path / "c.pt")), settings=RelaxSettings(max_steps=5))
     )
+
+
+@pytest.mark.slow
+def test_diep_keeps_the_contract():
+    pytest.importorskip("diep")
+    outcomes = check_relaxer(
+        diep.DIEP(settings=RelaxSettings(max_steps=3)), sample_structures()[:3]
+    )
+    assert {outcome.status for outcome in outcomes} <= SCORED
 
 
 @pytest.mark.slow
@@ -305,6 +315,51 @@ def test_a_pickle_runs_nothing(tmp_path, evil, monkeypatch):
     torch.save({"model": touch}, folder / "model.pt")
     one_line(lambda: matgl.MatGL(str(folder)), "it names code of pathlib")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def own_diep(tmp_path):
+    """The folder of the wheel, as a model of one's own."""
+    pytest.importorskip("diep")
+    return shutil.copytree(diep.weights(), tmp_path / "own")
+
+
+@pytest.mark.slow
+def test_a_diep_of_ones_own_has_to_have_an_energy_of_a_functional(own_diep):
+    import torch
+
+    assert 70 in diep.DIEP(str(own_diep)).elements
+    state = torch.load(own_diep / "state.pt", weights_only=True)
+    state["element_refs.property_offset"] += 5
+    torch.save(state, own_diep / "state.pt")
+    one_line(
+        lambda: diep.DIEP(str(own_diep)),
+        "gives NaCl -1.89",
+        "weights for another version of diep than 2.",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "name"), [("os", "getcwd"), ("diep.models._diep", "Path"), ("diep.graph", "DIEP")]
+)
+def test_a_diep_that_names_other_code_is_refused_before_it_is_called(module, name, own_diep):
+    import torch
+
+    saved = torch.load(own_diep / "model.pt", weights_only=True)
+    saved["more"] = {"@class": name, "@module": module, "init_args": {}}
+    torch.save(saved, own_diep / "model.pt")
+    one_line(
+        lambda: diep.DIEP(str(own_diep)),
+        f"it names code of {module}, {name}, which is no model of diep",
+    )
+
+
+def test_a_folder_that_is_no_diep_is_told_before_anything_is_loaded(tmp_path):
+    spec = resolve(f"mine=diep:{tmp_path}")
+    assert (spec.target, spec.extra) == ("baselines.potentials.diep:DIEP", "diep")
+    one_line(lambda: find_weights(spec, offline=True), "is no saved model of diep: model.pt, state")
+    assert resolve(f"mine=diep:{tmp_path}", trust=True).kwargs["trust"]
 
 
 # --- structures that a potential cannot relax

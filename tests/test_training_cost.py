@@ -31,6 +31,7 @@ def test_hours_of_published_weights_are_those_that_their_authors_state():
     a100 = {"mace-mp-0": 2600, "nequix-mp-1": 500, "nequix-oam-1": 280, "nequix-omat-1": 240}
     hours = {name: x.hours for name, x in stated.items() if x.device == "NVIDIA A100"}
     assert hours == a100
+    assert stated["diep-matpes-r2scan"].hours == 79
     assert all(cost.source.startswith("https://") for cost in stated.values())
 
 

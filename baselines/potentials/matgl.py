@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.metadata
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,8 +35,11 @@ from benchmarks.core.published_weights import PublishedWeights, published_by
 
 FILES = ("model.pt", "state.pt", "model.json")
 """The files of a saved model of matgl."""
-MODELS = ("CHGNet", "M3GNet", "MEGNet", "QET", "SO3Net", "TensorNet")
-"""The classes of `matgl.models` that a file may name: they compute and do nothing else."""
+MODELS = {
+    "matgl": ("CHGNet", "M3GNet", "MEGNet", "QET", "SO3Net", "TensorNet"),
+    "diep": ("DIEP",),
+}
+"""The classes of models that a file may name, by library: they compute and do nothing else."""
 OWNER = "materialyze"
 """matgl's organisation on the Hub."""
 
@@ -151,15 +155,20 @@ def in_models(module: str) -> bool:
     return bool(_resolve_module(module) == "matgl.models")
 
 
-def refuse_foreign(folder: Path, of_models: Callable[[str], bool] = in_models) -> None:
-    """Refuse files that name anything but a model of matgl, before matgl imports and calls it.
+def refuse_foreign(
+    folder: Path,
+    of_models: Callable[[str], bool] = in_models,
+    library: str = "matgl",
+) -> None:
+    """Refuse files that name anything but a model, before the library imports and calls it.
 
     A name is compared wherever it stands in the file. `matgl.graph.data:MGLDataset`, for one, is
     matgl's own and reads pickles.
 
     Args:
         folder: The folder of the files.
-        of_models: `in_models` of the matgl that will read them.
+        of_models: `in_models` of the version of the library that will read them.
+        library: `matgl`, or `diep`, which saves its models alike.
 
     Raises:
         UserError: They name something else.
@@ -178,11 +187,11 @@ def refuse_foreign(folder: Path, of_models: Callable[[str], bool] = in_models) -
     saved = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
     for module, name in named(saved):
         known = isinstance(module, str) and of_models(module)
-        if not (known and name in MODELS):
+        if not (known and name in MODELS[library]):
             shown = repr(f"{module}, {name}")[1:-1]
             raise UserError(
-                f"{folder}: it names code of {shown:.120}, which is no model of matgl and would be "
-                f"run: {TRUST}"
+                f"{folder}: it names code of {shown:.120}, which is no model of {library} and "
+                f"would be run: {TRUST}"
             )
 
 
@@ -213,7 +222,7 @@ def of_older_matgl(folder: Path) -> PublishedWeights | None:
     return next((old for old in published_by("matgl2").values() if old.sha256 == digest), None)
 
 
-def check_own_energy(potential: Any, folder: Path) -> None:
+def check_own_energy(potential: Any, folder: Path, library: str = "matgl") -> None:
     """Hold a model of the user's own to an energy of NaCl, where it knows Na and Cl.
 
     An M3GNet that an older matgl wrote loads without a word, and its energies of compounds are
@@ -225,11 +234,12 @@ def check_own_energy(potential: Any, folder: Path) -> None:
     Args:
         potential: The ASE calculator.
         folder: The folder of its files.
+        library: `matgl` or `diep`.
 
     Raises:
         UserError: The energy is another one.
     """
-    import matgl
+    version = importlib.metadata.version(library)
 
     def read(path: Path, *keys: str) -> Any:
         try:
@@ -240,8 +250,8 @@ def check_own_energy(potential: Any, folder: Path) -> None:
             return None
         return value
 
-    made_by = read(folder.with_suffix(".json"), "packages", "matgl")
-    if str(made_by).split(".")[0] == matgl.__version__.split(".")[0]:
+    made_by = read(folder.with_suffix(".json"), "packages", library)
+    if str(made_by).split(".")[0] == version.split(".")[0]:
         return
     if not {"Na", "Cl"} <= set(potential.element_types):
         return
@@ -253,21 +263,25 @@ def check_own_energy(potential: Any, folder: Path) -> None:
     if not any(allowed.low <= energy <= allowed.high for allowed in (PBE, R2SCAN)):
         raise UserError(
             f"{folder} gives NaCl {energy:.4f} eV/atom, neither PBE's ({PBE.low} … {PBE.high}) nor "
-            f"r2SCAN's ({R2SCAN.low} … {R2SCAN.high}): weights for another version of matgl than "
-            f"{matgl.__version__}? If they have another zero, state the energy that they gave "
+            f"r2SCAN's ({R2SCAN.low} … {R2SCAN.high}): weights for another version of {library} "
+            f"than {version}? If they have another zero, state the energy that they gave "
             'where they were trained in model.json, as "metadata": {"nacl_energy": …}'
         )
 
 
-def whole_model(folder: Path) -> Path:
+def whole_model(folder: Path, library: str = "matgl") -> Path:
     """Return the folder if it has all files of a saved model, none of which breaks off.
+
+    Args:
+        folder: The folder of the files.
+        library: `matgl` or `diep`, for the message.
 
     Raises:
         UserError: A file is missing, or its end is.
     """
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
-        message = f"{folder} is no saved model of matgl: {', '.join(missing)} not there"
+        message = f"{folder} is no saved model of {library}: {', '.join(missing)} not there"
         raise UserError(message)
     for name in ("model.pt", "state.pt"):
         intact(folder / name)

@@ -30,15 +30,15 @@ class PublishedWeights:
 
     name: str
     """The name of the model in the registry."""
-    package: Literal["chgnet", "mace", "matgl", "matgl2", "nequix", "sevenn"]
+    package: Literal["chgnet", "diep", "mace", "matgl", "matgl2", "nequix", "sevenn"]
     label: str
     licence: str
     training_data: tuple[str, ...]
     """Names in `TRAINING_SETS`."""
     functional: str = MIXED
     file: str
-    """The file in the installed package (chgnet, sevenn), the release and file (mace), the commit
-    and file or folder (nequix, matgl2), or the repository on the Hub (matgl)."""
+    """The file or folder in the installed package (chgnet, diep, sevenn), the release and file
+    (mace), the commit and file or folder (nequix, matgl2), or the repository on the Hub (matgl)."""
     package_name: str = ""
     """The name by which the package itself knows the weights, where it needs one."""
     head: str = ""
@@ -293,6 +293,19 @@ _ENTRIES: Final = (
         -6.8496,
         label="TensorNet MatPES-r2SCAN 2025.1",
         functional="r2SCAN",
+    ),
+    PublishedWeights(
+        name="diep-matpes-r2scan",
+        package="diep",
+        label="DIEP MatPES-r2SCAN",
+        licence="BSD-3-Clause",
+        training_data=_MATPES,
+        functional="r2SCAN",
+        file="pretrained_models/diep_fold1",
+        nacl_energy=-6.8906,
+        training_cost=TrainingCost(
+            hours=79, device="NVIDIA L40S", source="https://pypi.org/project/diep/2.0.0/"
+        ),  # the first of 300 epochs on a V100
     ),
 )
 

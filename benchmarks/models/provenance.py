@@ -29,6 +29,7 @@ PACKAGES = (
     "ase",
     "chgnet",
     "dgl",
+    "diep",
     "e3nn",
     "mace-torch",
     "matgl",

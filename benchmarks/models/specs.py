@@ -215,6 +215,7 @@ _SPECS = (
     *_published("sevenn", "SevenNet", environment="sevenn", batched=None),
     *_published("nequix", "Nequix", environment="sevenn", batched=None, honours=DOWNLOADED),
     *_published("matgl", "MatGL", honours=DOWNLOADED),
+    *_published("diep", "DIEP", batched=None),
     *_published(
         "matgl2",
         "MatGL2",

@@ -174,15 +174,16 @@ _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
     "mace": _potential("mace"),
     "matgl": _potential("tensornet-matpes-pbe"),
     "matgl2": _potential("m3gnet-mp-2021"),
+    "diep": _potential("diep-matpes-r2scan"),
     "nequix": _potential("nequix-oam-1"),
     "ase": _ase,
     "relaxer": _relaxer,
 }
-_ASK = ("chgnet", "matgl", "matgl2")
+_ASK = ("chgnet", "diep", "matgl", "matgl2")
 """The kinds whose files may hold code; the relaxer finds out when it loads them, and refuses."""
 FORMS = (
     "LABEL=t5:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH, "
-    "LABEL=matgl2:PATH, LABEL=nequix:PATH, LABEL=ase:package.module:factory or "
+    "LABEL=matgl2:PATH, LABEL=diep:PATH, LABEL=nequix:PATH, LABEL=ase:package.module:factory or "
     "LABEL=relaxer:package.module:factory"
 )
 """The forms in which the user writes models of their own."""
