@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from urllib.parse import unquote
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from benchmarks.core import Geometry
 from benchmarks.core.statistics import Estimate
 from leaderboard.__main__ import main
-from leaderboard.site import packages, structure_page, write_site
+from leaderboard.site import packages, structure_page, trust, write_site
 from leaderboard.site.board_table import SHOWN
 from leaderboard.site.drawing import Scale, element_places
 from leaderboard.site.inert_text import file_names, for_script, visible
+from leaderboard.site.sample_data import sample_ids
 from leaderboard.site.sentences import sentences
 from tests.conftest import one_line
 from tests.site_runs import MODELS, Page, Public, scored_runs
@@ -122,6 +124,52 @@ def test_structures_that_may_not_be_published_are_on_no_page(tmp_path):
     write_site([("toy", scored_runs(tmp_path / "runs", Memory()))], tmp_path / "site")
     assert not (tmp_path / "site/structure").exists()
     assert "4.4" not in (tmp_path / "site/samples/toy-1.html").read_text()
+
+
+def test_the_self_tests_pass_and_the_conclusions_are_tested_on_the_clean_part(built):
+    page = Page((built[1] / "index.html").read_text())
+    tables = [cells(page, k) for k in range(len(page.tables))]
+    (tests,) = (table for table in tables if table[0][0] == "Answer")
+    assert [row[3] for row in tests[1:]] == ["yes", "yes"]
+    (clean,) = (table for table in tables if table[0][0] == "Against")
+    rows = {row[0]: row for row in clean[1:]}
+    assert set(rows) == {"oracle", "identity", "text"}
+    assert rows["oracle"][3:] == ["8", "stays"], "nothing was trained"
+    assert rows["oracle"][1].startswith("-0.")
+
+
+def test_a_self_test_that_fails_is_seen(tmp_path):
+    scored = scored_runs(tmp_path)
+    table = scored.tables[0].copy()
+    table.loc[2, "strain"] += 0.01
+    wrong = replace(scored, tables=(table, *scored.tables[1:]))
+    ids = sample_ids(wrong.board(), wrong)
+    assert [test.passed for test in trust.self_tests(wrong, ids)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "clean", "verdict"),
+    [
+        ((0.1, 0.3), (0.05, 0.4), "stays"),
+        ((0.1, 0.3), (-0.1, 0.4), "no longer told apart"),
+        ((0.1, 0.3), (-0.4, -0.1), "turns"),
+        ((-0.1, 0.3), (0.1, 0.4), "told apart there alone"),
+        ((0.1, 0.3), (None, None), "cannot be tested: one composition"),
+    ],
+)
+def test_a_conclusion_survives_where_its_sign_does(everywhere, clean, verdict):
+    first, second = (Estimate(point=0.0, low=a, high=b, n=3) for a, b in (everywhere, clean))
+    assert trust._verdict(first, second) == verdict
+    none = Estimate(point=None, low=None, high=None, n=0)
+    assert trust._verdict(first, none) == "cannot be tested: no such structures"
+
+
+def test_the_pages_on_data_and_changes_say_what_is_stored(built):
+    data = (built[1] / "data.html").read_text()
+    assert "sha256:00" in data
+    assert built[0].board().dataset.ids_sha256 in data
+    changes = cells(Page((built[1] / "changes.html").read_text()))
+    assert changes[1][1:3] == ["toy", "identity, halfway, text, oracle"]
 
 
 def test_hostile_names_are_shown_inert(tmp_path):

@@ -215,6 +215,17 @@ def test_two_models_are_compared_and_a_point_opens_its_structure(visit, site):
     page.wait_for_url("**/structure/gpaw-*.html")
 
 
+@pytest.mark.skipif("minisearch.js" not in packages.vendored(), reason="site.packages")
+def test_the_search_finds_models_and_structures_by_their_beginning(visit):
+    page = visit("metrics.html")
+    page.fill("#search", "half")
+    page.wait_for_selector("#found a:has-text('halfway')")
+    page.fill("#search", "gpaw 3")
+    page.wait_for_selector("#found a:has-text('gpaw-3-0-pbe')")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/structure/gpaw-3-0-pbe.html")
+
+
 def test_the_theme_is_that_of_the_device_until_it_is_changed(visit):
     page = visit(color_scheme="dark")
     shade = "getComputedStyle(document.documentElement).backgroundColor"

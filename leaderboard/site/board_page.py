@@ -12,6 +12,7 @@ from benchmarks.core.formatting import NOTHING, format_number
 from benchmarks.core.geometry import elements
 from leaderboard.board.schema import Board
 from leaderboard.scoring import ScoredRuns
+from leaderboard.site import trust
 from leaderboard.site.board_table import Cell, columns, format_interval, lines
 from leaderboard.site.drawing import Scale, element_places, interval
 from leaderboard.site.inert_text import file_names
@@ -44,6 +45,11 @@ class BoardPage:
     """The address of each sample: its page, or its line in a list."""
     data: Mapping[str, Any]
     """`board_data` of it."""
+
+    @property
+    def json(self) -> str:
+        """The board's data."""
+        return f"data/{quote(self.name)}.json"
 
     @property
     def samples_page(self) -> str:
@@ -107,8 +113,28 @@ def board_context(page: BoardPage) -> dict[str, Any]:
         "notes": notes(page.board),
         "facets": _facets(page),
         "bibtex": bibtex(page),
-        "root_board": f"data/{quote(page.name)}.json",
+        "root_board": page.json,
+        **_trust(page),
         "overview": {},
+    }
+
+
+def _trust(page: BoardPage) -> dict[str, Any]:
+    """What the fold-out on trust shows."""
+    found = trust.conclusions(page.board, page.scored, page.ids)
+    repeated = [
+        (run.name, trust.spread(table))
+        for run, table in zip(page.scored.runs, page.scored.tables, strict=True)
+        if (table["repeat"] > 0).any()
+    ]
+    count = len(page.board.rows)
+    return {
+        "tests": trust.self_tests(page.scored, page.ids),
+        "power": trust.power(page.board),
+        "pairs": count * (count - 1) // 2,
+        "conclusions": found,
+        "leader": next((row.model for row in page.board.rows if row.family != "trivial"), ""),
+        "repeated": repeated,
     }
 
 

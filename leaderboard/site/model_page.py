@@ -19,6 +19,7 @@ from leaderboard.board.schema import Board, Row, Saving
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site.drawing import DiagramLine, diagram, element_places
 from leaderboard.site.sentences import UNCHANGED
+from leaderboard.site.trust import spread
 from leaderboard.views.table_columns import training
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def on_board(
         hybrids=[each for each in board.hybrids if model in (each.model, *each.model.split("+"))],
         best=best,
         worst=worst,
-        determinism=_determinism(table),
+        determinism=spread(table),
         settings=", ".join(
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in (run.identity.get("settings") or {}).items()
@@ -266,14 +267,3 @@ def _sample_line(entry: Mapping[Any, Any]) -> SampleLine:
         displacement=number("position_error"),
         score=number("score") or 0.0,
     )
-
-
-def _determinism(table: pd.DataFrame) -> str:
-    """The largest difference of a sample's errors between repeats."""
-    if not (table["repeat"] > 0).any():
-        return "not measured: one repeat"
-    errors = table.groupby("sample_id")[["strain", "position_error"]]
-    spread = errors.max() - errors.min()
-    strain, moved = spread["strain"].max(), spread["position_error"].max()
-    count = int(table.groupby("sample_id")["repeat"].nunique().max())
-    return f"{count} repeats differ by up to {strain:.2g} in strain and {moved:.2g} Å in position"

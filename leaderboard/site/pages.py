@@ -13,9 +13,10 @@ from markupsafe import Markup, escape
 
 from benchmarks.core import UserError
 from benchmarks.core.formatting import NOTHING, format_estimate
-from benchmarks.metrics import METRICS
+from benchmarks.metrics import EVALUATOR, METRICS
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site import model_page, packages, structure_page
+from leaderboard.site.about_pages import changelog, data_facts, row_changes, search_entries
 from leaderboard.site.board_page import (
     SAMPLES_PER_PAGE,
     BoardPage,
@@ -35,6 +36,9 @@ MENU: Final = (
     ("Leaderboard", "index.html"),
     ("Compare", "compare.html"),
     ("Metrics", "metrics.html"),
+    ("Data", "data.html"),
+    ("Submit", "submit.html"),
+    ("Changes", "changes.html"),
 )
 """The pages of the menu: labels and addresses."""
 
@@ -115,7 +119,7 @@ def _texts(
     for page in pages[1:]:
         yield page_of("board.html.j2", page.address, **board_context(page))
     for page in pages:
-        yield f"data/{page.name}.json", page.board.to_json()
+        yield unquote(page.json), page.board.to_json()
         yield f"data/{page.name}.js", f"window.BOARD={for_script(page.data)};\n"
         for number, lines in enumerate(_sample_lists(page), 1):
             address = f"samples/{quote(page.name)}-{number}.html"
@@ -131,6 +135,12 @@ def _texts(
         yield page_of("structure.html.j2", each.address, page=each, viewer=viewer,
                       errors=structure_page.ERRORS)  # fmt: skip
     yield page_of("metrics.html.j2", "metrics.html", metrics=METRICS)
+    yield page_of("data.html.j2", "data.html", found=[data_facts(page) for page in pages])
+    entries = search_entries(pages, models, MENU)
+    yield "data/search.js", f"window.SEARCH={for_script(entries)};\n"
+    yield page_of("submit.html.j2", "submit.html")
+    yield page_of("changes.html.j2", "changes.html", rows=row_changes(pages),
+                  entries=changelog(), evaluator=EVALUATOR)  # fmt: skip
 
 
 def _model_context(pages: Sequence[BoardPage], model: str) -> dict[str, Any]:

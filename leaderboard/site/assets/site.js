@@ -56,5 +56,41 @@
     tools.append(button);
   }
 
-  document.addEventListener("DOMContentLoaded", () => theme(document.getElementById("tools")));
+  // The search over models, structures, metrics and pages; its index is made when it is first used.
+  function search(tools) {
+    const root = document.body.dataset.root;
+    const input = Site.element("input", { type: "search", id: "search", placeholder: "Search", "aria-label": "Search models, structures, metrics", autocomplete: "off" });
+    const list = Site.element("ul", { id: "found" });
+    tools.append(input, list);
+    let index = null;
+    function show() {
+      list.replaceChildren();
+      if (!index || !input.value.trim()) return;
+      const hits = index.search(input.value, { prefix: true, fuzzy: 0.15, boost: { title: 2 } }).slice(0, 12);
+      for (const hit of hits) {
+        const link = Site.element("a", { href: root + hit.address }, hit.title);
+        list.append(Site.element("li", {}, link, " ", Site.element("span", { class: "n" }, hit.kind)));
+      }
+      if (!hits.length) list.append(Site.element("li", { class: "soft" }, "Nothing found."));
+    }
+    input.addEventListener("focus", () => {
+      if (index) return;
+      Site.load(root + "assets/minisearch.js", () => Site.load(root + "data/search.js", () => {
+        index = new MiniSearch({ fields: ["title", "text"], storeFields: ["title", "address", "kind"], tokenize: (text) => text.split(/[\s_\/-]+/) });
+        index.addAll(window.SEARCH.map(([title, text, kind, address], id) => ({ id, title, text, kind, address })));
+        show();
+      }));
+    }, { once: true });
+    input.addEventListener("input", show);
+    tools.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") { input.value = ""; show(); }
+      if (event.key === "Enter" && event.target === input && list.querySelector("a")) list.querySelector("a").click();
+    });
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const tools = document.getElementById("tools");
+    if (document.body.dataset.search) search(tools);
+    theme(tools);
+  });
 })();
