@@ -1,8 +1,9 @@
 """Make boards of stored runs.
 
-python -m leaderboard RUNS... --out DIR [--data PATH] [--csv] [--figures] [--check]
+python -m leaderboard RUNS... --out DIR [--data PATH] [--csv] [--figures] [--tables] [--check]
 python -m leaderboard --published [--data PATH] [--check]
 python -m leaderboard RUNS... --against leaderboard/boards/embedded-v1-test/board.json
+python -m leaderboard --published --out DIR --figures --tables [--models A,B]
 python -m leaderboard RUNS... --archive DIR [--data PATH]
 python -m leaderboard RUNS... --site DIR [--data PATH]
 python -m leaderboard --published --site DIR [--data PATH]
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING
 
 from benchmarks.core import MissingFinalFrame, UserError
 from benchmarks.core.cli import run_command
+from leaderboard.paper import PAPER_FOLDERS, PaperParts
 from leaderboard.publish import (
     departures,
     differing,
     documents,
     make_boards,
     publish,
+    publish_listed,
     published_documents,
     write,
     write_archive_of,
@@ -42,13 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("runs", nargs="*", type=Path, help="model folders, archives, or folders of them")
-    target = parser.add_mutually_exclusive_group()
-    target.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
-    target.add_argument(
+    add(
         "--published",
         action="store_true",
-        help=f"write the boards of {PUBLISHED.name}, and their tables in README.md and docs",
+        help=f"write the boards of {PUBLISHED.name}, and their tables in README.md and docs; with "
+        "--out DIR only a folder of DIR for each board",
     )
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--out", type=Path, metavar="DIR", help="where the files go")
     target.add_argument(
         "--archive",
         type=Path,
@@ -64,7 +68,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--site", type=Path, metavar="DIR", help="write the boards as a site, and nothing else")
     add_data_arguments(parser)
     add("--csv", action="store_true", help="with --out: also write board.csv")
-    add("--figures", action="store_true", help="also draw error against time")
+    add(
+        "--figures",
+        action="store_true",
+        help="also draw error against time; with --out also figures/: those of a paper as PDF, SVG "
+        "and PNG, their data as CSV",
+    )
+    add(
+        "--tables",
+        action="store_true",
+        help="with --out: also tables/: those of a paper as LaTeX and Markdown, and references",
+    )
+    add("--models", metavar="A,B", help="with --figures or --tables: the rows that a paper shows")
     add("--check", action="store_true", help="write nothing; exit 1 naming cells that would change")
     options = parser.parse_args(arguments)
     return run_command(lambda: _run(options))
@@ -125,13 +140,20 @@ def _check_options(options: argparse.Namespace) -> None:
         raise UserError("name what is made: --out DIR, --published, --archive DIR or --site DIR")
     if options.site and (options.out or options.archive):
         raise UserError("--site is made alone, of RUNS or of --published")
+    about_boards = options.check or options.csv or options.figures or options.tables
     for name in ("archive", "site", "against"):
-        if getattr(options, name) and (options.check or options.csv or options.figures):
+        if getattr(options, name) and about_boards:
             raise UserError(
-                f"--check, --csv and --figures are about boards, not about --{name} DIR"
+                f"--check, --csv, --figures and --tables are about boards, not about --{name}"
             )
-    if options.csv and options.published:
-        raise UserError("--csv is about the boards of --out DIR, not about --published")
+    if options.published and (options.archive or options.against):
+        raise UserError("--archive and --against are about RUNS, not about --published")
+    if (options.csv or options.tables) and not options.out:
+        raise UserError("--csv and --tables are about the boards of --out DIR")
+    if options.models is not None and not (options.out and (options.figures or options.tables)):
+        raise UserError("--models is about --figures and --tables of --out DIR")
+    if options.check and options.published and options.out:
+        raise UserError("--check compares the published files themselves: leave --out DIR out")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -139,7 +161,7 @@ def _run(options: argparse.Namespace) -> int:
     datasets = load_datasets(options)
     if options.site:
         return _site(options, datasets)
-    if options.published:
+    if options.published and not options.out:
         return _published(datasets, check=options.check, figures=options.figures)
     if options.against:
         return _against(options, datasets)
@@ -151,12 +173,20 @@ def _run(options: argparse.Namespace) -> int:
     else:
         from leaderboard.views.markdown import table
 
-        published = publish(
-            options.runs, options.out, datasets, csv=options.csv, figures=options.figures
+        paper = _paper_parts(options)
+        flags = {"csv": options.csv, "figures": options.figures, "paper": paper}
+        published = (
+            publish_listed(options.out, datasets, **flags)
+            if options.published
+            else publish(options.runs, options.out, datasets, **flags)
         )
         for board in published.boards:
             print(table(board))
-        files = published.files
+        for line in published.left_out:
+            print(line)
+        # a paper's files are many: their folder is named
+        named = (f.parent if f.parent.name in PAPER_FOLDERS else f for f in published.files)
+        files = list(dict.fromkeys(named))
     print("wrote " + ", ".join(map(str, files)))
     return 0
 
@@ -186,6 +216,20 @@ def _site(options: argparse.Namespace, datasets: Sequence[Dataset]) -> int:
     if lacking := packages.missing():
         print(f"without {', '.join(lacking)}: python -m leaderboard.site.packages fetches them")
     return 0
+
+
+def _paper_parts(options: argparse.Namespace) -> PaperParts | None:
+    """What `--figures`, `--tables` and `--models` ask for; None without the first two.
+
+    Raises:
+        UserError: `--models` names none.
+    """
+    if not (options.figures or options.tables):
+        return None
+    models = [name.strip() for name in (options.models or "").split(",") if name.strip()]
+    if options.models is not None and not models:
+        raise UserError("--models names no model: give names of rows, as A,B")
+    return PaperParts(figures=options.figures, tables=options.tables, models=tuple(models))
 
 
 def _published(datasets: Sequence[Dataset], *, check: bool, figures: bool) -> int:

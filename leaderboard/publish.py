@@ -12,6 +12,7 @@ from benchmarks.core import UserError
 from leaderboard.scoring import (
     PUBLISHED,
     BoardEntry,
+    ScoredRuns,
     find_dataset,
     score_published,
     score_runs,
@@ -21,6 +22,7 @@ from leaderboard.scoring import (
 if TYPE_CHECKING:
     from benchmarks.data import Dataset
     from leaderboard.board.schema import Board, Row
+    from leaderboard.paper import PaperParts
 
 BOARD: Final = "board.json"
 PAGE: Final = "board.md"
@@ -35,6 +37,8 @@ class PublishedBoards(NamedTuple):
     """One per data set, by name."""
     files: list[Path]
     """The files that were written."""
+    left_out: list[str]
+    """A line for each figure or table of a paper whose data are missing."""
 
 
 def publish(
@@ -44,6 +48,7 @@ def publish(
     *,
     csv: bool = False,
     figures: bool = False,
+    paper: PaperParts | None = None,
 ) -> PublishedBoards:
     """Score runs and write their leaderboards.
 
@@ -57,20 +62,63 @@ def publish(
             are not at hand its stored scores are read.
         csv: Whether every metric is also written to `board.csv`.
         figures: Whether error against time is also drawn, as `leaderboard.svg`.
+        paper: What a paper takes from each board: its figures, its tables.
 
     Raises:
-        UserError: A run is damaged or cannot be scored.
+        UserError: A run is damaged or cannot be scored, or no board ranks a model that `paper`
+            names.
     """
+    scored_runs = score_runs(run_folders, datasets)
+    boards = [each.board() for each in scored_runs]
+    folders = _folders(boards, out)
+    made = list(zip(scored_runs, boards, folders, folders, strict=True))
+    return _write_boards(made, csv=csv, figures=figures, paper=paper)
+
+
+def publish_listed(
+    out: Path,
+    datasets: Sequence[Dataset] = (),
+    *,
+    csv: bool = False,
+    figures: bool = False,
+    paper: PaperParts | None = None,
+) -> PublishedBoards:
+    """As `publish`, for the published boards: each goes into the folder of `out` with its name."""
+    listed = score_published(datasets, store=False)
+    made = [
+        (runs, runs.board(), out / entry.name, PUBLISHED.parent / "boards" / entry.name)
+        for entry, runs in listed
+    ]
+    return _write_boards(made, csv=csv, figures=figures, paper=paper)
+
+
+def _write_boards(
+    made: Sequence[tuple[ScoredRuns, Board, Path, Path]],
+    *,
+    csv: bool,
+    figures: bool,
+    paper: PaperParts | None,
+) -> PublishedBoards:
+    """Write boards: the runs of each, its folder, and the folder where its studies may lie."""
+    from leaderboard.paper import require_known_models, write_paper
     from leaderboard.views.figures import error_against_time
 
-    boards = make_boards(run_folders, datasets)
-    texts = documents(boards, out, csv=csv)
+    boards = [board for _, board, _, _ in made]
+    if paper is not None:
+        require_known_models(paper.models, boards)
+    texts: dict[Path, str] = {}
+    for _, board, folder, _ in made:
+        texts |= _documents(board, folder, csv=csv)
     write(texts)
-    files = [*texts]
-    if figures:
-        for board, folder in zip(boards, _folders(boards, out), strict=True):
+    files, left_out = [*texts], []
+    for runs, board, folder, studies in made:
+        if figures:
             files += error_against_time(board, folder / "leaderboard.svg")
-    return PublishedBoards(boards, files)
+        if paper is not None:
+            written = write_paper(runs, board, folder, paper, studies=studies)
+            files += written.files
+            left_out += [f"{board.name}: {line}" for line in written.left_out]
+    return PublishedBoards(boards, files, left_out)
 
 
 def write(texts: Mapping[Path, str]) -> None:
@@ -211,15 +259,17 @@ def write_archive_of(
 
 def documents(boards: Sequence[Board], out: Path, *, csv: bool = False) -> dict[Path, str]:
     """The text of every file of the boards, by path."""
+    texts: dict[Path, str] = {}
+    for board, folder in zip(boards, _folders(boards, out), strict=True):
+        texts |= _documents(board, folder, csv=csv)
+    return texts
+
+
+def _documents(board: Board, folder: Path, *, csv: bool) -> dict[Path, str]:
     from leaderboard.views.markdown import markdown, to_csv
 
-    texts = {}
-    for board, folder in zip(boards, _folders(boards, out), strict=True):
-        texts[folder / BOARD] = board.to_json()
-        texts[folder / PAGE] = markdown(board)
-        if csv:
-            texts[folder / "board.csv"] = to_csv(board)
-    return texts
+    texts = {folder / BOARD: board.to_json(), folder / PAGE: markdown(board)}
+    return texts | ({folder / "board.csv": to_csv(board)} if csv else {})
 
 
 def _folders(boards: Sequence[Board], out: Path) -> list[Path]:

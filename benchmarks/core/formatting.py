@@ -41,6 +41,15 @@ def format_estimate(estimate: Estimate, digits: int, *, signed: bool = False) ->
     return point if NOTHING in (point, low, high) else f"{point} [{low}, {high}]"
 
 
+def inert(text: str) -> str:
+    """Write a text for a cell of a CSV so that no spreadsheet takes it for a formula.
+
+    A text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return gets an apostrophe before
+    it.
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     """Write a table in Markdown, without an end of line.
 

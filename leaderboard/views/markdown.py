@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from benchmarks.core.formatting import format_estimate, format_number
+from benchmarks.core.formatting import format_estimate, format_number, inert
 from benchmarks.core.statistics import Estimate
 from leaderboard.board.schema import Board, Row
 from leaderboard.views.table_columns import COLUMN_NOTES, columns_of, machine_mark, training
@@ -156,7 +156,7 @@ def to_csv(board: Board) -> str:
         [*header, *statuses, *(name + part for name in board.metrics for part in parts)]
     )
     for row in rows:
-        about = [board.name, row.model, row.label, row.family]
+        about = [inert(text) for text in (board.name, row.model, row.label, row.family)]
         ranks = [row.rank, row.rank_low, row.rank_high, row.n_samples]
         found = [row.metrics[name] for name in board.metrics]
         numbers = [x for each in found for x in (each.point, each.low, each.high, each.n)]
