@@ -7,11 +7,12 @@ section of all metrics.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.core.formatting import NOTHING, format_estimate, format_number
+from benchmarks.core.training_cost import TrainingCost
 from benchmarks.core.training_data import Track
 from leaderboard.board.rows import RANKED_BY
 from leaderboard.board.schema import Board, Hardware, Row
@@ -65,16 +66,19 @@ def _seconds(row: Row, board: Board) -> str:
 
 
 def training(row: Row, *, whole: bool = False) -> str:
-    """Write what the trainings of a row cost: `14 min H100 + 280 h A100`.
+    """Write what the trainings of a row cost; `whole` as in `training_time`."""
+    return "none" if row.track is Track.TRIVIAL else training_time(row.training_cost, whole=whole)
+
+
+def training_time(costs: Sequence[TrainingCost | None], *, whole: bool = False) -> str:
+    """Write what trainings cost: `14 min H100 + 280 h A100`.
 
     Args:
-        row: A row of a board.
+        costs: One of each training; None if it is not known.
         whole: With the whole name of the device and the source: `280 h NVIDIA A100 (https://…)`.
     """
-    if row.track is Track.TRIVIAL:
-        return "none"
     cells = []
-    for cost in row.training_cost:
+    for cost in costs:
         if cost is None:
             cells.append(NOTHING)
             continue

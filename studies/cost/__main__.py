@@ -1,14 +1,17 @@
 """Measure the cost of the models on this machine.
 
-    python -m studies.cost --out DIR               # cost.csv, cost.svg
+    python -m studies.cost --out DIR               # cost.csv, models.csv, cost.md, cost.svg
     python -m studies.cost --batching --out DIR    # batching.csv, batching.svg
 
 The first has, by the number of sites from 2 to 200, seconds of an evaluation of energy, forces and
 stress, peak memory, and the exponent of a power law at large sizes, for every potential that can be
-loaded here, and for the T5 up to its limit. The second relaxes the same structures with MACE, by
-ASE's loop and on the batched engine, 1 to 64 at a time. Every point has a process of its own, with
-the threads of `OMP_NUM_THREADS`; for numbers to keep, use a machine that does nothing else. With
-`--device cuda` the memory is that of the GPU.
+loaded here, in whichever environment has its packages, and for what answers in one pass (the T5 up
+to its limit); then the time of a relaxation, beside what the training cost. Every measurement is
+kept in DIR/measured: the same command goes on, other models join the table, and measurements of
+another machine or number of threads are refused. The second relaxes the same structures with MACE,
+by ASE's loop and on the batched engine, 1 to 64 at a time. Every point has a process of its own,
+with the threads of `OMP_NUM_THREADS`; for numbers to keep, use a machine that does nothing else.
+With `--device cuda` the memory is that of the GPU.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ import pandas as pd
 from benchmarks.core import UserError
 from benchmarks.core.cli import check_device, run_command, whole_number
 from benchmarks.models.registry import ENGINES
-from studies.cost import batching, sites
-from studies.cost import batching as figures
-from studies.cost.timing import DEFAULT, Choice, Machine, chosen
+from studies.cost import batching
+from studies.cost.cost_tables import write_cost_tables
+from studies.cost.measurements import FOLDER, Extent, measure_all, read_measurements
+from studies.cost.sites import RELAXED
+from studies.cost.timing import Choice, Machine, chosen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise UserError(f"{args.out}: cannot be written ({error.strerror})") from error
         table = _batching(args) if args.batching else _sites(args)
-        print(table.to_string(index=False, float_format="%.4g"))
+        shown = table.drop(columns=["label", "training_stated"], errors="ignore")
+        print(shown.to_string(index=False, float_format="%.4g"))
         return 0
 
     return run_command(study)
@@ -58,42 +64,35 @@ def _parser() -> argparse.ArgumentParser:
     add("--engine", default=ENGINES[0], choices=ENGINES, help="of the first; default: ase")
     add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu")
     add("--largest", type=whole_number(2), default=200, metavar="N", help="sites; default: 200")
-    add(
-        "--structures",
-        type=whole_number(2),
-        default=batching.STRUCTURES,
-        metavar="N",
-        help=_STRUCTURES,
-    )
+    add("--structures", type=whole_number(2), metavar="N", help=_STRUCTURES)
     return parser
 
 
-_MODELS = f"default: those that are here of {','.join(DEFAULT)}; with --batching one, mace"
-_STRUCTURES = "of --batching; default: 64"
+_MODELS = "default: every potential that is here, gnn-delta and t5; with --batching one, mace"
+_STRUCTURES = f"to relax; default: {RELAXED}, with --batching {batching.STRUCTURES}"
 
 
 def _sites(args: argparse.Namespace) -> pd.DataFrame:
     names = args.models.split(",") if args.models else None
-    with tempfile.TemporaryDirectory() as folder:
-        models = chosen(Choice(names, args.engine, Path(folder)), _say)
-        points: list[sites.Point] = []
+    folder = args.out / FOLDER
+    extent = Extent(args.largest, args.structures or RELAXED)
+    with tempfile.TemporaryDirectory() as weights:
+        models = chosen(Choice(names, args.engine, Path(weights)), _say)
         try:
-            for point in sites.points(models, args.largest, _machine(args), _say):
-                points.append(point)  # noqa: PERF402 - kept if interrupted
+            measure_all(models, folder, _machine(args), extent, _say)
         except KeyboardInterrupt:
-            if points:
-                figures.cost(points, args.out)
-                _say(f"{args.out / 'cost.csv'} has what was measured by then")
+            _say(f"{folder} has what was measured by then; the same command goes on")
             raise
-    if not points:
+    stored = read_measurements(folder).values()
+    if not any("sites" in each["measured"] for each in stored):
         raise UserError("no model could be measured")
-    return figures.cost(points, args.out)
+    return write_cost_tables(stored, args.out)
 
 
 def _batching(args: argparse.Namespace) -> pd.DataFrame:
     (model,) = chosen(Choice([args.models or batching.MODEL], ENGINES[0], args.out), _say)
-    found = list(batching.rows(model, args.structures, _machine(args), _say))
-    return figures.batching(found, args.out)
+    found = list(batching.rows(model, args.structures or batching.STRUCTURES, _machine(args), _say))
+    return batching.batching(found, args.out)
 
 
 def _machine(args: argparse.Namespace) -> Machine:

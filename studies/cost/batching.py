@@ -3,8 +3,6 @@
 The same structures, weights and limits. Both engines end where forces and stress are within the
 limits; the batched one needs fewer evaluations for it (its optimiser), and less time for each (what
 it evaluates together), so a row has both.
-
-The rows of this and of `studies.cost.sites` are written here as CSV and SVG.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
 
 import pandas as pd
 
@@ -21,7 +18,7 @@ from benchmarks.data import load
 from benchmarks.models.environments import interpreter
 from benchmarks.models.registry import ENGINES, on_engine
 from leaderboard.views.figures import save_figure
-from studies.cost.sites import LARGE, Point, exponent
+from studies.cost.cost_tables import SIZE, memory_label, where
 from studies.cost.timing import Machine, Measured, timed
 
 MODEL = "mace"
@@ -50,6 +47,7 @@ class BatchingRow:
     threads: int
     device: str
     """`cpu`, or the name of the card."""
+    cpu: str
 
 
 def starts(n: int) -> list[Geometry]:
@@ -110,64 +108,13 @@ def rows(
         yield row
 
 
-_SIZE: Final = (10, 4.5)
-"""Two panels, time and memory [inch]."""
-
-
-def cost(points: Sequence[Point], folder: Path) -> pd.DataFrame:
-    """Write `cost.csv`, with the exponents, and `cost.svg`; return the table."""
-    table = pd.DataFrame([asdict(point) for point in points])
-    fits = {name: exponent(t.sites.tolist(), t.seconds.tolist()) for name, t in _models(table)}
-    table["exponent"] = table.model.map(fits).astype(float)
-    table.to_csv(folder / "cost.csv", index=False, float_format="%.4g")
-    with save_figure(folder / "cost.svg", _SIZE, "cost") as figure:
-        axes = figure.subplots(1, 2)
-        for axis, column in zip(axes, ("seconds", "peak_mb"), strict=True):
-            for name, part in _models(table):
-                axis.plot(part.sites, part[column], marker="o", label=_label(name, part))
-            axis.set(xscale="log", xlabel="sites")
-            axis.set_xticks(*[sorted(table.sites.unique())] * 2)
-            axis.xaxis.minorticks_off()
-        axes[0].set(yscale="log", ylabel="time (s)")
-        axes[1].set(ylim=(0, None), ylabel=_memory(table))
-        figure.legend(
-            *axes[0].get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=2,
-            title=f"{_where(table)}; power law: within a factor of {LARGE:g} of the largest",
-        )
-    return table
-
-
-def _models(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(str(name), part) for name, part in table.groupby("model", sort=False)]
-
-
-def _where(table: pd.DataFrame) -> str:
-    first = table.iloc[0]
-    return f"{first.device}, {first.threads} thread{'s' if first.threads > 1 else ''}"
-
-
-def _memory(table: pd.DataFrame) -> str:
-    return f"peak memory{'' if table.device.iloc[0] == 'cpu' else ' of the GPU'} (MB)"
-
-
-def _label(name: str, part: pd.DataFrame) -> str:
-    """Model, engine, what is special about it, and its exponent."""
-    first = part.iloc[0]
-    engine = f", {first.engine}" if first.engine else ", whole answer"
-    random = ", random weights" if first.weights == "random" else ""
-    power = "" if pd.isna(first.exponent) else f": $n^{{{first.exponent:.2f}}}$"
-    return f"{name}{engine}{random}{power}"
-
-
 def batching(rows: Sequence[BatchingRow], folder: Path) -> pd.DataFrame:
     """Write `batching.csv` and `batching.svg`; return the table."""
     table = pd.DataFrame([asdict(row) for row in rows])
     table.to_csv(folder / "batching.csv", index=False, float_format="%.4g")
     loop, batched = (table[table.engine == engine] for engine in ENGINES)
     times = table.seconds_per_structure
-    with save_figure(folder / "batching.svg", _SIZE, "batching") as figure:
+    with save_figure(folder / "batching.svg", SIZE, "batching") as figure:
         axes = figure.subplots(1, 2)
         for axis, column in zip(axes, ("seconds_per_structure", "peak_mb"), strict=True):
             axis.plot(batched.batch, batched[column], marker="o", label="batched engine")
@@ -176,9 +123,9 @@ def batching(rows: Sequence[BatchingRow], folder: Path) -> pd.DataFrame:
             axis.set_xticks(batched.batch, batched.batch)
             axis.set(xlabel="structures per call", ylim=(0, 1.1 * table[column].max()))
         axes[0].set(ylabel="time per structure (s)")
-        axes[1].set(ylabel=_memory(table))
+        axes[1].set(ylabel=memory_label(table))
         axes[0].set(yscale="log", ylim=(times.min() / 2, 2 * times.max()))
         axes[0].legend()
         first = table.iloc[0]
-        figure.suptitle(f"{first.structures} relaxations with {first.model}, {_where(table)}")
+        figure.suptitle(f"{first.structures} relaxations with {first.model}, {where(table)}")
     return table

@@ -1,18 +1,19 @@
-"""Cost against the number of sites: supercells of one crystal, so that the density is the same.
+"""What a model costs in use: an evaluation by the number of sites, and a relaxation.
 
-A potential is asked for energy, forces and stress once (a relaxation of no steps), the T5 for its
-whole answer, in which a potential would need some ten evaluations or more.
+The sizes are supercells of one crystal, so that the density is the same. A potential is asked for
+energy, forces and stress once (a relaxation of no steps), and a model that answers in one pass for
+its whole answer. The relaxations are those of the embedded test split, one structure at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pymatgen.core import Structure
 
-from benchmarks.core import SCORED, Geometry, RelaxSettings, UserError
+from benchmarks.core import SCORED, Geometry, RelaxSettings, Status, UserError
 from benchmarks.data import load
 from benchmarks.models.registry import ENGINES
 from studies.cost.timing import Machine, Measured, timed
@@ -34,6 +35,8 @@ ROUNDS = 11
 """Number of rounds, whose median counts, after a warm-up."""
 RATTLE = 0.01
 """[Å]; every round has a geometry of its own, or ASE's calculators would remember the answer."""
+RELAXED = 53
+"""Structures of the embedded test split that are relaxed: all."""
 LARGE = 8.0
 """An exponent is fitted to sizes within this factor of the largest."""
 
@@ -56,6 +59,20 @@ class Point:
     threads: int
     device: str
     """`cpu`, or the name of the card."""
+    cpu: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relaxations:
+    """What the relaxations of one model took."""
+
+    structures: int
+    seconds_per_structure: float
+    """Median; the first structure is relaxed once before."""
+    evaluations_per_structure: float | None
+    """Median; None of a model that answers in one pass."""
+    finished: int
+    """Number of structures that ended as `ok`."""
 
 
 def supercell(multiples: tuple[int, int, int]) -> Structure:
@@ -85,7 +102,7 @@ def measure(model: Measured, structure: Structure, machine: Machine) -> Point:
             raise UserError(f"{model.spec.name}: {outcome.status} ({outcome.detail})")
     return Point(
         model=model.spec.name,
-        engine=(model.spec.engine or ENGINES[0]) if model.spec.family == "gnn" else "",
+        engine=(model.spec.engine or ENGINES[0]) if model.is_potential else "",
         weights=model.weights,
         sites=len(structure),
         seconds=float(np.median(found.seconds)),
@@ -95,25 +112,27 @@ def measure(model: Measured, structure: Structure, machine: Machine) -> Point:
     )
 
 
-def points(
-    models: Sequence[Measured], largest: int, machine: Machine, say: Callable[[str], None]
-) -> Iterator[Point]:
-    """All up to `largest` sites, model by model; a model ends at the first size that it fails at.
+def relaxations(model: Measured, n: int, machine: Machine) -> Relaxations:
+    """Relax structures of the embedded test split one at a time, in a process of its own.
 
-    `say` is told of each, and of that.
+    Args:
+        model: The model.
+        n: So many structures, from the first.
+        machine: Where.
+
+    Raises:
+        UserError: The model cannot be loaded, or a call came to nothing.
     """
-    structures = [supercell(multiples) for multiples in SUPERCELLS]
-    for model in models:
-        for structure in structures:
-            if len(structure) > largest:
-                break
-            try:
-                point = measure(model, structure, machine)
-            except UserError as error:
-                say(f"{len(structure)} sites: {error}")
-                break
-            say(f"{point.sites} sites: {point.model} {point.seconds:.3g} s, {point.peak_mb:.0f} MB")
-            yield point
+    split = load("embedded", split="test")
+    starts = [split.geometries(i)[0] for i in range(min(n, len(split)))]
+    found = timed(model.spec, RelaxSettings(), [[each] for each in (starts[0], *starts)], machine)
+    evaluations = [x.n_force_evals for x in found.outcomes if x.n_force_evals is not None]
+    return Relaxations(
+        structures=len(starts),
+        seconds_per_structure=float(np.median(found.seconds)),
+        evaluations_per_structure=float(np.median(evaluations)) if evaluations else None,
+        finished=sum(outcome.status is Status.OK for outcome in found.outcomes),
+    )
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float | None:

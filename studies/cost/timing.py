@@ -7,17 +7,18 @@ the shape of a network and not on its weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from baselines.potentials.loading import quiet
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, UserError
+from benchmarks.core.training_cost import TrainingCost
 from benchmarks.engine.process import Worker, threads
 from benchmarks.engine.worker import BatchAnswer, Failure, Ready
 from benchmarks.models.environments import interpreter, locate_model
-from benchmarks.models.provenance import device_name
-from benchmarks.models.registry import on_engine, require, resolve
+from benchmarks.models.provenance import environment, training_costs, versions, weights_identity
+from benchmarks.models.registry import MODELS, on_engine, require, resolve
 from benchmarks.models.specs import ModelSpec
 
 _SMOOTH: Mapping[str, Any] = {"units": 128, "use_smooth": True, "rbf_type": "SphericalBessel"}
@@ -70,7 +71,8 @@ class Machine(NamedTuple):
 
     def about(self) -> dict[str, Any]:
         """The columns of a row that describe the machine."""
-        return {"threads": threads(), "device": device_name(self.device)}
+        here = environment(self.device)
+        return {"threads": threads(), "device": here["device"], "cpu": here["cpu"]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,23 +129,33 @@ def _got(spec: ModelSpec, reply: Ready | BatchAnswer | Failure) -> Ready | Batch
     return reply
 
 
-DEFAULT = ("chgnet", "mace", "tensornet-matpes-pbe", "m3gnet-matpes-pbe", "sevennet-0", "t5")
+DEFAULT = (*(name for name, spec in MODELS.items() if spec.family == "gnn"), "t5")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A model that can be loaded here."""
+    """A model that can be loaded here, and what is known of it."""
 
     spec: ModelSpec
     weights: str
     """`its own`, or `random`."""
+    weights_sha256: str | None = None
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    """`python` and `packages` of the environment that runs it."""
+    training_cost: tuple[TrainingCost | None, ...] = ()
+
+    @property
+    def is_potential(self) -> bool:
+        """Whether it relaxes in steps, so that one evaluation can be asked for."""
+        return "max_steps" in self.spec.honours
 
 
 class Choice(NamedTuple):
     """The models to measure, and a folder for random weights."""
 
     names: Sequence[str] | None
-    """As for `benchmarks.run`; None: those of `DEFAULT` that can be loaded here."""
+    """As for `benchmarks.run`; None: those of `DEFAULT` that can be loaded here, each in the
+    environment that has its packages."""
     engine: str
     folder: Path
     """Folder for the files of random weights."""
@@ -176,12 +188,19 @@ def _loadable(name: str, choice: Choice) -> Measured:
     spec = on_engine(resolve(name), choice.engine)
     interpreter(spec)
     try:
-        locate_model(spec, offline=True)
+        located = locate_model(spec, offline=True)
     except UserError:
         if name not in ARCHITECTURES:
             raise
-        return Measured(_with_random_weights(spec, choice.folder), "random")
-    return Measured(spec, "its own")
+        random = _with_random_weights(spec, choice.folder)
+        return Measured(random, "random", versions=versions())
+    return Measured(
+        spec,
+        "its own",
+        weights_identity(located.weights)["weights_sha256"],
+        located.versions or versions(),
+        tuple(training_costs(spec, located.weights)),
+    )
 
 
 def _with_random_weights(spec: ModelSpec, folder: Path) -> ModelSpec:
