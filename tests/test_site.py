@@ -15,7 +15,7 @@ from leaderboard.site import packages, structure_page, trust, write_site
 from leaderboard.site.board_table import SHOWN
 from leaderboard.site.drawing import Scale, element_places
 from leaderboard.site.inert_text import file_names, for_script, visible
-from leaderboard.site.sample_data import sample_ids
+from leaderboard.site.sample_data import _numbers, sample_ids
 from leaderboard.site.sentences import sentences
 from tests.conftest import one_line
 from tests.site_runs import MODELS, Page, Public, scored_runs
@@ -216,6 +216,11 @@ def test_hidden_characters_are_written_out():
     assert for_script(["</script>", "\u2028"]) == '["\\u003c/script>","\\u2028"]'
     with pytest.raises(ValueError, match="JSON"):
         for_script([float("nan")])
+
+
+def test_numbers_for_scripts_are_short():
+    column = np.array([0.0123456789, 123456.7, 0.0, np.nan, -1 / 3, 2e-12])
+    assert _numbers(column) == [0.012346, 123457.0, 0.0, None, -0.33333, 0.0]
 
 
 def test_a_sentence_says_better_only_where_the_interval_excludes_0(built):

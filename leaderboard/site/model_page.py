@@ -249,8 +249,12 @@ def _extremes(table: pd.DataFrame) -> tuple[list[SampleLine], list[SampleLine]]:
     first = table.drop_duplicates("sample_id")
     first = first.assign(score=first["score"].fillna(0.0))
     ordered = first.sort_values(["score", "strain", "sample_id"], ascending=[False, True, True])
-    lines = [_sample_line(entry) for entry in ordered.to_dict("records")]
-    return lines[:EXTREMES], lines[::-1][: min(EXTREMES, max(len(lines) - EXTREMES, 0))]
+    last = ordered.iloc[EXTREMES:].iloc[::-1].head(EXTREMES)
+    best, worst = (
+        [_sample_line(entry) for entry in part.to_dict("records")]
+        for part in (ordered.head(EXTREMES), last)
+    )
+    return best, worst
 
 
 def _sample_line(entry: Mapping[Any, Any]) -> SampleLine:

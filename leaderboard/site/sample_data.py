@@ -7,13 +7,12 @@ adds them up.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.core.statistics import Floats, round_significant
+from benchmarks.core.statistics import Floats
 from benchmarks.data.exposure import Seen, seen
 from benchmarks.metrics import METRICS, Reduce
 from leaderboard.board.schema import Board
@@ -96,7 +95,11 @@ def unseen(training_data: Sequence[str], table: pd.DataFrame) -> Floats:
 
 def _numbers(column: Floats) -> list[float | None]:
     """Five digits are enough for the three that are shown; nan is null."""
-    return [
-        None if not math.isfinite(x) else round_significant(float(f"{x:.5g}"))
-        for x in column.tolist()
-    ]
+    finite = np.isfinite(column)
+    numbers = np.where(finite, column, 0.0)
+    size = np.abs(numbers)
+    # as a whole number over a power of ten, which is the nearest float of a short decimal
+    exponent = np.clip(4 - np.floor(np.log10(np.where(size > 1e-9, size, 1.0))), 0, 15)
+    power = 10.0**exponent
+    rounded = (np.round(numbers * power) / power + 0.0).tolist()
+    return [x if known else None for x, known in zip(rounded, finite.tolist(), strict=True)]
