@@ -50,9 +50,17 @@ def test_the_table_is_whole_without_scripts(built):
     assert set(rows) == set(MODELS)
     assert rows["oracle"][0].startswith("1")
     assert rows["oracle"][2].startswith("1.000")
-    assert rows["text"][12] == "4/8", "a failure is not scored"
+    assert rows["text"][13] == "4/8", "a failure is not scored"
     assert all(len(row) == len(table[0]) for row in table)
-    assert len(table[0]) == len(SHOWN) + 7
+    assert len(table[0]) == len(SHOWN) + 7, "no row has a declared time"
+
+
+def test_the_front_is_what_nothing_beats_in_both_score_and_time(built):
+    table = cells(Page((built[1] / "index.html").read_text()))
+    # seconds: identity 0.1, halfway 0.2, text 0.3, oracle 0.4
+    assert {row[1]: row[5] for row in table[1:]} == {
+        "identity": "yes", "halfway": "yes", "text": "—", "oracle": "yes",
+    }  # fmt: skip
 
 
 def test_every_definition_stands_at_the_head_of_its_column(built):
@@ -289,7 +297,7 @@ def test_packages_are_not_fetched_without_npm(tmp_path, monkeypatch):
     ("arguments", "word"),
     [
         (["--site", "x"], "name the folders of runs"),
-        (["runs", "--site", "x", "--check"], "--site DIR"),
+        (["runs", "--site", "x", "--check"], "not about --site"),
         (["runs", "--site", "x", "--out", "y"], "alone"),
         (["runs"], "name what is made"),
     ],

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import quote
 
 from benchmarks.core.formatting import NOTHING, format_number
 from benchmarks.core.geometry import elements
 from leaderboard.board.schema import Board
+from leaderboard.paper.references import bibliography
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site import trust
 from leaderboard.site.board_table import Cell, columns, format_interval, lines
@@ -112,7 +112,7 @@ def board_context(page: BoardPage) -> dict[str, Any]:
         "apart": lines(page.board, page.board.apart),
         "notes": notes(page.board),
         "facets": _facets(page),
-        "bibtex": bibtex(page),
+        "bibtex": bibliography(page.board, page.board.rows),
         "root_board": page.json,
         **_trust(page),
         "overview": {},
@@ -136,21 +136,6 @@ def _trust(page: BoardPage) -> dict[str, Any]:
         "leader": next((row.model for row in page.board.rows if row.family != "trivial"), ""),
         "repeated": repeated,
     }
-
-
-def bibtex(page: BoardPage) -> str:
-    """An entry for the benchmark, with the board and the samples that it is over."""
-    ended = [str(run.provenance.get("ended") or "") for run in page.scored.runs]
-    year = max(ended, default="")[:4]
-    release = version("t2relax-bench")
-    return (
-        "@misc{t2relax-bench,\n"
-        "  title = {Can a language model relax crystals?},\n"
-        f"  howpublished = {{t2relax-bench {release}}},\n"
-        f"  year = {{{year}}},\n"
-        f"  note = {{Board of {page.board.name}, {page.board.dataset.n_samples} samples, ids "
-        f"{page.board.dataset.ids_sha256[:12]}}},\n}}"
-    )
 
 
 def _facets(page: BoardPage) -> dict[str, Any]:

@@ -32,6 +32,7 @@ SHOWN: Final[dict[str, tuple[str, int]]] = {
     "rmsd_normalized": ("Match RMSD", 3),
     "n_force_evals": ("Force evals", 0),
     "wall_time_median": ("Time", 3),
+    "declared_time": ("Declared time", 3),
 }
 """The metrics that are columns of the table: their headers, and their decimals."""
 PLAIN: Final = {
@@ -42,15 +43,18 @@ PLAIN: Final = {
     "functional": "Trained on",
     "scored": "Scored",
     "training": "Training",
+    "front": "Front",
 }
 """The columns that are no metrics, and their headers."""
 ORDER: Final = (
-    "rank", "model", "score", "ties", "wall_time_median", "lattice_mae", "volume_mape",
-    "position_mae", "skill_lattice", "skill_position", "strain", "score_clean", "scored", "track",
-    "functional", "training", "element_preservation_rate", "validity_rate", "rmsd_normalized",
-    "n_force_evals",
+    "rank", "model", "score", "ties", "wall_time_median", "front", "declared_time", "lattice_mae",
+    "volume_mape", "position_mae", "skill_lattice", "skill_position", "strain", "score_clean",
+    "scored", "track", "functional", "training", "element_preservation_rate", "validity_rate",
+    "rmsd_normalized", "n_force_evals",
 )  # fmt: skip
 """The columns from left to right."""
+OPTIONAL: Final = frozenset({"declared_time"})
+"""Columns that are shown where a row has a number."""
 PARTS: Final = ("adwt", "strain_awt")
 """The two halves of the score, which the reader can weigh."""
 DRAWN: Final = frozenset(
@@ -72,6 +76,9 @@ ABOUT: Final = {
     "score": "Mean of two areas under curves: the share of structures whose mean displacement is "
     "below 0.01 to 0.50 Å, and whose strain is below 0.001 to 0.100. A failure earns 0.",
     "score_clean": "The score over the n samples that the model cannot have seen in training.",
+    "front": "Yes where no other row of the same machine has a higher score in a shorter time.",
+    "declared_time": "Median seconds per structure as the authors of a submission declare it, on "
+    "their own machine.",
     "wall_time_median": "Median seconds per structure. A mark names the machine where the rows are "
     "from several; only times of one machine can be compared.",
 }
@@ -114,6 +121,8 @@ def columns(board: Board) -> list[Column]:
         if key not in SHOWN:
             found.append(Column(key, PLAIN[key], "", "", ABOUT[key], None))
             continue
+        if key in OPTIONAL and all(row.metrics[key].point is None for row in board.rows):
+            continue
         metric = board.metrics[key]
         direction = "up" if metric.higher_is_better else "down"
         about = ABOUT.get(key, _sentence(metric.description))
@@ -130,7 +139,32 @@ def lines(board: Board, rows: Sequence[Row]) -> list[Line]:
     for first, second in board.ties:
         tied[first].append(rank[second])
         tied[second].append(rank[first])
-    return [_line(board, row, scales, tied.get(row.model, [])) for row in rows]
+    found = [_line(board, row, scales, tied.get(row.model, [])) for row in rows]
+    front = pareto_front(board)
+    for line in found:
+        line.cells["front"] = Cell("yes" if line.row.model in front else NOTHING)
+    return found
+
+
+def pareto_front(board: Board) -> set[str]:
+    """The models that no other row of the same machine beats in both score and time."""
+    known = [
+        (row.model, row.hardware, score, seconds)
+        for row in board.rows
+        if (score := row.metrics["score"].point) is not None
+        and (seconds := row.metrics["wall_time_median"].point) is not None
+    ]
+    return {
+        model
+        for model, machine, score, seconds in known
+        if not any(
+            other[1] == machine
+            and other[2] >= score
+            and other[3] <= seconds
+            and other[2:] != (score, seconds)
+            for other in known
+        )
+    }
 
 
 def _line(board: Board, row: Row, scales: dict[str, Scale | None], tied: list[int]) -> Line:
@@ -150,15 +184,15 @@ def _line(board: Board, row: Row, scales: dict[str, Scale | None], tied: list[in
     cells["scored"] = Cell(f"{scored}/{total}", scored / total if total else None)
     for name, (_, digits) in SHOWN.items():
         found = row.metrics[name]
-        drawn = interval(found, scales[name]) if name in DRAWN else Markup()
+        drawn = interval(found, scales.get(name)) if name in DRAWN else Markup()
         small, text = "", format_number(found.point, digits)
         if name == "score":
             small = format_interval(found, digits)
         elif name == "score_clean":
             small = f"({found.n})" if found.n else ""
-        elif name == "wall_time_median" and found.point is not None:
+        elif name in ("wall_time_median", "declared_time") and found.point is not None:
             text = f"{found.point:.2g}"
-            if len(board.hardware) > 1:
+            if name == "wall_time_median" and len(board.hardware) > 1:
                 small = "".join(machine_mark(each, board) for each in row.hardware)
         cells[name] = Cell(text, found.point, drawn, small)
     return Line(row, cells)

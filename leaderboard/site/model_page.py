@@ -165,6 +165,8 @@ def card(run: StoredRun, row: Row) -> list[tuple[str, str]]:
         ("Functional of its training data", row.functional or "none"),
         ("Training data", "; ".join(exposure) or "none"),
         ("Cost of its training", training(row, whole=True)),
+        ("Authors", ", ".join(map(str, provenance.get("authors") or ()))),
+        ("Described at", str(provenance.get("link") or "")),
         ("Chosen by", str(provenance.get("chosen_by") or "")),
     ]
     return [(name, text) for name, text in facts if text]

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from benchmarks.core import UserError
 from benchmarks.core.formatting import NOTHING, format_estimate
 from benchmarks.metrics import EVALUATOR, METRICS
+from leaderboard.paper.references import references_of_model
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site import model_page, packages, structure_page
 from leaderboard.site.about_pages import changelog, data_facts, row_changes, search_entries
@@ -155,6 +156,7 @@ def _model_context(pages: Sequence[BoardPage], model: str) -> dict[str, Any]:
         "model": model,
         "found": found,
         "card": model_page.card(newest, found[0].row),
+        "references": [each.bibtex for each in references_of_model(found[0].row)],
         "reported": model_page.REPORTED,
         "costs": model_page.COSTS,
         "units": {name: METRICS[name].unit for name in model_page.COSTS},

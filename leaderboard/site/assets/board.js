@@ -222,7 +222,7 @@
         const key = head.dataset.key;
         const metric = board.metrics.find((m) => m.name === key);
         if (!metric) {
-          if (head.dataset.added || key === "ties" || key === "scored") fill(row, key, "—", null);
+          if (head.dataset.added || ["ties", "scored", "front"].includes(key)) fill(row, key, "—", null);
           continue;
         }
         const x = reduced(metric, models[r], kept);

@@ -139,7 +139,7 @@
 
   Table.latex = () => {
     const { header, keys, rows } = Table.cells();
-    const text = new Set(["model", "track", "functional", "training", "ties"]);
+    const text = new Set(["model", "track", "functional", "training", "ties", "front"]);
     const line = (cells) => "  " + cells.join(" & ") + " \\\\";
     return [
       "% needs \\usepackage{booktabs}; " + Site.plain(document.querySelector("#board h2").textContent),
@@ -153,8 +153,9 @@
 
   function copy(text, name, kind, what) {
     const down = () => { Site.download(name, kind, text); Table.say(what + " was saved as " + name + "."); };
-    if (!navigator.clipboard || kind === "text/csv") { down(); return; }
-    navigator.clipboard.writeText(text).then(() => Table.say(what + " is on the clipboard."), down);
+    const other = kind === "text/plain" ? () => Table.say(what + ": " + text) : down;
+    if (!navigator.clipboard || kind === "text/csv") { other(); return; }
+    navigator.clipboard.writeText(text).then(() => Table.say(what + " is on the clipboard."), other);
   }
 
   Site.plain = (text) => text.replace(/\s+/g, " ").trim();
