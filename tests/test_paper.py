@@ -28,6 +28,8 @@ from leaderboard.paper import (
     paper_page,
     paper_tables,
     property_figures,
+    table_text,
+    write_paper,
 )
 from leaderboard.paper import sample_figures as samples
 from leaderboard.paper.paper_page import WIDTHS, paper_figure, place_names, shown_name
@@ -140,7 +142,9 @@ def test_failures_are_told_by_their_reason(paper):
     assert found == {("refuses", "declined"): 0.5, ("collapses", "cell implausible"): 0.5}
 
 
-def test_error_against_change_of_identity_is_the_change(paper):
+def test_error_against_change_of_identity_is_the_change(paper, monkeypatch):
+    assert samples.against_change_data(paper) == "fewer than 24 samples change"
+    monkeypatch.setattr(samples, "IN_A_BIN", 4)
     table = samples.against_change_data(paper)
     same = table[(table["model"] == "identity") & (table["part"] == "lattice")]
     assert same["n"].sum() == 12
@@ -180,6 +184,7 @@ def test_the_stored_numbers_of_the_learning_curves_are_those_of_the_page():
 @pytest.mark.parametrize("figure", paper_figures.FIGURES, ids=lambda each: each.name)
 def test_every_figure_is_drawn_at_both_widths(figure, paper, tmp_path, monkeypatch):
     curves = ROOT / "leaderboard" / "boards" / "substitution-test" / "curves.csv"
+    monkeypatch.setattr(samples, "IN_A_BIN", 4)
     table = figure.data(replace(paper, learning_curves=curves))
     if figure.name == "hybrids":
         assert table == "no row is a hybrid whose last part was run alone"
@@ -297,13 +302,18 @@ def test_a_formula_in_a_csv_is_inert(board):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
-def test_the_tables_compile_and_show_hostile_names_as_they_are(paper, tmp_path):
+def test_the_tables_compile_and_show_hostile_names_as_they_are(paper, tmp_path, monkeypatch):
+    monkeypatch.setattr(table_text, "LONGEST", 20)  # some are short, and some go over pages
     written = paper_tables.write_tables(paper, tmp_path)
     names = ["ranking", "lattice", "positions", "validity", "cost", "differences"]
     kinds = [f"{name}.{kind}" for name in names for kind in ("tex", "md")]
     rest = ["tables.tex", "references.bib", "references.md"]
     assert [path.name for path in written.files] == kinds + rest
-    # --no-shell-escape is the default of the command for what is not on its own list
+    environments = {
+        p.stem: p.read_text().split("}")[0] for p in written.files if p.suffix == ".tex"
+    }
+    assert environments["ranking"] == r"\begin{tabular"
+    assert environments["lattice"] == r"\begin{longtable"
     command = ["pdflatex", "-no-shell-escape", "-halt-on-error", "-interaction=nonstopmode"]
     done = subprocess.run(
         [*command, "tables.tex"], cwd=tmp_path, capture_output=True, text=True, errors="replace",
@@ -404,6 +414,14 @@ def test_a_model_that_no_board_has_is_one_line_before_anything_is_written(tmp_pa
     parts = PaperParts(tables=True, models=("identiti",))
     with pytest.raises(UserError, match="no ranked row is called 'identiti'; rows: identity"):
         publish([tmp_path / "runs"], tmp_path / "out", [toy], paper=parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_board_that_ranks_none_of_the_named_rows_is_passed_over(scored, board, tmp_path):
+    parts = PaperParts(figures=True, tables=True, models=("elsewhere",))
+    written = write_paper(scored, board, tmp_path / "out", parts, studies=tmp_path)
+    assert written.files == []
+    assert written.left_out == ["figures and tables are left out: no row to show is ranked"]
     assert not (tmp_path / "out").exists()
 
 

@@ -7,8 +7,7 @@ draws these data.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,25 +31,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ERRORS: Final = {"lattice_mae": "lattice MAE (Å)", "position_mae": "position MAE (Å)"}
-_PARTS: Final = ("lattice", "volume", "position")
-_SHORT: Final = 24
+SHORT: Final = 24
 """The length of a name beside narrow panels."""
 _CELL_TEXT: Final = 0.27
 """The width of a cell of the matrix [inch] that holds a number."""
-
-
-class ForestPanel(NamedTuple):
-    """One panel of points with intervals, a line for each row."""
-
-    title: str
-    brief: str
-    """The title at the width of a text column."""
-    column: str
-    """The columns of the point and, with `_low` and `_high`, of its interval."""
-    mark: float | None
-    """Where a vertical line says that nothing is gained."""
-    clip: tuple[float, float]
-    """The axis ends here at the latest; a point beyond is an arrow with its value."""
 
 
 def error_against_time_data(paper: PaperBoard) -> pd.DataFrame | str:
@@ -67,7 +51,7 @@ def error_against_time_data(paper: PaperBoard) -> pd.DataFrame | str:
             "scored": scored / max(1, sum(row.coverage.values())),
         }
         for name in (TIME, *_ERRORS):
-            line |= _interval_columns(name, row.metrics[name])
+            line |= interval_columns(name, row.metrics[name])
         found.append(line)
     table = pd.DataFrame(found)
     if not len(table) or not (table[TIME].fillna(0) > 0).any():
@@ -92,7 +76,8 @@ def on_front(times: pd.Series, errors: pd.Series) -> NDArray[np.bool_]:
     return front
 
 
-def _interval_columns(name: str, found: Estimate) -> dict[str, float | None]:
+def interval_columns(name: str, found: Estimate) -> dict[str, float | None]:
+    """The columns of an estimate: its point and, with `_low` and `_high`, its interval."""
     return {name: found.point, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
@@ -109,9 +94,9 @@ def draw_error_against_time(
         for k, family in enumerate(families):
             part = shown[shown["family"] == family]
             hollow = np.where(part["scored"] < MOSTLY_SCORED, "white", COLOURS[k % len(COLOURS)])
-            bars = [_bars(part, TIME), _bars(part, error)]
             axes.errorbar(
-                part[TIME], part[error], xerr=bars[0], yerr=bars[1], fmt="none", zorder=1,
+                part[TIME], part[error], xerr=bars(part, TIME), yerr=bars(part, error),
+                fmt="none", zorder=1,
                 ecolor=COLOURS[k % len(COLOURS)], elinewidth=0.5, alpha=0.6,
             )  # fmt: skip
             axes.scatter(
@@ -141,7 +126,7 @@ def draw_error_against_time(
         )
 
 
-def _bars(table: pd.DataFrame, name: str) -> Any:
+def bars(table: pd.DataFrame, name: str) -> Any:
     """Lengths of error bars: none is negative, though an interval need not contain its point."""
     low = (table[name] - table[f"{name}_low"]).fillna(0).clip(lower=0)
     high = (table[f"{name}_high"] - table[name]).fillna(0).clip(lower=0)
@@ -154,7 +139,7 @@ def slices_data(paper: PaperBoard) -> pd.DataFrame | str:
 
     found = [
         {"property": table.title, "slice": each.label, "n": each.n, "model": row.model}
-        | _interval_columns(RANKED_BY, each.scores[row.model])
+        | interval_columns(RANKED_BY, each.scores[row.model])
         for table in paper.board.slices
         for each in table.slices
         for row in paper.rows
@@ -176,7 +161,7 @@ def draw_slices(figure: Figure, table: pd.DataFrame, paper: PaperBoard, *, wide:
             mine = part[part["model"] == model].set_index("slice").loc[names]
             offset = ((k + 0.5) / len(styles) - 0.5) * 0.75
             axes.errorbar(
-                np.arange(len(names)) + offset, mine[RANKED_BY], yerr=_bars(mine, RANKED_BY),
+                np.arange(len(names)) + offset, mine[RANKED_BY], yerr=bars(mine, RANKED_BY),
                 fmt=style["marker"], color=style["color"], markersize=2.6, elinewidth=0.6,
                 label=shown_name(model),
             )  # fmt: skip
@@ -194,122 +179,12 @@ def draw_slices(figure: Figure, table: pd.DataFrame, paper: PaperBoard, *, wide:
     legend_below(figure, figure.axes[0])
 
 
-def skill_data(paper: PaperBoard) -> pd.DataFrame | str:
-    """The three skills of each row with intervals."""
-    import pandas as pd
-
-    found = []
-    for row in paper.rows:
-        line: dict[str, Any] = {"model": row.model}
-        for part in _PARTS:
-            line |= _interval_columns(f"skill_{part}", row.metrics[f"skill_{part}"])
-        found.append(line)
-    table = pd.DataFrame(found)
-    unknown = not len(table) or table[[f"skill_{part}" for part in _PARTS]].isna().all(axis=None)
-    return "doing nothing is already right, so that no skill is defined" if unknown else table
-
-
-def draw_skill(figure: Figure, table: pd.DataFrame, _: PaperBoard, *, wide: bool) -> None:
-    """Three panels of points with intervals."""
-    panels = [
-        ForestPanel(f"skill, {part}", f"{part}", f"skill_{part}", 0.0, (-1.0, 1.0))
-        for part in _PARTS
-    ]
-    draw_forest(figure, table, panels, wide=wide)
-
-
-def hybrids_data(paper: PaperBoard) -> pd.DataFrame | str:
-    """What each hybrid needs relative to its last part alone, and how often both end alike."""
-    import pandas as pd
-
-    found = []
-    for saving in paper.board.hybrids:
-        if saving.model not in paper.models:
-            continue
-        line: dict[str, Any] = {
-            "model": saving.model,
-            "alone": saving.alone,
-            "both_finished": saving.both_finished,
-        }
-        for name, cost in (("force_evals", saving.force_evals), ("seconds", saving.seconds)):
-            nothing = Estimate.of(None, None, 0)
-            line |= _interval_columns(f"{name}_ratio", cost.ratio if cost else nothing)
-            line |= _interval_columns(f"{name}_saved", cost.saved if cost else nothing)
-        rate = saving.minimum.rate if saving.minimum else Estimate.of(None, None, 0)
-        found.append(line | _interval_columns("same_minimum", rate))
-    return pd.DataFrame(found) if found else "no row is a hybrid whose last part was run alone"
-
-
-def draw_hybrids(figure: Figure, table: pd.DataFrame, _: PaperBoard, *, wide: bool) -> None:
-    """Ratios of force evaluations and of time, and the share of equal ends."""
-    panels = [
-        ForestPanel(
-            "force evaluations / those alone",
-            "force evals\nratio",
-            "force_evals_ratio",
-            1.0,
-            (0.0, 2.0),
-        ),
-        ForestPanel("time / time alone", "time\nratio", "seconds_ratio", 1.0, (0.0, 2.0)),
-        ForestPanel("share in the same minimum", "same\nminimum", "same_minimum", None, (0.0, 1.0)),
-    ]
-    draw_forest(figure, table, panels, wide=wide)
-
-
-def draw_forest(
-    figure: Figure, table: pd.DataFrame, panels: Sequence[ForestPanel], *, wide: bool
-) -> None:
-    """A line for each row, and a panel for each number, which is a point with its interval."""
-    heights = np.arange(len(table))[::-1]
-    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, panel in zip(grid, panels, strict=True):
-        low, high = panel.clip
-        values = table[panel.column].astype(float)
-        inside = values.between(low, high)
-        part, at = table[inside], heights[inside.to_numpy()]
-        axes.errorbar(
-            part[panel.column], at, xerr=_bars(part, panel.column), fmt="o", color=COLOURS[0],
-            markersize=2.8, elinewidth=0.8,
-        )  # fmt: skip
-        ends = [
-            float(x) for end in ("", "_low", "_high") for x in part[panel.column + end].dropna()
-        ]
-        ends += [] if panel.mark is None else [panel.mark]
-        beyond = values[~inside & values.notna()]
-        ends += [low] * bool((beyond < low).any()) + [high] * bool((beyond > high).any())
-        least, most = (max(low, min(ends)), min(high, max(ends))) if ends else (low, high)
-        room = 0.06 * (most - least or 1.0)
-        axes.set(xlim=(least - room, most + room), title=panel.title if wide else panel.brief)
-        for position, value in zip(heights, values, strict=True):
-            if np.isnan(value):
-                axes.text((least + most) / 2, position, "—", ha="center", va="center", fontsize=6)
-            elif value < low or value > high:
-                edge, side = (least, "left") if value < low else (most, "right")
-                mark = "<" if value < low else ">"
-                axes.plot(edge, position, mark, color=COLOURS[1], markersize=3.2)
-                gap = 0.07 * (most - least)
-                axes.text(
-                    edge + (gap if value < low else -gap), position, f"{value:.1f}", ha=side,
-                    va="center", fontsize=5.5, color=COLOURS[1],
-                )  # fmt: skip
-        if panel.mark is not None:
-            axes.axvline(panel.mark, color="#888888", linewidth=0.6, zorder=0)
-        axes.grid(axis="y", color="#eeeeee", zorder=0)
-        axes.set_axisbelow(True)
-        axes.tick_params(axis="y", length=0)
-        axes.locator_params(axis="x", nbins=5 if wide else 2)
-        axes.xaxis.set_major_formatter("{x:g}")
-    names = [shown_name(model, 32 if wide else _SHORT) for model in table["model"]]
-    grid[0].set_yticks(heights, names)
-    grid[0].set_ylim(-0.7, len(table) - 0.3)
-
-
 def differences_data(paper: PaperBoard) -> pd.DataFrame | str:
     """Every paired difference of the score between two chosen rows."""
     import pandas as pd
 
     found = [
-        {"model": model, "rival": rival} | _interval_columns("difference", cells[rival])
+        {"model": model, "rival": rival} | interval_columns("difference", cells[rival])
         for table in paper.board.differences
         if table.metric == RANKED_BY
         for model, cells in table.cells.items()
@@ -346,7 +221,7 @@ def draw_differences(figure: Figure, table: pd.DataFrame, paper: PaperBoard, *, 
         if tie.iloc[i, j]:
             axes.plot(j, i + (0.36 if numbers else 0), ".", color=colour, markersize=1.6)
     small = 6 if max(len(models), len(rivals)) <= 25 else 5
-    most = 32 if wide else _SHORT
+    most = 32 if wide else SHORT
     names = [[shown_name(model, most) for model in each] for each in (rivals, models)]
     set_height(figure, 0.5 + 0.13 * max(len(models), 6) + 0.05 * max(map(len, names[0])))
     axes.set_xticks(range(len(rivals)), names[0], rotation=90, fontsize=small)

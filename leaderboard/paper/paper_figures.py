@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.core.files import atomic_write
 from benchmarks.core.formatting import inert
-from leaderboard.paper import board_figures, property_figures, sample_figures
+from leaderboard.paper import board_figures, interval_figures, property_figures, sample_figures
 from leaderboard.paper.paper_page import WIDTHS, paper_figure, paths_of
 from leaderboard.paper.selection import PaperBoard, PaperFiles
+from leaderboard.paper.table_text import escape_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +51,8 @@ FIGURES: Final = (
     PaperFigure(
         name="error-against-time",
         caption="Error against the median time per structure, with 95 % intervals. Dashed: the "
-        "Pareto front of the models that scored at least 95 % of the samples, on the machine that "
-        "most rows were measured on; the others are hollow or stand for themselves.",
+        "Pareto front of the models that scored at least 95 % of the samples and were measured on "
+        "the machine of most rows. Hollow: fewer of the samples were scored.",
         data=board_figures.error_against_time_data,
         draw=board_figures.draw_error_against_time,
         heights=(2.45, 2.6),
@@ -88,8 +89,8 @@ FIGURES: Final = (
         name="skill",
         caption="Skill: 1 − error / error of no change, over all samples, with 95 % intervals. At "
         "0 a model is as good as doing nothing. Arrows: values outside of the axis.",
-        data=board_figures.skill_data,
-        draw=board_figures.draw_skill,
+        data=interval_figures.skill_data,
+        draw=interval_figures.draw_skill,
         heights=(0.6, 0.6),
         per_row=0.13,
         curves_only=False,
@@ -132,8 +133,8 @@ FIGURES: Final = (
         caption="A+B relaxes with B from A's structure. Ratio of the force evaluations and of the "
         "time to those of B alone, with 95 % intervals, over the samples that both finished; share "
         "of the samples on which both end in the same minimum.",
-        data=board_figures.hybrids_data,
-        draw=board_figures.draw_hybrids,
+        data=interval_figures.hybrids_data,
+        draw=interval_figures.draw_hybrids,
         heights=(0.75, 0.75),
         per_row=0.14,
         curves_only=False,
@@ -171,7 +172,7 @@ def write_figures(paper: PaperBoard, folder: Path) -> PaperFiles:
     """
     files: list[Path] = []
     left_out = []
-    captions = [f"# Figures of {paper.board.name}", ""]
+    captions = [f"# Figures of {escape_markdown(paper.board.name)}", ""]
     for each in FIGURES:
         table = each.data(paper)
         if isinstance(table, str):
@@ -187,7 +188,7 @@ def write_figures(paper: PaperBoard, folder: Path) -> PaperFiles:
         some = each.curves_only and len(paper.curves) < len(paper.rows)
         more = " Some of the models are shown; the CSV has all." if some else ""
         captions += [f"**{each.name}** {each.caption}{more}", ""]
-    captions += [f"- {line}" for line in left_out]
+    captions += [f"- {escape_markdown(line)}" for line in left_out]
     with atomic_write(folder / CAPTIONS) as partial:
         partial.write_text("\n".join(captions).rstrip() + "\n", encoding="utf-8")
     return PaperFiles([*files, folder / CAPTIONS], left_out)

@@ -19,6 +19,7 @@ from leaderboard.paper.paper_page import (
     legend_below,
     line_styles,
     plain_logarithms,
+    set_height,
     shown_name,
 )
 from leaderboard.paper.selection import IDENTITY, PaperBoard
@@ -49,8 +50,8 @@ _REASONS: Final[dict[str, str]] = {
 }
 """The reasons of a failure; those of an invalid answer are the first rung that it fails."""
 _ERRORS: Final = {
-    "lattice": ("lattice error (Å)", "identity_lattice_error", "lattice_error"),
-    "position": ("mean displacement (Å)", "identity_position_error", "position_error"),
+    "lattice": ("lattice error", "identity_lattice_error", "lattice_error"),
+    "position": ("displacement", "identity_position_error", "position_error"),
 }
 
 
@@ -224,7 +225,15 @@ def against_change_data(paper: PaperBoard) -> pd.DataFrame | str:
                         "n": len(group),
                     }
                 )
-    return pd.DataFrame(found) if found else "nothing changes by more than 0.0001 Å"
+    table = pd.DataFrame(found, columns=["part", "model", "true_change", "error", "n"])
+    return table if _drawn_parts(table) else f"fewer than {2 * IN_A_BIN} samples change"
+
+
+def _drawn_parts(table: pd.DataFrame) -> list[str]:
+    """The parts of which a model has more than one bin."""
+    counts = table.groupby(["part", "model"]).size()
+    several = {str(part) for part, _ in counts[counts > 1].index}
+    return [part for part in _ERRORS if part in several]
 
 
 def binned(table: pd.DataFrame, column: str, *, by_value: bool) -> list[tuple[float, pd.DataFrame]]:
@@ -251,15 +260,18 @@ def binned(table: pd.DataFrame, column: str, *, by_value: bool) -> list[tuple[fl
 def draw_against_change(
     figure: Figure, table: pd.DataFrame, paper: PaperBoard, *, wide: bool
 ) -> None:
-    """Two panels on logarithmic axes; on the diagonal a model is as wrong as doing nothing."""
-    panels = figure.subplots(*((1, 2) if wide else (2, 1)))
-    for axes, (part, (label, *_)) in zip(panels, _ERRORS.items(), strict=True):
+    """A panel for each part; on the diagonal a model is as wrong as doing nothing."""
+    parts = _drawn_parts(table)
+    shape = (1, len(parts)) if wide else (len(parts), 1)
+    set_height(figure, figure.get_figheight() if wide else 2.2 * len(parts))
+    panels = figure.subplots(*shape, squeeze=False).flat
+    for axes, part in zip(panels, parts, strict=True):
+        label = _ERRORS[part][0]
         mine = table[table["part"] == part]
         draw_curves(axes, mine, paper, "true_change", "error")
-        axes.set(xlabel=f"true change: {label} of the start", ylabel=f"mean {label}")
-        if len(mine):
-            ends = [mine["true_change"].min(), mine["true_change"].max()]
-            axes.plot(ends, ends, color="#333333", linewidth=0.5, zorder=0)
+        axes.set(xlabel=f"{label} of the start (Å)", ylabel=f"mean {label} (Å)")
+        ends = [mine["true_change"].min(), mine["true_change"].max()]
+        axes.plot(ends, ends, color="#333333", linewidth=0.5, zorder=0)
     legend_below(figure, panels[0])
 
 

@@ -134,7 +134,7 @@ class PaperTable:
                 first = [escape_markdown(block.heading or "") if k == 0 else ""] if grouped else []
                 cells = [*first, *map(_markdown_cell, line)]
                 lines.append("| " + " | ".join(cells) + " |")
-        return f"{self.caption}\n\n" + "\n".join(lines) + "\n"
+        return f"{escape_markdown(self.caption)}\n\n" + "\n".join(lines) + "\n"
 
 
 def _number_column(cells: Sequence[str]) -> str:
