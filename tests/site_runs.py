@@ -16,6 +16,13 @@ MODELS = {
     "oracle": (oracle, "trivial"),
 }
 
+HOSTILE = {
+    "identity": "<script>alert(1)</script>",
+    "halfway": '"><img src=x onerror=alert(1)>{{ 7*7 }}',
+    "text": "=cmd()|' /C calc'!A0",
+    "oracle": "../../\x1b[31m\u202eexe.\\input{x}__proto__",
+}
+
 
 def scored_runs(folder, dataset=None, renamed=None, models=MODELS):
     """Scored runs of some models on a toy data set; `renamed` gives models other names."""

@@ -18,15 +18,8 @@ from leaderboard.site.inert_text import file_names, for_script, visible
 from leaderboard.site.sample_data import _numbers, sample_ids
 from leaderboard.site.sentences import sentences
 from tests.conftest import one_line
-from tests.site_runs import MODELS, Page, Public, scored_runs
+from tests.site_runs import HOSTILE, MODELS, Page, Public, scored_runs
 from tests.test_leaderboard import Memory
-
-HOSTILE = {
-    "identity": "<script>alert(1)</script>",
-    "halfway": '"><img src=x onerror=alert(1)>{{ 7*7 }}',
-    "text": "=cmd()|' /C calc'!A0",
-    "oracle": "../../\x1b[31m\u202eexe.\\input{x}__proto__",
-}
 
 
 @pytest.fixture(scope="module")
