@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
 from benchmarks.core import SCORED, Geometry, Status, UserError
 from benchmarks.core.files import atomic_write, file_sha256
-from benchmarks.core.statistics import Estimate, Resampling
+from benchmarks.core.statistics import Estimate, Resampling, interval
 from benchmarks.data.exposure import Seen, seen
 from benchmarks.metrics import score
 from benchmarks.store import Record, RunWriter, StoredRun, model_folder
@@ -209,11 +209,11 @@ def records_of(submission: Submission, dataset: Dataset) -> list[Record]:
             many numbers as coordinates, all of them finite; the row's id is named.
     """
     path = submission.folder / PREDICTIONS_FILE
-    ids = submission.table["id"].to_pylist()
-    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(ids).to_pylist()}
+    rows = submission.table.to_pylist()
+    counts, wanted = Counter(row["id"] for row in rows), set(dataset.ids)
     for names, what in (
         (
-            [each for each in counts if each not in set(dataset.ids)],
+            [each for each in counts if each not in wanted],
             f"not of {dataset.name}, split {dataset.split}",
         ),
         ([each for each, count in counts.items() if count > 1], "there more than once"),
@@ -223,12 +223,11 @@ def records_of(submission: Submission, dataset: Dataset) -> list[Record]:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             listed = ", ".join(_plain(str(each))[:60] for each in names[:3])
             raise UserError(f"{path}: {listed}{more}: {what}; every id of the split stands once")
-    rows = dict(zip(ids, range(len(ids)), strict=True))
+    by_id = {row["id"]: row for row in rows}
     found: list[Record] = []
     for sample_id in dataset.ids:
-        row = {name: submission.table[name][rows[sample_id]].as_py() for name in PREDICTIONS.names}
         try:
-            geometry, status = _answer(row)
+            geometry, status = _answer(by_id[sample_id])
         except ValueError as error:
             raise UserError(f"{path}: {sample_id}: {error}") from None
         found.append(
@@ -346,9 +345,9 @@ def flags(table: pd.DataFrame, dataset: Dataset, training_data: Sequence[str]) -
         with np.errstate(invalid="ignore", divide="ignore"):
             means = sums / counts
         difference = means[:, 0] - means[:, 1]
-        low, high = np.nanpercentile(difference[1:], (2.5, 97.5))
-        found = Estimate.of(float(difference[0]), (float(low), float(high)), len(table), 3)
-        if low > 0:
+        ends = interval(difference[1:])
+        found = Estimate.of(float(difference[0]), ends, len(table), 3)
+        if ends[0] > 0:
             lines.append(
                 "it gains more over no change on what its training may hold than on the rest: "
                 f"score {found.point:+} [{found.low:+}, {found.high:+}]"

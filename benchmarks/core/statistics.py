@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +40,13 @@ class Estimate:
     high: float | None
     n: int
     """Number of samples that count."""
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 if the interval excludes 0, else 0; also 0 without an interval."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
 
     @classmethod
     def of(
@@ -182,6 +189,26 @@ def interval(replicates: Floats) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.percentile(finite, LEVEL)
     return float(low), float(high)
+
+
+def on_front(costs: ArrayLike, losses: ArrayLike) -> NDArray[np.bool_]:
+    """Say of each point whether it is on the Pareto front.
+
+    A point is on it if no other is as good in both numbers and better in one; equal points are on
+    it together.
+
+    Args:
+        costs: (n,), less is better.
+        losses: (n,), likewise.
+
+    Returns:
+        (n,) flags.
+    """
+    cost, loss = np.asarray(costs, dtype=float), np.asarray(losses, dtype=float)
+    no_worse = (cost[:, None] <= cost) & (loss[:, None] <= loss)
+    better = (cost[:, None] < cost) | (loss[:, None] < loss)
+    front: NDArray[np.bool_] = ~np.any(no_worse & better, axis=0)
+    return front
 
 
 def round_significant(number: float | None) -> float | None:

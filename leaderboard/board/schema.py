@@ -81,6 +81,11 @@ class Row:
     rank_high: int | None
     metrics: Mapping[str, Estimate]
 
+    @property
+    def n_scored(self) -> int:
+        """Number of outcomes with a relaxed structure."""
+        return self.coverage["ok"] + self.coverage["unconverged"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackTable:

@@ -10,9 +10,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.core.statistics import Estimate
+from benchmarks.core.statistics import Estimate, on_front
 from leaderboard.board.rows import RANKED_BY
 from leaderboard.paper.paper_page import (
     COLOURS,
@@ -43,12 +42,11 @@ def error_against_time_data(paper: PaperBoard) -> pd.DataFrame | str:
 
     found = []
     for row in paper.rows:
-        scored = row.coverage["ok"] + row.coverage["unconverged"]
         line: dict[str, Any] = {
             "model": row.model,
             "family": row.family,
             "machine": "; ".join(f"{m.cpu}, {m.device}, {m.threads}" for m in row.hardware),
-            "scored": scored / max(1, sum(row.coverage.values())),
+            "scored": row.n_scored / max(1, sum(row.coverage.values())),
         }
         for name in (TIME, *_ERRORS):
             line |= interval_columns(name, row.metrics[name])
@@ -65,15 +63,6 @@ def error_against_time_data(paper: PaperBoard) -> pd.DataFrame | str:
             table.loc[able, TIME], table.loc[able, error]
         )
     return table
-
-
-def on_front(times: pd.Series, errors: pd.Series) -> NDArray[np.bool_]:
-    """Whether no other row is as fast and as good, and in one of the two better: (n,) flags."""
-    t, e = (np.asarray(x, dtype=float) for x in (times, errors))
-    no_worse = (t[:, None] <= t) & (e[:, None] <= e)
-    better = (t[:, None] < t) | (e[:, None] < e)
-    front: NDArray[np.bool_] = ~np.any(no_worse & better, axis=0)
-    return front
 
 
 def interval_columns(name: str, found: Estimate) -> dict[str, float | None]:

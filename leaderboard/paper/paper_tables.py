@@ -25,7 +25,7 @@ from leaderboard.paper.table_text import (
     escape_markdown,
     escape_tex,
 )
-from leaderboard.views.table_columns import training
+from leaderboard.views.table_columns import scored, training
 
 OTHER_DATA: Final = "T2, as published (other data, not comparable)"
 T2_LATTICE: Final = ("0.053", "0.053", "0.074", "0.086", "0.101", "0.160")
@@ -93,7 +93,7 @@ def ranking(paper: PaperBoard) -> PaperTable:
         spread = f"{row.rank_low}–{row.rank_high}" if row.rank_low != row.rank_high else ""
         numbers = [_number(row, name, digits) for name, (_, digits) in metrics.items()]
         score = format_estimate(row.metrics[RANKED_BY], 3)
-        lines.append([str(row.rank), spread, row.model, row.track, score, _scored(row), *numbers])
+        lines.append([str(row.rank), spread, row.model, row.track, score, scored(row), *numbers])
     words = ("Rank", "(95 %)", "Model", "Track", "Score", "Scored")
     return PaperTable(
         name="ranking",
@@ -111,7 +111,7 @@ def lattice(paper: PaperBoard) -> PaperTable:
     """MAE, MSE and RMSE of the changes of the six parameters, a block for each model."""
     blocks = [
         PaperBlock(
-            f"{row.model} ({_scored(row)} scored)",
+            f"{row.model} ({scored(row)} scored)",
             [
                 [kind.upper(), *(_number(row, f"{name}_{kind}", 3) for name in PARAMETERS)]
                 for kind in ("mae", "mse", "rmse")
@@ -153,7 +153,7 @@ def positions(paper: PaperBoard) -> PaperTable:
             root = row.metrics[rmse].point
             square = format_number(None if root is None else root**2, 4)
             lines.append([convention, _number(row, mae, 4), square, _number(row, rmse, 4)])
-        blocks.append(PaperBlock(f"{row.model} ({_scored(row)} scored)", lines))
+        blocks.append(PaperBlock(f"{row.model} ({scored(row)} scored)", lines))
     quoted = ["convention not stated", T2_POSITIONS["mae"], NOTHING, T2_POSITIONS["rmse"]]
     return PaperTable(
         name="positions",
@@ -266,10 +266,6 @@ def _number(row: Row, name: str, digits: int) -> str:
     return format_number(row.metrics[name].point, digits)
 
 
-def _scored(row: Row) -> str:
-    return f"{row.coverage['ok'] + row.coverage['unconverged']}/{sum(row.coverage.values())}"
-
-
 def _significant(number: float | None) -> str:
     """Two significant digits, without an exponent where that is short."""
     if number is None:
@@ -281,8 +277,7 @@ def _difference(found: Estimate | None) -> str:
     if found is None:
         return NOTHING
     text = format_estimate(found, 3, signed=True)
-    apart = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
-    return f"**{text}**" if apart else text
+    return f"**{text}**" if found.sign else text
 
 
 def _document(tables: list[PaperTable]) -> str:

@@ -7,16 +7,17 @@ becomes a column by a line in `SHOWN`; the scripts can add every other metric of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
 from benchmarks.core.formatting import NOTHING, format_estimate, format_number
-from benchmarks.core.statistics import Estimate
+from benchmarks.core.statistics import Estimate, on_front
 from benchmarks.metrics import METRICS, Reduce
-from leaderboard.board.schema import Board, Row
+from leaderboard.board.schema import Board, Hardware, Row
 from leaderboard.site.drawing import Scale, interval, rank_range
-from leaderboard.views.table_columns import machine_mark, training
+from leaderboard.views.table_columns import machine_mark, scored, training
 
 SHOWN: Final[dict[str, tuple[str, int]]] = {
     "score": ("Score", 3),
@@ -148,23 +149,16 @@ def lines(board: Board, rows: Sequence[Row]) -> list[Line]:
 
 def pareto_front(board: Board) -> set[str]:
     """The models that no other row of the same machine beats in both score and time."""
-    known = [
-        (row.model, row.hardware, score, seconds)
-        for row in board.rows
-        if (score := row.metrics["score"].point) is not None
-        and (seconds := row.metrics["wall_time_median"].point) is not None
-    ]
-    return {
-        model
-        for model, machine, score, seconds in known
-        if not any(
-            other[1] == machine
-            and other[2] >= score
-            and other[3] <= seconds
-            and other[2:] != (score, seconds)
-            for other in known
-        )
-    }
+    known: dict[tuple[Hardware, ...], list[tuple[str, float, float]]] = {}
+    for row in board.rows:
+        score, seconds = row.metrics["score"].point, row.metrics["wall_time_median"].point
+        if score is not None and seconds is not None:
+            known.setdefault(row.hardware, []).append((row.model, seconds, -score))
+    front: set[str] = set()
+    for of_machine in known.values():
+        models, seconds_of, losses = zip(*of_machine, strict=True)
+        front |= set(compress(models, on_front(seconds_of, losses)))
+    return front
 
 
 def _line(board: Board, row: Row, scales: dict[str, Scale | None], tied: list[int]) -> Line:
@@ -179,9 +173,8 @@ def _line(board: Board, row: Row, scales: dict[str, Scale | None], tied: list[in
         spread = f"{row.rank_low}–{row.rank_high}" if row.rank_low < row.rank_high else ""
         drawn = rank_range(row.rank_low, row.rank_high, row.rank, len(board.rows))
         cells["rank"] = Cell(str(row.rank), row.rank, drawn, spread)
-    scored = row.coverage["ok"] + row.coverage["unconverged"]
     total = sum(row.coverage.values())
-    cells["scored"] = Cell(f"{scored}/{total}", scored / total if total else None)
+    cells["scored"] = Cell(scored(row), row.n_scored / total if total else None)
     for name, (_, digits) in SHOWN.items():
         found = row.metrics[name]
         drawn = interval(found, scales.get(name)) if name in DRAWN else Markup()

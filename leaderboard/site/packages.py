@@ -11,7 +11,6 @@ for the 3D view, the search and the scatter, and say so.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from typing import Final
 
 from benchmarks.core import UserError
 from benchmarks.core.cli import run_command
-from benchmarks.core.files import atomic_write
+from benchmarks.core.files import atomic_write, file_sha256
 
 VENDOR: Final = Path(__file__).with_name("vendor")
 SECONDS: Final = 300
@@ -129,7 +128,7 @@ def _packed(npm: str, package: NpmPackage, work: Path) -> Path:
     if done.returncode or len(archives) != 1:
         reason = (done.stderr.strip().splitlines() or ["no archive"])[0]
         raise UserError(f"npm pack {wanted} failed: {reason}")
-    found = hashlib.sha256(archives[0].read_bytes()).hexdigest()
+    found = file_sha256(archives[0])
     if found != package.sha256:
         raise UserError(f"npm gave another {wanted} than is meant: its sha256 is {found}")
     return archives[0]

@@ -147,21 +147,16 @@ def _mean(values: Floats, groups: NDArray[np.str_]) -> Estimate:
 
 
 def _verdict(everywhere: Estimate, clean: Estimate) -> str:
-    def sign(found: Estimate) -> int:
-        if found.low is None or found.high is None:
-            return 0
-        return int(found.low > 0) - int(found.high < 0)
-
     if not clean.n:
         return "cannot be tested: no such structures"
     if clean.low is None:
         return "cannot be tested: one composition"
-    if sign(everywhere) == sign(clean):
+    if everywhere.sign == clean.sign:
         return "stays"
     return (
         "turns"
-        if sign(clean) * sign(everywhere) < 0
-        else ("no longer told apart" if sign(everywhere) else "told apart there alone")
+        if clean.sign * everywhere.sign < 0
+        else ("no longer told apart" if everywhere.sign else "told apart there alone")
     )
 
 

@@ -114,7 +114,7 @@ def _machine(rows: Sequence[Row]) -> Any:
 
 
 def _scored(row: Row) -> float:
-    return (row.coverage["ok"] + row.coverage["unconverged"]) / sum(row.coverage.values())
+    return row.n_scored / sum(row.coverage.values())
 
 
 def _colour(row: Row) -> Any:

@@ -107,8 +107,7 @@ def _difference(found: Estimate, digits: int, n_samples: int) -> str:
     text = format_estimate(found, digits, signed=True)
     if found.point is None:
         return text
-    if found.low is not None and found.high is not None:
-        text = f"**{text}**" if found.low > 0 or found.high < 0 else text
+    text = f"**{text}**" if found.sign else text
     return text if found.n == n_samples else f"{text}, n = {found.n}"
 
 
