@@ -11,6 +11,7 @@ import pytest
 from benchmarks.core import Geometry
 from benchmarks.core.statistics import Estimate
 from leaderboard.__main__ import main
+from leaderboard.board.schema import Conclusion
 from leaderboard.site import packages, structure_page, trust, write_site
 from leaderboard.site.board_table import SHOWN
 from leaderboard.site.drawing import Scale, element_places
@@ -160,9 +161,10 @@ def test_a_self_test_that_fails_is_seen(tmp_path):
 )
 def test_a_conclusion_survives_where_its_sign_does(everywhere, clean, verdict):
     first, second = (Estimate(point=0.0, low=a, high=b, n=3) for a, b in (everywhere, clean))
-    assert trust._verdict(first, second) == verdict
+    conclusion = Conclusion(better="a", worse="b", everywhere=first, clean=second)
+    assert conclusion.verdict == verdict
     none = Estimate(point=None, low=None, high=None, n=0)
-    assert trust._verdict(first, none) == "cannot be tested: no such structures"
+    assert replace(conclusion, clean=none).verdict == "cannot be tested: no such structures"
 
 
 def test_the_pages_on_data_and_changes_say_what_is_stored(built):

@@ -8,7 +8,7 @@ group weights: this makes the comparison paired, and a linear metric is one matr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Self
 
@@ -47,6 +47,11 @@ class Estimate:
         if self.low is None or self.high is None:
             return 0
         return int(self.low > 0) - int(self.high < 0)
+
+    def __neg__(self) -> Self:
+        """The estimate of the number with the other sign."""
+        point, low, high = (None if x is None else -x for x in (self.point, self.high, self.low))
+        return replace(self, point=point, low=low, high=high)
 
     @classmethod
     def of(

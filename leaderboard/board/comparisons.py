@@ -8,7 +8,7 @@ each. All intervals come from paired bootstraps over compositions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,8 +18,8 @@ from benchmarks.core.statistics import Estimate, Floats, Resampling, interval
 from benchmarks.data.exposure import drawn_from
 from benchmarks.metrics import METRICS
 from benchmarks.store import StoredRun
-from leaderboard.board.schema import DifferenceTable, Slice, SliceTable, TrainingSlice
-from leaderboard.board.scores import per_sample
+from leaderboard.board.schema import Conclusion, DifferenceTable, Slice, SliceTable, TrainingSlice
+from leaderboard.board.scores import per_sample, unseen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +80,50 @@ def differences(
             },
         )
         for k, (name, digits) in enumerate(COMPARED.items())
+    )
+
+
+def conclusions(
+    runs: Sequence[StoredRun],
+    tables: Sequence[pd.DataFrame],
+    ids: Sequence[str],
+    replicates: int,
+    seed: int,
+) -> tuple[Conclusion, ...]:
+    """Compare the scores of all pairs of models, on all samples and on those that are clean.
+
+    Args:
+        runs: The runs in the order of the rows.
+        tables: `scores` of each run.
+        ids: Samples that all tables share.
+        replicates: Number of bootstrap replicates, which are drawn for each part of the samples.
+        seed: Of the bootstrap.
+    """
+    scores, clean = [], []
+    for run, table in zip(runs, tables, strict=True):
+        scores.append(per_sample(table, [METRICS["score"]], ids)[0][:, 0])
+        once = table.drop_duplicates("sample_id").set_index("sample_id").loc[list(ids)]
+        clean.append(unseen(run, once) == 1)
+        groups = once["group"].to_numpy()
+    drawn: dict[bytes, Resampling] = {}
+
+    def mean(values: Floats, kept: NDArray[np.bool_]) -> Estimate:
+        if not kept.any():
+            return Estimate.of(None, None, 0)
+        if kept.tobytes() not in drawn:
+            rng = np.random.default_rng(seed)
+            drawn[kept.tobytes()] = Resampling.of(list(groups[kept]), replicates, rng)
+        weights = np.ones(int(kept.sum()))
+        return Estimate.mean(values[kept], weights, drawn[kept.tobytes()])
+
+    return tuple(
+        Conclusion(
+            better=runs[i].name,
+            worse=runs[j].name,
+            everywhere=mean(scores[i] - scores[j], np.ones(len(ids), dtype=bool)),
+            clean=mean(scores[i] - scores[j], clean[i] & clean[j]),
+        )
+        for i, j in combinations(range(len(runs)), 2)
     )
 
 

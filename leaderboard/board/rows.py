@@ -25,12 +25,11 @@ from benchmarks.core.statistics import (
 )
 from benchmarks.core.training_cost import TrainingCost
 from benchmarks.core.training_data import Track, track
-from benchmarks.data.exposure import Seen, seen
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.models.provenance import known_training_costs
 from benchmarks.store import StoredRun
 from leaderboard.board.schema import Hardware, Row
-from leaderboard.board.scores import per_sample
+from leaderboard.board.scores import per_sample, unseen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,11 +90,7 @@ def _measured(
 ) -> tuple[Row, Floats]:
     """The row of a run without its rank, and its score at the point and in each replicate."""
     trained_on = tuple(run.provenance.get("training_data") or ())
-    answers = [
-        seen(trained_on, source, composition)
-        for source, composition in zip(table["source"], table["group"], strict=True)
-    ]
-    marked = table.assign(clean=[float(answer is Seen.NO) for answer in answers])
+    marked = table.assign(clean=unseen(run, table))
     values, weights = per_sample(marked, _SAMPLED, ids)
     numbers = estimates([metric.reduce for metric in _SAMPLED], values, weights, resampling)
     skill = np.array([metric.reduce is Reduce.SKILL for metric in _SAMPLED])

@@ -195,6 +195,32 @@ class Saving:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusion:
+    """The mean paired difference in score of two models, and what the clean part says of it."""
+
+    better: str
+    worse: str
+    """In the order of the rows."""
+    everywhere: Estimate
+    """Over all samples, better minus worse."""
+    clean: Estimate
+    """Over the samples that neither model can have seen in training."""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the clean part alone leads to the same conclusion."""
+        if not self.clean.n:
+            return "cannot be tested: no such structures"
+        if self.clean.low is None:
+            return "cannot be tested: one composition"
+        if self.everywhere.sign == self.clean.sign:
+            return "stays"
+        if self.everywhere.sign * self.clean.sign < 0:
+            return "turns"
+        return "no longer told apart" if self.everywhere.sign else "told apart there alone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
     """The leaderboard of one data set."""
 
@@ -211,6 +237,8 @@ class Board:
     """Runs on other samples than the board's, each over its own samples; they are not ranked."""
     ties: tuple[tuple[str, str], ...]
     """Pairs of models whose difference in score has an interval that contains 0."""
+    conclusions: tuple[Conclusion, ...]
+    """One for each pair of ranked models."""
     about: str | None
     """A reader must know this of the data."""
     notes: tuple[str, ...]

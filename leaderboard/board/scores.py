@@ -24,6 +24,7 @@ from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import reduced_composition, symmetry
 from benchmarks.core.statistics import Floats
 from benchmarks.data import Dataset
+from benchmarks.data.exposure import Seen, seen
 from benchmarks.metrics import COLUMNS, EVALUATOR, SLOW_COLUMNS, Metric, score, score_slow
 from benchmarks.store import Record, StoredRun
 
@@ -316,6 +317,14 @@ def per_sample(
     means = (pd.DataFrame(each).groupby(samples).mean() for each in (values, weights))
     found, weighed = (mean.loc[list(ids)].to_numpy(dtype=float) for mean in means)
     return found, weighed
+
+
+def unseen(run: StoredRun, table: pd.DataFrame) -> Floats:
+    """1 for each row of a sample that the model cannot have seen in training, else 0."""
+    training_data = tuple(run.provenance.get("training_data") or ())
+    pairs = list(zip(table["source"], table["group"], strict=True))
+    answers = {pair: float(seen(training_data, *pair) is Seen.NO) for pair in set(pairs)}
+    return np.array([answers[pair] for pair in pairs], dtype=float)
 
 
 def missing_columns(table: pd.DataFrame, metric: Metric) -> list[str]:

@@ -21,7 +21,7 @@ from benchmarks.data import ids_sha256
 from benchmarks.data.folders import EMBEDDED
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import StoredRun
-from leaderboard.board.comparisons import differences, slices
+from leaderboard.board.comparisons import conclusions, differences, slices
 from leaderboard.board.hybrids import SAME_MINIMUM, savings, with_ends
 from leaderboard.board.rows import ranked_rows, row_apart
 from leaderboard.board.schema import (
@@ -128,20 +128,21 @@ def _compared(
 ) -> dict[str, Any]:
     """The parts of a board that are about ranked runs, all of which have the samples `ids`."""
     if not runs:
-        names = ("rows", "ties", "tracks", "differences", "slices", "training_slices", "hybrids")
-        return dict.fromkeys(names, ())
+        names = "rows ties tracks differences conclusions slices training_slices hybrids"
+        return dict.fromkeys(names.split(), ())
     resampling = _resampling(tables[0], ids, replicates, seed)
     rows, ties = ranked_rows(runs, tables, ids, resampling)
-    by_model = {run.name: table for run, table in zip(runs, tables, strict=True)}
+    by_model = {run.name: (run, table) for run, table in zip(runs, tables, strict=True)}
     models = [row.model for row in rows]
     rivals = [row.model for row in rows if row.family != "llm"]
-    ordered = [by_model[model] for model in models]
+    ordered, ordered_tables = zip(*(by_model[model] for model in models), strict=True)
     sliced, by_training = slices(runs, tables, ids)
     return {
         "rows": rows,
         "ties": ties,
         "tracks": _tracks(rows),
-        "differences": differences(models, rivals, ordered, ids, resampling),
+        "differences": differences(models, rivals, ordered_tables, ids, resampling),
+        "conclusions": conclusions(ordered, ordered_tables, ids, replicates, seed),
         "slices": sliced,
         "training_slices": by_training,
         "hybrids": savings(runs, with_ends(runs, tables), ids, resampling),

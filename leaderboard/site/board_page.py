@@ -121,19 +121,18 @@ def board_context(page: BoardPage) -> dict[str, Any]:
 
 def _trust(page: BoardPage) -> dict[str, Any]:
     """What the fold-out on trust shows."""
-    found = trust.conclusions(page.board, page.scored, page.ids)
+    leader, found = trust.of_leader(page.board)
     repeated = [
         (run.name, trust.spread(table))
         for run, table in zip(page.scored.runs, page.scored.tables, strict=True)
         if (table["repeat"] > 0).any()
     ]
-    count = len(page.board.rows)
     return {
         "tests": trust.self_tests(page.scored, page.ids),
         "power": trust.power(page.board),
-        "pairs": count * (count - 1) // 2,
+        "pairs": len(page.board.conclusions),
         "conclusions": found,
-        "leader": next((row.model for row in page.board.rows if row.family != "trivial"), ""),
+        "leader": leader,
         "repeated": repeated,
     }
 

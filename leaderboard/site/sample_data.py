@@ -8,20 +8,16 @@ adds them up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.core.statistics import Floats
-from benchmarks.data.exposure import Seen, seen
 from benchmarks.metrics import METRICS, Reduce
 from leaderboard.board.schema import Board
-from leaderboard.board.scores import per_sample
+from leaderboard.board.scores import per_sample, unseen
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site.board_table import PARTS, SHOWN, recomputable
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def sample_ids(board: Board, scored: ScoredRuns) -> list[str]:
@@ -58,7 +54,7 @@ def board_data(
     values, weights = [], []
     for model in models:
         run, table = by_name[model]
-        marked = table.assign(clean=unseen(run.provenance.get("training_data") or (), table))
+        marked = table.assign(clean=unseen(run, table))
         found, weighed = per_sample(marked, metrics, ids)
         values.append(found)
         weights.append(weighed)
@@ -84,13 +80,6 @@ def board_data(
         "sites": [int(n) for n in about["n_sites"]],
         "metrics": listed,
     }
-
-
-def unseen(training_data: Sequence[str], table: pd.DataFrame) -> Floats:
-    """1 for each row of a sample that the model cannot have seen in training, else 0."""
-    pairs = list(zip(table["source"], table["group"], strict=True))
-    answers = {pair: float(seen(training_data, *pair) is Seen.NO) for pair in set(pairs)}
-    return np.array([answers[pair] for pair in pairs], dtype=float)
 
 
 def _numbers(column: Floats) -> list[float | None]:

@@ -6,24 +6,20 @@ The page shows it as a fold-out. Everything is computed from the scores of the s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.core import Status
-from benchmarks.core.statistics import Estimate, Floats, Resampling
-from benchmarks.metrics import METRICS, score
-from leaderboard.board.schema import Board
-from leaderboard.board.scores import per_sample
+from benchmarks.metrics import score
+from leaderboard.board.schema import Board, Conclusion
 from leaderboard.scoring import ScoredRuns
-from leaderboard.site.sample_data import unseen
 from leaderboard.site.sentences import UNCHANGED
 
 if TYPE_CHECKING:
     import pandas as pd
 
-REPLICATES: Final = 1000
 TESTED: Final = 100
 """The largest number of samples on which the self-tests are made."""
 _ERRORS: Final = ("lattice_error", "volume_error", "strain", "position_error")
@@ -36,15 +32,6 @@ class SelfTest(NamedTuple):
     expected: str
     found: str
     passed: bool
-
-
-class Conclusion(NamedTuple):
-    """The leader against one rival, on all samples and on those that neither can have seen."""
-
-    rival: str
-    everywhere: Estimate
-    clean: Estimate
-    verdict: str
 
 
 class Power(NamedTuple):
@@ -95,69 +82,28 @@ def self_tests(scored: ScoredRuns, ids: Sequence[str]) -> list[SelfTest]:
 
 def power(board: Board) -> Power | None:
     """The smallest differences of scores that the samples can show; None without a pair."""
+    found = [each.everywhere for each in board.conclusions]
     halves = [
-        (found.high - found.low) / 2
-        for table in board.differences
-        if table.metric == "score"
-        for cells in table.cells.values()
-        for found in cells.values()
-        if found.low is not None and found.high is not None and found.high > found.low
+        (each.high - each.low) / 2
+        for each in found
+        if each.low is not None and each.high is not None and each.high > each.low
     ]
     if not halves:
         return None
     return Power(min(halves), float(np.median(halves)), max(halves))
 
 
-def conclusions(board: Board, scored: ScoredRuns, ids: Sequence[str]) -> list[Conclusion]:
-    """The leader of the trained models against every other row."""
-    leader = next((row.model for row in board.rows if row.family != "trivial"), None)
-    if leader is None:
-        return []
-    by_name = {
-        run.name: (run, table) for run, table in zip(scored.runs, scored.tables, strict=True)
-    }
-
-    def values(model: str) -> tuple[Floats, NDArray[np.bool_]]:
-        run, table = by_name[model]
-        marked = table.assign(clean=unseen(run.provenance.get("training_data") or (), table))
-        numbers = per_sample(marked, [METRICS["score"]], ids)[0][:, 0]
-        clean = marked.drop_duplicates("sample_id").set_index("sample_id")["clean"]
-        return numbers, clean.loc[list(ids)].to_numpy() == 1
-
-    table = by_name[leader][1].drop_duplicates("sample_id").set_index("sample_id")
-    groups = np.array(list(table["group"].loc[list(ids)]))
-    own, own_clean = values(leader)
+def of_leader(board: Board) -> tuple[str, list[tuple[str, Conclusion]]]:
+    """The best model that is trained, and each other row's name with the conclusion about it."""
+    leader = next((row.model for row in board.rows if row.family != "trivial"), "")
     found = []
-    for row in board.rows:
-        if row.model == leader:
-            continue
-        other, other_clean = values(row.model)
-        both = own_clean & other_clean
-        everywhere = _mean(own - other, groups)
-        clean = _mean((own - other)[both], groups[both])
-        found.append(Conclusion(row.model, everywhere, clean, _verdict(everywhere, clean)))
-    return found
-
-
-def _mean(values: Floats, groups: NDArray[np.str_]) -> Estimate:
-    if not len(values):
-        return Estimate.of(None, None, 0)
-    resampling = Resampling.of(groups.tolist(), REPLICATES, np.random.default_rng(0))
-    return Estimate.mean(values, np.ones(len(values)), resampling, 3)
-
-
-def _verdict(everywhere: Estimate, clean: Estimate) -> str:
-    if not clean.n:
-        return "cannot be tested: no such structures"
-    if clean.low is None:
-        return "cannot be tested: one composition"
-    if everywhere.sign == clean.sign:
-        return "stays"
-    return (
-        "turns"
-        if clean.sign * everywhere.sign < 0
-        else ("no longer told apart" if everywhere.sign else "told apart there alone")
-    )
+    for each in board.conclusions:
+        if leader == each.better:
+            found.append((each.worse, each))
+        elif leader == each.worse:
+            turned = replace(each, everywhere=-each.everywhere, clean=-each.clean)
+            found.append((each.better, turned))
+    return leader, found
 
 
 def spread(table: pd.DataFrame) -> str:

@@ -6,15 +6,20 @@ import csv
 import io
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from benchmarks.core.formatting import format_estimate, format_number, inert
 from benchmarks.core.statistics import Estimate
-from leaderboard.board.schema import Board, Row
+from leaderboard.board.schema import Board, Conclusion, Row
 from leaderboard.views.table_columns import COLUMN_NOTES, columns_of, machine_mark, training
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+SHOWN: Final = 5
+"""Pairs of models that a note names, at most."""
 
 
 def title(board: Board) -> str:
@@ -54,6 +59,7 @@ def comparison(board: Board) -> list[str]:
             "Times and memory were measured on different machines, and only those of one machine "
             f"can be compared: {marked}."
         )
+    listed += _concluded(board.conclusions)
     if board.ties:
         rivals: dict[str, list[str]] = {}
         for first, second in board.ties:
@@ -63,6 +69,33 @@ def comparison(board: Board) -> list[str]:
             f"Not told apart at 95 % (the interval of the difference contains 0): {pairs}."
         )
     return listed
+
+
+def _concluded(conclusions: Sequence[Conclusion]) -> list[str]:
+    """What the samples can show, and what the samples that no training shows say of it."""
+    known = [
+        (each.everywhere.high - each.everywhere.low) / 2
+        for each in conclusions
+        if each.everywhere.low is not None and each.everywhere.high is not None
+    ]
+    apart = [each for each in conclusions if each.everywhere.sign]
+    if not apart:
+        return []
+    by_verdict: dict[str, list[str]] = {}
+    for each in apart:
+        pair = f"{each.better} and {each.worse}"
+        by_verdict.setdefault(each.verdict, []).append(pair)
+    stay = len(by_verdict.pop("stays", []))
+    text = (
+        f"A difference in score is told from 0 where it exceeds about {np.median(known):.2g}, the "
+        f"median over pairs. {stay} of {len(apart)} differences that are told from 0 stay so on "
+        "the samples alone that neither model can have seen in training"
+    )
+    for verdict, pairs in by_verdict.items():
+        shown = "; ".join(pairs[:SHOWN])
+        more = f"; and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        text += f"; {verdict}: {shown}{more}"
+    return [f"{text}."]
 
 
 def markdown(board: Board) -> str:
