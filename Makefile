@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt \
-		-e '.[t5,mace,chgnet,matgl,diep,torchsim,dev]'
+		-e '.[all]'
 	touch $@
 
 # SevenNet and Nequix need another e3nn than mace-torch pins: an environment of their own, in which

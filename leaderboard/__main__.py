@@ -205,7 +205,8 @@ def _against(options: argparse.Namespace, datasets: Sequence[Dataset]) -> int:
 
 
 def _site(options: argparse.Namespace, datasets: Sequence[Dataset]) -> int:
-    from leaderboard.site import packages, write_site
+    from leaderboard.site import packages
+    from leaderboard.site.pages import write_site
 
     if options.published:
         listed = [(entry.name, runs) for entry, runs in score_published(datasets, store=False)]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from leaderboard.board.summary import board
-from leaderboard.site import packages, write_site
+from leaderboard.site import packages
+from leaderboard.site.pages import write_site
 from tests.site_runs import HOSTILE, scored_runs
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -4,7 +4,3 @@ Every table is whole in the HTML; the scripts of `assets` sort, filter and weigh
 pages open from `file://`: data for scripts are classic scripts, and the state of a view is in the
 location's hash.
 """
-
-from leaderboard.site.pages import write_site
-
-__all__ = ["write_site"]
