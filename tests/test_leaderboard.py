@@ -23,7 +23,7 @@ from benchmarks.store import Record, RunWriter, read_run
 from leaderboard import publish
 from leaderboard.__main__ import main
 from leaderboard.board.comparisons import differences, slices
-from leaderboard.board.schema import Board
+from leaderboard.board.schema import Board, Spread
 from leaderboard.board.scores import FILE, crystal_system, scores
 from leaderboard.board.summary import board, reference_uncertainty
 from leaderboard.publish import (
@@ -246,6 +246,27 @@ def test_skill_is_null_where_nothing_could_be_gained(tmp_path, toy):
 
 
 # comparing
+
+
+def test_repeats_that_differ_have_a_column(tmp_path, toy):
+    def wavering(initial, final, i):
+        return (oracle if i % 2 else identity)(initial, final, i)
+
+    models = {"steady": identity, "wavering": wavering}
+    runs = [read_run(write(tmp_path, name, relax, toy, 2)) for name, relax in models.items()]
+    tables = [scores(run, toy) for run in runs]
+    found = board(runs, tables, replicates=20)
+    spreads = {row.model: row.spread for row in found.rows}
+    assert spreads["steady"] == Spread(repeats=2, strain=0.0, position=0.0)
+    assert spreads["wavering"].strain == pytest.approx(tables[0]["strain"].max(), rel=1e-4)
+    assert spreads["wavering"].position == pytest.approx(
+        tables[0]["position_error"].max(), rel=1e-4
+    )
+    assert "0, 0 Å (2 repeats)" in markdown(found)
+    run = read_run(write(tmp_path / "once", "steady", identity, toy))
+    once = board([run], [scores(run, toy)], replicates=20)
+    assert once.rows[0].spread is None
+    assert "Repeats differ by" not in markdown(once)
 
 
 def test_repeats_are_not_samples(tmp_path, toy):

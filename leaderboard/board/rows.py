@@ -21,6 +21,7 @@ from benchmarks.core.statistics import (
     estimates,
     interval,
     ranks,
+    round_significant,
     wilson,
 )
 from benchmarks.core.training_cost import TrainingCost
@@ -28,7 +29,7 @@ from benchmarks.core.training_data import Track, track
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.models.provenance import known_training_costs
 from benchmarks.store import StoredRun
-from leaderboard.board.schema import Hardware, Row
+from leaderboard.board.schema import Hardware, Row, Spread
 from leaderboard.board.scores import per_sample, unseen
 
 if TYPE_CHECKING:
@@ -123,12 +124,24 @@ def _measured(
         hardware=_hardware(run),
         n_samples=len(ids),
         coverage={str(status): int(outcomes[str(status)]) for status in Status},
+        spread=_spread(table),
         rank=None,
         rank_low=None,
         rank_high=None,
         metrics={name: metrics[name] for name in METRICS},
     )
     return row, numbers[:, _RANKING]
+
+
+def _spread(table: pd.DataFrame) -> Spread | None:
+    """The largest difference between repeats; a failure in one of them leaves its errors out."""
+    repeats = int(table.groupby("sample_id")["repeat"].nunique().max())
+    if repeats < 2:
+        return None
+    errors = table.groupby("sample_id")[["strain", "position_error"]]
+    largest = (errors.max() - errors.min()).max()
+    strain, position = (round_significant(largest[name]) or 0.0 for name in largest.index)
+    return Spread(repeats=repeats, strain=strain, position=position)
 
 
 def _training_cost(run: StoredRun) -> tuple[TrainingCost | None, ...]:

@@ -54,6 +54,18 @@ class MetricInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """The largest difference between repeats of the same sample, over all samples."""
+
+    repeats: int
+    """The most that a sample has."""
+    strain: float
+    """Of the errors of the cell, a strain."""
+    position: float
+    """Of the mean displacement of the atoms [Å]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One model."""
 
@@ -75,6 +87,8 @@ class Row:
     n_samples: int
     coverage: Mapping[str, int]
     """Number of outcomes by status; each repeat of a sample counts."""
+    spread: Spread | None = None
+    """None if each sample was run once."""
     rank: int | None
     """None for a run on other samples than the board's, which is not ranked."""
     rank_low: int | None

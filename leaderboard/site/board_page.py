@@ -122,18 +122,13 @@ def board_context(page: BoardPage) -> dict[str, Any]:
 def _trust(page: BoardPage) -> dict[str, Any]:
     """What the fold-out on trust shows."""
     leader, found = trust.of_leader(page.board)
-    repeated = [
-        (run.name, trust.spread(table))
-        for run, table in zip(page.scored.runs, page.scored.tables, strict=True)
-        if (table["repeat"] > 0).any()
-    ]
     return {
         "tests": trust.self_tests(page.scored, page.ids),
         "power": trust.power(page.board),
         "pairs": len(page.board.conclusions),
         "conclusions": found,
         "leader": leader,
-        "repeated": repeated,
+        "repeated": [row for row in page.board.rows if row.spread],
     }
 
 

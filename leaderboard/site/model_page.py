@@ -19,8 +19,7 @@ from leaderboard.board.schema import Board, Row, Saving
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site.drawing import DiagramLine, diagram, element_places
 from leaderboard.site.sentences import UNCHANGED
-from leaderboard.site.trust import spread
-from leaderboard.views.table_columns import training
+from leaderboard.views.table_columns import repeated, training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +131,7 @@ def on_board(
         hybrids=[each for each in board.hybrids if model in (each.model, *each.model.split("+"))],
         best=best,
         worst=worst,
-        determinism=spread(table),
+        determinism=repeated(row),
         settings=", ".join(
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in (run.identity.get("settings") or {}).items()

@@ -26,6 +26,7 @@ from leaderboard.site.board_page import (
     overview,
 )
 from leaderboard.site.inert_text import file_names, for_script, visible
+from leaderboard.views.table_columns import repeated
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -201,6 +202,7 @@ def _environment() -> Environment:
         "estimate": format_estimate,
         "signed": partial(format_estimate, signed=True),
         "code": _with_code,
+        "repeated": repeated,
         "json": lambda value: Markup(for_script(value)),  # noqa: S704 - no `<` is in it
         "fragment": lambda text: quote(text, safe=""),
     }

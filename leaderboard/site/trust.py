@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from benchmarks.metrics import score
 from leaderboard.board.schema import Board, Conclusion
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site.sentences import UNCHANGED
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TESTED: Final = 100
 """The largest number of samples on which the self-tests are made."""
@@ -104,14 +101,3 @@ def of_leader(board: Board) -> tuple[str, list[tuple[str, Conclusion]]]:
             turned = replace(each, everywhere=-each.everywhere, clean=-each.clean)
             found.append((each.better, turned))
     return leader, found
-
-
-def spread(table: pd.DataFrame) -> str:
-    """The largest difference of a sample's errors between repeats."""
-    if not (table["repeat"] > 0).any():
-        return "not measured: one repeat"
-    errors = table.groupby("sample_id")[["strain", "position_error"]]
-    spread = errors.max() - errors.min()
-    strain, moved = spread["strain"].max(), spread["position_error"].max()
-    count = int(table.groupby("sample_id")["repeat"].nunique().max())
-    return f"{count} repeats differ by up to {strain:.2g} in strain and {moved:.2g} Å in position"

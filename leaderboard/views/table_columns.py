@@ -91,6 +91,13 @@ def training_time(costs: Sequence[TrainingCost | None], *, whole: bool = False) 
     return " + ".join(cells) or NOTHING
 
 
+def repeated(row: Row) -> str:
+    """How far the repeats of a sample are apart, at most: in strain, and of the positions."""
+    if row.spread is None:
+        return NOTHING
+    return f"{row.spread.strain:.1g}, {row.spread.position:.1g} Å ({row.spread.repeats} repeats)"
+
+
 def _declared(row: Row, _: Board) -> str:
     """The median time that the authors of a submission declared, on their machine."""
     value = row.metrics["declared_time"].point
@@ -122,6 +129,7 @@ COLUMNS: Final = (
     BoardColumn("Force evals", "Evals", _metric("n_force_evals", 0)),
     BoardColumn("Time (s)", "Time s", _seconds),
     BoardColumn("Training", "Training", lambda row, _: training(row)),
+    BoardColumn("Repeats differ by", "Repeats", lambda row, _: repeated(row), optional=True),
     BoardColumn("Declared time (s)", "Declared s", _declared, optional=True),
 )
 
