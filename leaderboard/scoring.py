@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PUBLISHED: Final = Path(__file__).with_name("boards.toml")
 """The list of the published boards; their runs and files lie beside it."""
 
+CONTROL: Final = "control"
+"""The family of the runs whose answer is known beforehand."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardEntry:
@@ -53,6 +56,8 @@ class ScoredRuns:
     """`leaderboard.board.scores.scores` of each run, of the samples that the board keeps."""
     ended: tuple[StoredRun, ...]
     """Further runs, which the error budget ended."""
+    controls: tuple[tuple[StoredRun, pd.DataFrame], ...] = ()
+    """Further runs, of family control, with their scores: they are checked, and not ranked."""
     dataset: Dataset | None
     """The data that the runs were made on; None if they are not at hand."""
 
@@ -60,7 +65,7 @@ class ScoredRuns:
         """Compare the runs."""
         from leaderboard.board.summary import board
 
-        return board(self.runs, self.tables, ended=self.ended)
+        return board(self.runs, self.tables, ended=self.ended, controls=self.controls)
 
 
 def score_runs(
@@ -100,8 +105,16 @@ def score_runs(
                 [replace(run, identity=run.identity | {"dataset": name}) for run in listed]
                 for listed in (whole, ended)
             )
+        every = list(zip(whole, tables, strict=True))
+        ranked = [pair for pair in every if pair[0].identity["family"] != CONTROL]
         found.append(
-            ScoredRuns(runs=tuple(whole), tables=tuple(tables), ended=tuple(ended), dataset=dataset)
+            ScoredRuns(
+                runs=tuple(run for run, _ in ranked),
+                tables=tuple(table for _, table in ranked),
+                ended=tuple(ended),
+                controls=tuple(pair for pair in every if pair[0].identity["family"] == CONTROL),
+                dataset=dataset,
+            )
         )
     return found
 

@@ -33,7 +33,8 @@ from leaderboard.publish import (
     published_documents,
     write_archive_of,
 )
-from leaderboard.scoring import PUBLISHED, read_entries
+from leaderboard.scoring import PUBLISHED, read_entries, score_runs
+from leaderboard.site import trust
 from leaderboard.views.markdown import markdown, table, to_csv
 
 
@@ -99,14 +100,16 @@ def failing(status, every=2, answer=oracle):
     return relax
 
 
-def write(folder, name, relax, dataset, repeats=1, chosen=None, seconds=0.5, **provenance):
-    about = {"model": name, "label": name.upper(), "family": "trivial", "weights": None,
+def write(
+    folder, name, relax, dataset, repeats=1, chosen=None, seconds=0.5, family="trivial", **more
+):
+    about = {"model": name, "label": name.upper(), "family": family, "weights": None,
              "weights_sha256": None, "dataset": dataset.name, "revision": dataset.revision,
              "split": dataset.split, "settings": {"fmax": 0.05}, "seed": 0}  # fmt: skip
     machine = {"cpu": "a cpu", "device": "cpu", "python": "3.11", "threads": 1, "aborted": None,
                "packages": {"numpy": "2"}, "training_data": [], "load_seconds": 2.0,
                "peak_memory_mb": 100.0, "quarantined": []}  # fmt: skip
-    with RunWriter.open(folder / name, about, machine | provenance) as writer:
+    with RunWriter.open(folder / name, about, machine | more) as writer:
         for repeat in range(repeats):
             for i in range(len(dataset)) if chosen is None else chosen:
                 status, geometry = relax(*dataset.geometries(i), i + repeat)
@@ -267,6 +270,24 @@ def test_repeats_that_differ_have_a_column(tmp_path, toy):
     once = board([run], [scores(run, toy)], replicates=20)
     assert once.rows[0].spread is None
     assert "Repeats differ by" not in markdown(once)
+
+
+def test_a_control_is_checked_against_no_change_and_not_ranked(tmp_path, toy):
+    runs = tmp_path / "runs"
+    write(runs, "identity", identity, toy)
+    for name, relax in {
+        "still": identity, "moves": oracle, "fails": failing(Status.ERROR)
+    }.items():  # fmt: skip
+        write(runs, name, relax, toy, family="control")
+    (found,) = score_runs([runs], [toy])
+    made = found.board()
+    assert [row.model for row in made.rows] == ["identity"]
+    page = markdown(made)
+    assert "still is a control and not ranked: its errors are those of identity as they" in page
+    assert "moves is a control and not ranked: its errors are those of identity NOT as" in page
+    assert "fails is a control and not ranked: its errors are those of identity NOT as" in page
+    tests = trust.self_tests(found, toy.ids)
+    assert [test.passed for test in tests] == [True, True, False, False, True]
 
 
 def test_repeats_are_not_samples(tmp_path, toy):

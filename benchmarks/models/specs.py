@@ -16,7 +16,8 @@ from typing import Any, Literal
 from benchmarks.core.published_weights import MIXED, published_by
 from benchmarks.core.training_data import Track, track
 
-Family = Literal["llm", "gnn", "trivial", "hybrid", "other"]
+Family = Literal["llm", "gnn", "trivial", "hybrid", "other", "control"]
+"""A control has an answer that is known beforehand; it is checked, and not ranked."""
 
 PAIRS = "substitution/train"
 FRAMES = "embedded/train"
@@ -158,6 +159,15 @@ def _published(package: str, cls: str, **fields: Any) -> list[ModelSpec]:
 
 _SPECS = (
     _trivial("identity", "Identity", "Identity (does nothing)"),
+    ModelSpec(
+        name="zero-force",
+        target="baselines.engines.ase_engine:AseRelaxer",
+        kwargs={"calculator": "benchmarks.testing:ZeroForce"},
+        honours=RELAXATION,
+        family="control",
+        label="A potential without forces",
+        licence="MIT",
+    ),
     _trivial("mean-delta", "MeanDelta", "Mean log-strain", *_BOTH, fitted="mean_delta.json"),
     _trivial(
         "volume-scaling", "VolumeScaling", "DLS volume (pymatgen)", "Materials Project bond lengths"

@@ -35,6 +35,8 @@ COMPARED: Final[Mapping[str, int]] = {
 """Metrics that are means over samples, and the decimals to which differences are rounded."""
 SLICE_DIGITS: Final = 3
 """The decimals to which the scores of slices are rounded."""
+SAME_ERRORS: Final = 1e-6
+"""The largest difference from the errors of no change that is a rounding error [Å, % or 1]."""
 SITES: Final = (0, 2, 4, 8, 16, 64, np.inf)
 """Edges of the numbers of sites; an upper edge belongs to its slice."""
 CHANGE: Final = (0, 1, 5, 15, np.inf)
@@ -125,6 +127,19 @@ def conclusions(
         )
         for i, j in combinations(range(len(runs)), 2)
     )
+
+
+def control_gap(table: pd.DataFrame, unchanged: pd.DataFrame) -> float:
+    """The largest difference of a control's errors from those of no change; inf after a failure.
+
+    Args:
+        table: `scores` of the control.
+        unchanged: `scores` of the model that predicts no change.
+    """
+    columns = ["lattice_error", "volume_error", "strain", "position_error"]
+    theirs = unchanged.drop_duplicates("sample_id").set_index("sample_id")[columns]
+    gaps = table.set_index("sample_id")[columns] - theirs.reindex(table["sample_id"])
+    return float(gaps.abs().to_numpy().max()) if gaps.notna().to_numpy().all() else float("inf")
 
 
 def _binned(column: str, edges: Sequence[float], unit: str) -> Callable[[pd.DataFrame], pd.Series]:

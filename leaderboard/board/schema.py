@@ -20,6 +20,9 @@ from benchmarks.core.training_data import Track
 
 SCHEMA_VERSION: Final = 2
 
+IDENTITY: Final = "identity"
+"""The model that predicts no change."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardDataset:

@@ -21,10 +21,11 @@ from benchmarks.data import ids_sha256
 from benchmarks.data.folders import EMBEDDED
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.store import StoredRun
-from leaderboard.board.comparisons import conclusions, differences, slices
+from leaderboard.board.comparisons import SAME_ERRORS, conclusions, control_gap, differences, slices
 from leaderboard.board.hybrids import SAME_MINIMUM, savings, with_ends
 from leaderboard.board.rows import ranked_rows, row_apart
 from leaderboard.board.schema import (
+    IDENTITY,
     Board,
     BoardDataset,
     MetricInfo,
@@ -57,6 +58,7 @@ def board(
     tables: Sequence[pd.DataFrame],
     *,
     ended: Sequence[StoredRun] = (),
+    controls: Sequence[tuple[StoredRun, pd.DataFrame]] = (),
     replicates: int = REPLICATES,
     seed: int = SEED,
 ) -> Board:
@@ -66,10 +68,12 @@ def board(
         runs: One per model, all of one data set, revision and split.
         tables: `scores` of each run, in the same order.
         ended: Further runs, which the error budget ended: named in a note, not ranked.
+        controls: Further runs with their scores, whose answer must be that of `IDENTITY`: checked
+            in a note, not ranked.
         replicates: Number of replicates of the bootstrap.
         seed: Seed of the bootstrap.
     """
-    everyone = [*runs, *ended]
+    everyone = [*runs, *ended] or [run for run, _ in controls]
     ids = _samples(tables)
     together = [k for k, table in enumerate(tables) if set(ids) <= set(table["sample_id"])]
     apart = tuple(
@@ -110,6 +114,7 @@ def board(
             *_on_other_samples(runs, tables, ids),
             *_unknown(runs, tables),
             *_not_ranked(ended),
+            *_controlled(runs, tables, controls),
             *_submitted(everyone),
         ),
         same_minimum=SAME_MINIMUM,
@@ -234,6 +239,26 @@ def _unknown(runs: Sequence[StoredRun], tables: Sequence[pd.DataFrame]) -> list[
         again = ", ".join(sorted(without_predictions))
         remedy = f"to compute, run {again} again (no predictions are stored)"
     return [f"Unknown, as {older}: {', '.join(lacking)}; {remedy}."]
+
+
+def _controlled(
+    runs: Sequence[StoredRun],
+    tables: Sequence[pd.DataFrame],
+    controls: Sequence[tuple[StoredRun, pd.DataFrame]],
+) -> list[str]:
+    """Say of each control whether its errors are those of no change."""
+    by_model = {run.name: table for run, table in zip(runs, tables, strict=True)}
+    notes = []
+    for run, table in controls:
+        if IDENTITY not in by_model:
+            notes.append(f"{run.name} is a control: {IDENTITY} must run beside it.")
+            continue
+        gap = control_gap(table, by_model[IDENTITY])
+        notes.append(
+            f"{run.name} is a control and not ranked: its errors are those of {IDENTITY} "
+            f"{'' if gap < SAME_ERRORS else 'NOT '}as they must be (largest difference {gap:.1e})."
+        )
+    return notes
 
 
 def _not_ranked(ended: Sequence[StoredRun]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.core.files import atomic_write
-from leaderboard.paper.selection import IDENTITY
+from leaderboard.board.schema import IDENTITY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,13 +11,13 @@ from benchmarks.core.formatting import NOTHING, format_estimate, format_number
 from benchmarks.core.statistics import Estimate
 from benchmarks.metrics.columns import PARAMETERS
 from leaderboard.board.rows import RANKED_BY
-from leaderboard.board.schema import Row
+from leaderboard.board.schema import IDENTITY, Row
 from leaderboard.paper.references import (
     bibliography,
     references_of_data,
     references_of_model,
 )
-from leaderboard.paper.selection import IDENTITY, PaperBoard, PaperFiles, representatives
+from leaderboard.paper.selection import PaperBoard, PaperFiles, representatives
 from leaderboard.paper.table_text import (
     PaperBlock,
     PaperColumn,

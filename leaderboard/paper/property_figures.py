@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from leaderboard.board.schema import IDENTITY
 from leaderboard.paper.paper_page import legend_below, line_styles, shown_name
 from leaderboard.paper.sample_figures import binned, draw_curves
-from leaderboard.paper.selection import IDENTITY, PaperBoard
+from leaderboard.paper.selection import PaperBoard
 
 if TYPE_CHECKING:
     import pandas as pd

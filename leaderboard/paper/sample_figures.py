@@ -14,6 +14,7 @@ from benchmarks.core import Status
 from benchmarks.core.geometry import Floats, cell_parameters
 from benchmarks.metrics.columns import DISPLACEMENT_GRID, PARAMETERS, STRAIN_GRID
 from benchmarks.metrics.validity import LADDER
+from leaderboard.board.schema import IDENTITY
 from leaderboard.paper.paper_page import (
     COLOURS,
     legend_below,
@@ -22,7 +23,7 @@ from leaderboard.paper.paper_page import (
     set_height,
     shown_name,
 )
-from leaderboard.paper.selection import IDENTITY, PaperBoard
+from leaderboard.paper.selection import PaperBoard
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from benchmarks.core import UserError
-from leaderboard.board.schema import Board, Row
+from leaderboard.board.schema import IDENTITY, Board, Row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from benchmarks.store import StoredRun
     from leaderboard.scoring import ScoredRuns
 
-IDENTITY: Final = "identity"
-"""The model that changes nothing; every figure shows it if the board has it."""
 MOST_CURVES: Final = 8
 """The number of curves that a reader can tell apart in one panel."""
 MOST_IN_COLUMN: Final = 16

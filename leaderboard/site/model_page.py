@@ -15,10 +15,9 @@ from benchmarks.core.training_data import TRAINING_SETS
 from benchmarks.metrics import METRICS
 from benchmarks.metrics.validity import LADDER
 from benchmarks.store import StoredRun
-from leaderboard.board.schema import Board, Row, Saving
+from leaderboard.board.schema import IDENTITY, Board, Row, Saving
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site.drawing import DiagramLine, diagram, element_places
-from leaderboard.site.sentences import UNCHANGED
 from leaderboard.views.table_columns import repeated, training
 
 if TYPE_CHECKING:
@@ -111,8 +110,8 @@ def on_board(
     if row.rank is not None:
         table = table[table["sample_id"].isin(set(ids))]
     unchanged = None
-    if UNCHANGED in by_name and model != UNCHANGED and row.rank is not None:
-        unchanged = scored.tables[by_name[UNCHANGED]]
+    if IDENTITY in by_name and model != IDENTITY and row.rank is not None:
+        unchanged = scored.tables[by_name[IDENTITY]]
         unchanged = unchanged[unchanged["sample_id"].isin(set(ids))]
     best, worst = _extremes(table)
     return ModelOnBoard(
@@ -123,7 +122,7 @@ def on_board(
         curves=[_curve(model, table, unchanged, *which) for which in _CURVES],
         by_element=_by_element(table),
         slices=[
-            (each.title, part.label, part.n, part.scores[model], part.scores.get(UNCHANGED))
+            (each.title, part.label, part.n, part.scores[model], part.scores.get(IDENTITY))
             for each in board.slices
             for part in each.slices
             if model in part.scores
@@ -226,7 +225,7 @@ def _curve(
         shares = np.searchsorted(values, thresholds, side="right") / max(len(values), 1)
         return list(zip(thresholds.tolist(), shares.tolist(), strict=True))
 
-    curves = [] if unchanged is None else [DiagramLine(UNCHANGED, "other", points(unchanged))]
+    curves = [] if unchanged is None else [DiagramLine(IDENTITY, "other", points(unchanged))]
     curves.append(DiagramLine(model, "own", points(table)))
     return diagram(f"Share of structures by {name}", label, curves, end)
 

@@ -10,10 +10,8 @@ from typing import Final
 
 from benchmarks.core.formatting import format_number
 from benchmarks.core.statistics import Estimate
-from leaderboard.board.schema import Board, Row
+from leaderboard.board.schema import IDENTITY, Board, Row
 
-UNCHANGED: Final = "identity"
-"""The row that predicts no change."""
 KINDS: Final = {"llm": "text model", "gnn": "graph network or potential", "hybrid": "hybrid"}
 _PARTS: Final = (("lattice_mae", "the lattice"), ("position_mae", "the positions"))
 
@@ -64,11 +62,11 @@ def _leader(board: Board, first: Row) -> str:
 
 def _unchanged(board: Board, first: Row) -> str:
     """The leader against no change, for cells and for positions."""
-    if UNCHANGED not in {row.model for row in board.rows} - {first.model}:
+    if IDENTITY not in {row.model for row in board.rows} - {first.model}:
         return ""
     parts = []
     for metric, what in _PARTS:
-        found = difference(board, metric, first.model, UNCHANGED)
+        found = difference(board, metric, first.model, IDENTITY)
         if found is None or found.point is None or found.low is None or found.high is None:
             continue
         if found.low <= 0 <= found.high:

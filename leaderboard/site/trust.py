@@ -13,9 +13,9 @@ import numpy as np
 
 from benchmarks.core import Status
 from benchmarks.metrics import score
-from leaderboard.board.schema import Board, Conclusion
+from leaderboard.board.comparisons import SAME_ERRORS, control_gap
+from leaderboard.board.schema import IDENTITY, Board, Conclusion
 from leaderboard.scoring import ScoredRuns
-from leaderboard.site.sentences import UNCHANGED
 
 TESTED: Final = 100
 """The largest number of samples on which the self-tests are made."""
@@ -54,12 +54,12 @@ def self_tests(scored: ScoredRuns, ids: Sequence[str]) -> list[SelfTest]:
             f"Oracle: the reference itself is answered, {len(pairs)} structures",
             "every score 1, every error 0",
             f"lowest score {lowest:g}, largest error {largest:.1e}",
-            lowest == 1 and largest < 1e-6,
+            lowest == 1 and largest < SAME_ERRORS,
         )
     ]
     names = {run.name: k for k, run in enumerate(scored.runs)}
-    if UNCHANGED in names:
-        table = scored.tables[names[UNCHANGED]]
+    if IDENTITY in names:
+        table = scored.tables[names[IDENTITY]]
         rows = table[table["repeat"] == 0].set_index("sample_id").to_dict("index")
         gaps = [
             abs(score(start, end, start, Status.OK)[name] - rows[each][name])
@@ -69,11 +69,21 @@ def self_tests(scored: ScoredRuns, ids: Sequence[str]) -> list[SelfTest]:
         tests.append(
             SelfTest(
                 f"No change: the start itself is answered, {len(pairs)} structures",
-                f"the errors of the row {UNCHANGED}",
+                f"the errors of the row {IDENTITY}",
                 f"largest difference {max(gaps):.1e}",
-                max(gaps) < 1e-6,
+                max(gaps) < SAME_ERRORS,
             )
         )
+        for run, control in scored.controls:
+            gap = control_gap(control, table)
+            tests.append(
+                SelfTest(
+                    f"{run.identity['label']}, {len(control)} relaxations",
+                    f"the errors of the row {IDENTITY}",
+                    f"largest difference {gap:.1e}",
+                    gap < SAME_ERRORS,
+                )
+            )
     return tests
 
 
