@@ -293,3 +293,16 @@ def test_axe_finds_no_serious_fault(visit, site):
             grave = [each for each in found if each["impact"] in ("serious", "critical")]
             told = [(each["id"], [n["html"][:120] for n in each["nodes"][:3]]) for each in grave]
             assert not told, path
+
+
+def test_the_time_for_many_structures_is_told_and_kept_in_the_link(visit, site):
+    page = visit()
+    page.fill("#many", "1200")
+    place = position(page, "wall_time_median") + 1
+    told = page.locator(f"#models tbody tr:visible td:nth-child({place}) small").all_inner_texts()
+    seconds = [float(text) for text in column(page, "wall_time_median")]
+    assert [text.strip() for text in told] == [f"· {20 * x:g} min in all" for x in seconds]
+    again = visit("index.html" + page.evaluate("location.hash"))
+    assert again.input_value("#many") == "1200"
+    again.fill("#many", "")
+    assert "in all" not in again.locator("#models").inner_text()

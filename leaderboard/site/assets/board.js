@@ -49,6 +49,9 @@
       radio.checked = radio.value === (state.get("mode") || "any");
       radio.addEventListener("change", () => { put("mode", radio.value === "only" ? ["only"] : []); update(); });
     }
+    const many = document.getElementById("many");
+    many.value = state.get("many") || "";
+    many.addEventListener("input", () => { put("many", Number(many.value) > 0 ? [many.value] : []); update(); });
     const sliders = [...controls.querySelectorAll("[data-weight]")];
     const given = listed("w");
     sliders.forEach((slider, k) => {
@@ -268,6 +271,21 @@
     if (on && !state.get("sort")) { Table.sort("weighted", true); state.delete("sort"); Site.keep(state); }
   }
 
+  // The time that many structures take, at the median of what is shown.
+  function total() {
+    const many = Number(state.get("many") || 0);
+    if (!(many > 0)) return;
+    for (const row of Table.shown()) {
+      const cell = row.cells[Table.position("wall_time_median")];
+      if (!cell || !cell.dataset.v) continue;
+      const seconds = Number(cell.dataset.v) * many;
+      const [unit, size] = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]].find(([, s]) => seconds >= 2 * s) || ["s", 1];
+      const mark = cell.querySelector("small")?.textContent || "";
+      const text = Number((seconds / size).toPrecision(2)) + " " + unit;
+      fill(row, "wall_time_median", cell.querySelector(".x").textContent, cell.dataset.v, mark + " · " + text + " in all");
+    }
+  }
+
   function filterRows() {
     for (const row of Table.rows()) {
       row.hidden = ["track", "family", "functional"].some((key) => {
@@ -298,6 +316,7 @@
       }
       weigh(kept);
     }
+    total();
     section.dataset.ready = "1";
     if (state.get("sort")) Table.sortAgain();
     else if (filtering()) { Table.sort("score", true); state.delete("sort"); Site.keep(state); }
