@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
 from baselines.gbr import N_ELEMENTS
-from benchmarks.core import Relaxed, Status
+from benchmarks.core import Geometry, Relaxed, Status
+from benchmarks.core.geometry import invariant, log_strain, strained
+from benchmarks.core.symmetry import space_group
 
 Floats = NDArray[np.float64]
 
 MEAN_DELTA = Path(__file__).with_name("mean_delta.json")
+SYMPREC = 0.8
+"""The tolerance of `Idealise` [Å]."""
 GBR = Path(__file__).with_name("gbr.skops")
 
 
@@ -32,6 +36,40 @@ class Identity:
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """Return copies; see `benchmarks.core.Relaxer`."""
         return [Relaxed(status=Status.OK, structure=structure.copy()) for structure in structures]
+
+
+class Idealise:
+    """Snaps the start to the space group that moyo finds at a loose tolerance.
+
+    The metric of the cell and the coordinates are averaged over the operations of the group; order
+    of the sites and setting of the cell stay. Where there is no consistent group at the tolerance,
+    smaller ones are tried.
+
+    Args:
+        symprec: The tolerance [Å]; the default is the best one on the validation part of
+            `perturbed`.
+    """
+
+    def __init__(self, symprec: float = SYMPREC) -> None:
+        self.symprec = symprec
+
+    def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
+        """Idealise each structure; see `benchmarks.core.Relaxer`."""
+        return [
+            Relaxed(status=Status.OK, structure=self._idealised(Geometry.of(s)).structure())
+            if s.is_ordered
+            else Relaxed(status=Status.UNSUPPORTED, detail="mixed sites")
+            for s in structures
+        ]
+
+    def _idealised(self, start: Geometry) -> Geometry:
+        for symprec in self.symprec * np.array([1.0, 0.75, 0.5, 0.25]):
+            group = space_group(start, symprec)
+            if group is not None:
+                metric = invariant(start.lattice @ start.lattice.T, group.rotations)
+                lattice = strained(start.lattice, log_strain(start.lattice, metric))
+                return Geometry(lattice, group.averaged(start.frac_coords), start.numbers)
+        return start
 
 
 class MeanDelta:

@@ -12,12 +12,13 @@ from ase.calculators.mixing import AverageCalculator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from baselines import gbr, train
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials import chgnet, mace
 from baselines.training import potential_training as labelled
-from baselines.trivial import GradientBoosting, Identity, MeanDelta, VolumeScaling
+from baselines.trivial import GradientBoosting, Idealise, Identity, MeanDelta, VolumeScaling
 from benchmarks.core import GPA, Geometry, Relaxed, RelaxSettings, Status, UserError
 from benchmarks.testing import ZeroForce, assert_same, check_relaxer, sample_structures
 
@@ -507,3 +508,30 @@ def test_gbr_survives_saving(tmp_path):
     (cell,) = again.lattices([salt(a=5.4)])
     assert (cell == model.lattices([salt(a=5.4)])[0]).all()
     assert cell[0, 1] == pytest.approx(5.7 / 2, abs=0.05)
+
+
+def test_idealise_gives_a_displaced_crystal_its_symmetry_back():
+    rng = np.random.default_rng(0)
+    salt = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0] * 3, [0.5] * 3]
+    )
+    lattice = salt.lattice.matrix @ (np.eye(3) + rng.normal(0, 0.01, (3, 3)))
+    moved = salt.frac_coords + rng.normal(0, 0.02, (8, 3))
+    start = Structure(lattice, salt.species, moved)
+    assert SpacegroupAnalyzer(start).get_space_group_number() == 1
+    (found,) = Idealise().relax([start])
+    assert found.structure.species == start.species
+    assert SpacegroupAnalyzer(found.structure, 1e-6).get_space_group_number() == 225
+    shift = found.structure.frac_coords - salt.frac_coords
+    assert np.abs(shift - shift.mean(axis=0)).max() < 1e-9
+    assert found.structure.volume == pytest.approx(start.volume, rel=0.01)
+
+
+def test_idealise_leaves_what_has_no_symmetry():
+    rng = np.random.default_rng(1)
+    start = Structure(
+        np.eye(3) * 6 + rng.normal(0, 1, (3, 3)), ["H", "Li", "B", "N"], rng.random((4, 3))
+    )
+    (found,) = Idealise(0.01).relax([start])
+    assert np.allclose(found.structure.frac_coords, start.frac_coords)
+    assert np.allclose(found.structure.lattice.matrix, start.lattice.matrix)

@@ -1,6 +1,7 @@
 """The LeMat-Traj reader, the splits and the embedded set."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -11,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from benchmarks.core import UserError
+from benchmarks.core import Status, UserError
 from benchmarks.data import Reason, frames, ids_sha256, load
 from benchmarks.data.__main__ import main as data_main
-from benchmarks.data.folders import EMBEDDED, EMBEDDED_SETS
+from benchmarks.data.folders import EMBEDDED, EMBEDDED_SETS, split_names
 from benchmarks.data.lemat.ids import source_of
+from benchmarks.data.perturb import write_perturbed
 from benchmarks.data.splits.manifest import make_manifest, split_of
+from benchmarks.metrics import score
 from tests.conftest import one_line
 
 
@@ -98,13 +101,11 @@ def test_version_2_is_what_its_manifest_says_and_holds_none_of_version_1():
 
 @pytest.mark.parametrize("name", EMBEDDED_SETS)
 def test_no_chemical_system_is_in_two_splits(name):
-    splits = ("train", "val", "test")
-    systems = {
-        split: {s.initial.chemical_system for s in load(name, split=split)} for split in splits
-    }
-    assert not systems["train"] & systems["test"]
-    assert not systems["train"] & systems["val"]
-    assert not systems["val"] & systems["test"]
+    systems = [
+        {s.initial.chemical_system for s in load(name, split=split)} for split in split_names(name)
+    ]
+    assert len(systems) > 1
+    assert sum(map(len, systems)) == len(set.union(*systems))
 
 
 def test_embedded_sample_is_the_relaxation_in_the_file():
@@ -702,3 +703,31 @@ def test_vasp_file_covers_one_to_232_sites(shared_data):
     dataset = load(str(shared_data / "vasp" / "trajectories.parquet"))
     sizes = [len(dataset.geometries(i)[0].numbers) for i in range(len(dataset))]
     assert (min(sizes), max(sizes)) == (1, 232)
+
+
+def test_no_change_has_the_errors_that_perturbed_starts_were_made_with():
+    for split, n_crystals in (("val", 20), ("test", 66)):
+        data = load("perturbed", split=split)
+        assert not data.quarantined
+        assert len({data.materials[i].rsplit("-", 2)[0] for i in range(len(data))}) == n_crystals
+        for i in range(0, len(data), 7):
+            start, minimum = data.geometries(i)
+            displacement, strain = re.search(r"-d(\d+)s(\d+)-\d+-", data.ids[i]).groups()
+            row = score(start, minimum, start, Status.OK)
+            assert row["strain"] == pytest.approx(int(strain) / 100)
+            assert row["position_error"] == pytest.approx(int(displacement) / 100)
+
+
+def test_perturbed_starts_are_those_that_the_command_makes(tmp_path):
+    assert data_main(["manifest", str(EMBEDDED_SETS["perturbed"]), "--check"]) == 0
+    write_perturbed(["embedded", "embedded-v2"], tmp_path / "again")
+    for split in ("val", "test"):
+        ours, theirs = load("perturbed", split=split), load(str(tmp_path / "again"), split=split)
+        assert ours.ids == theirs.ids
+        for i in range(0, len(ours), 11):
+            for one, other in zip(ours.geometries(i), theirs.geometries(i), strict=True):
+                assert np.allclose(one.lattice, other.lattice)
+                assert np.allclose(one.frac_coords, other.frac_coords)
+    one_line(
+        lambda: write_perturbed(["embedded", "embedded"], tmp_path / "x"), "is in another source"
+    )

@@ -29,8 +29,8 @@ HEAVY = ("torch", "pymatgen", "transformers", "chgnet", "mace", "matgl", "pandas
 
 
 OURS = [
-    "identity", "zero-force", "mean-delta", "volume-scaling", "gbr", "t5", "t5-free", "t5-sym",
-    "t5-best8", "t5-equal", "gnn-delta", "mace", "tensornet",
+    "identity", "zero-force", "idealise", "mean-delta", "volume-scaling", "gbr", "t5", "t5-free",
+    "t5-sym", "t5-best8", "t5-equal", "gnn-delta", "mace", "tensornet",
 ]  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_an_entry_names_a_class_that_exists(spec):
         pytest.skip(str(error))
     assert callable(import_target(spec.target))
     assert spec.weights is None or callable(import_target(spec.weights))
-    assert spec.training_data or spec.name in ("identity", "zero-force")
+    assert spec.training_data or spec.name in ("identity", "idealise", "zero-force")
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,26 @@ class SpaceGroup(NamedTuple):
 
     rotations: Floats
     """(n_operations, 3, 3)."""
+    translations: Floats
+    """(n_operations, 3)."""
     images: NDArray[np.intp]
     """(n_operations, n_sites) the site onto which each site is carried."""
 
+    def averaged(self, frac_coords: Floats) -> Floats:
+        """Fractional coordinates (n_sites, 3) that the operations leave as they are.
+
+        Each site moves to the mean of the places to which the operations carry it back from its
+        images, of which the nearest periodic copy is taken.
+        """
+        back = frac_coords[self.images] - self.translations[:, None]
+        back = np.einsum("gij,gnj->gni", np.linalg.inv(self.rotations), back)
+        apart = back - frac_coords
+        mean: Floats = frac_coords + (apart - apart.round()).mean(axis=0)
+        return mean
+
 
 def space_group(geometry: Geometry, symprec: float) -> SpaceGroup | None:
-    """Find all operations within a tolerance; None where moyopy finds no consistent group.
+    """Find all operations within a tolerance; None where there is no consistent group.
 
     Args:
         geometry: The crystal.
@@ -53,8 +67,11 @@ def space_group(geometry: Geometry, symprec: float) -> SpaceGroup | None:
         return None
     rotations = np.array(dataset.operations.rotations, dtype=np.float64)
     carried = np.einsum("gij,nj->gni", rotations, geometry.frac_coords)
-    carried += np.array(dataset.operations.translations)[:, None]
-    return SpaceGroup(rotations, _nearest_sites(geometry, carried))
+    translations = np.array(dataset.operations.translations, dtype=np.float64)
+    images = _nearest_sites(geometry, carried + translations[:, None])
+    if not (np.sort(images) == np.arange(len(geometry.numbers))).all():
+        return None  # at a tolerance so loose that two sites have one image
+    return SpaceGroup(rotations, translations, images)
 
 
 def _nearest_sites(geometry: Geometry, carried: Floats) -> NDArray[np.intp]:

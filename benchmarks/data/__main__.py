@@ -4,6 +4,7 @@
     python -m benchmarks.data convert INPUT… --out FILE.parquet
     python -m benchmarks.data split SOURCE… --out DIR
     python -m benchmarks.data manifest FOLDER [--check]
+    python -m benchmarks.data perturb SOURCE… --out DIR
 
 Each command is a function of its arguments that returns the exit status. A mistake of the user's
 ends with one line on stderr and status 2.
@@ -22,6 +23,7 @@ COMMANDS = {
     "convert": "benchmarks.data.convert.convert:main",
     "split": "benchmarks.data.splits.split:main",
     "manifest": "benchmarks.data.splits.manifest:main",
+    "perturb": "benchmarks.data.perturb:main",
 }
 """Name of each command -> "module:function"; the module is imported when the command is used."""
 

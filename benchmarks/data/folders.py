@@ -16,7 +16,11 @@ from benchmarks.core import UserError
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The embedded set: parquet files, manifest and data card."""
-EMBEDDED_SETS = {"embedded": EMBEDDED, "embedded-v2": EMBEDDED.with_name("embedded_v2")}
+EMBEDDED_SETS = {
+    "embedded": EMBEDDED,
+    "embedded-v2": EMBEDDED.with_name("embedded_v2"),
+    "perturbed": EMBEDDED.with_name("perturbed"),
+}
 """The embedded sets by the name that `--data` takes; `embedded` stays version 1."""
 MANIFEST = "manifest.json"
 DEFAULT_SPLIT = "test"

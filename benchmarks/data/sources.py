@@ -1,9 +1,9 @@
 """`--data` and `--split` name a source: its files, its name and its revision.
 
-A source is `embedded`, `embedded-v2`, a parquet file, a folder (see `folders`), a held-out split
-of other sources (a folder that `benchmarks.data split` wrote), or a data set of the Hub. With
-`--limit`, row groups are drawn from a data set of the Hub (`hub.sampling`); without it, all files
-are read, column by column (`hub.remote`).
+A source is `embedded`, `embedded-v2`, `perturbed`, a parquet file, a folder (see `folders`), a
+held-out split of other sources (a folder that `benchmarks.data split` wrote), or a data set of the
+Hub. With `--limit`, row groups are drawn from a data set of the Hub (`hub.sampling`); without it,
+all files are read, column by column (`hub.remote`).
 """
 
 from __future__ import annotations

@@ -168,6 +168,7 @@ _SPECS = (
         label="A potential without forces",
         licence="MIT",
     ),
+    _trivial("idealise", "Idealise", "Idealised to the space group at 0.8 Å"),
     _trivial("mean-delta", "MeanDelta", "Mean log-strain", *_BOTH, fitted="mean_delta.json"),
     _trivial(
         "volume-scaling", "VolumeScaling", "DLS volume (pymatgen)", "Materials Project bond lengths"
