@@ -107,17 +107,36 @@ def assigned_rmse(reference: Geometry, prediction: Geometry, by_index: Floats) -
         prediction: The same composition, species in the same order.
         by_index: (n_sites, 3) `displacements(reference, prediction)` [Å].
     """
+    return best_assignment(reference, prediction, by_index)[0]
+
+
+def best_assignment(
+    reference: Geometry, prediction: Geometry, by_index: Floats
+) -> tuple[float, Integers]:
+    """The error of `assigned_rmse` and the assignment itself.
+
+    Args:
+        reference: The relaxed structure.
+        prediction: The same composition, species in the same order.
+        by_index: (n_sites, 3) `displacements(reference, prediction)` [Å].
+
+    Returns:
+        The root mean square displacement [Å], and (n_sites,) for each site of the reference the
+        index of the predicted one.
+    """
     own = float(np.sqrt((by_index**2).sum(axis=1).mean()))
+    same = np.arange(len(reference.numbers))
     image = MinimumImage.of(reference.lattice)
     species = [np.flatnonzero(reference.numbers == z) for z in np.unique(reference.numbers)]
     start = reference.frac_coords @ reference.lattice
     like_distance = min(_closest_pair(image, start[sites]) for sites in species)
     if 2 * np.linalg.norm(by_index, axis=1).max() < like_distance:
-        return own
+        return own, same
     end = prediction.frac_coords @ reference.lattice
     rarest = min(species, key=len)
     shifts = [(end - start - by_index)[0], *(end[rarest[:MAX_STARTS]] - start[rarest[0]])]
-    return min(own, *(_assign(image, start, end - shift, species) for shift in shifts))
+    found = [_assign(image, start, end - shift, species) for shift in shifts]
+    return min([(own, same), *found], key=lambda each: each[0])
 
 
 def _closest_pair(image: MinimumImage, cart: Floats) -> float:
@@ -131,24 +150,27 @@ def _closest_pair(image: MinimumImage, cart: Floats) -> float:
     return shortest
 
 
-def _assign(image: MinimumImage, start: Floats, end: Floats, species: Sequence[Integers]) -> float:
-    """Alternate assignment and translation until the error stops falling; the RMSE [Å]."""
+def _assign(
+    image: MinimumImage, start: Floats, end: Floats, species: Sequence[Integers]
+) -> tuple[float, Integers]:
+    """Alternate assignment and translation until the error stops falling: RMSE [Å] and order."""
     from scipy.optimize import linear_sum_assignment
 
-    best = np.inf
+    best, order = np.inf, np.arange(len(start))
     for _ in range(MAX_PASSES):
-        moved = np.empty_like(start)
+        moved, found = np.empty_like(start), np.empty_like(order)
         for sites in species:
             vectors = image.shortest((end[None, sites] - start[sites, None]).reshape(-1, 3))
             vectors = vectors.reshape(len(sites), len(sites), 3)
             rows, columns = linear_sum_assignment((vectors**2).sum(axis=2))
             moved[sites] = vectors[rows, columns]
+            found[sites] = sites[columns]
         shift = moved.mean(axis=0)
         error = float(np.sqrt(((moved - shift) ** 2).sum(axis=1).mean()))
         if error >= best - 1e-9:
             break
-        best, end = error, end - shift
-    return best
+        best, order, end = error, found, end - shift
+    return best, order
 
 
 def shortest_distance(geometry: Geometry) -> float:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.data audit SOURCE
     python -m benchmarks.data convert INPUT… --out FILE.parquet
+    python -m benchmarks.data convert pairs INPUT… --functional NAME --out FILE.parquet
     python -m benchmarks.data split SOURCE… --out DIR
     python -m benchmarks.data manifest FOLDER [--check]
     python -m benchmarks.data perturb SOURCE… --out DIR
@@ -21,6 +22,7 @@ from benchmarks.core.cli import run_command
 COMMANDS = {
     "audit": "benchmarks.data.audit:main",
     "convert": "benchmarks.data.convert.convert:main",
+    "convert pairs": "benchmarks.data.convert.pairs:main",
     "split": "benchmarks.data.splits.split:main",
     "manifest": "benchmarks.data.splits.manifest:main",
     "perturb": "benchmarks.data.perturb:main",
@@ -37,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         sys.stderr.write(f"error: no command {name!r}: use one of {', '.join(COMMANDS)}\n")
         return 2
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        name, rest = f"{name} {rest[0]}", rest[1:]
     module, function = COMMANDS[name].split(":")
     command: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
     return run_command(lambda: command(rest))

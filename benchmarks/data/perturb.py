@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.core import Geometry, UserError
@@ -131,7 +130,7 @@ def write_perturbed(sources: Sequence[str], out: Path, *, seeds: int = SEEDS) ->
                     if name in written:
                         raise UserError(f"{source}: {name.rsplit('-', 2)[0]} is in another source")
                     written.add(name)
-                    steps = [_step(start), _step(minimum)]
+                    steps = [Step.of(start), Step.of(minimum)]
                     writer.add(
                         table(Relaxation(steps=steps), name, functional, f"{name}-{functional}")
                     )
@@ -141,15 +140,6 @@ def write_perturbed(sources: Sequence[str], out: Path, *, seeds: int = SEEDS) ->
             json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
     return out
-
-
-def _step(geometry: Geometry) -> Step:
-    from ase.data import chemical_symbols
-
-    lattice, fracs, numbers = geometry
-    positions: NDArray[np.float64] = fracs @ lattice
-    symbols = tuple(chemical_symbols[z] for z in numbers)
-    return Step(symbols, lattice, positions, None, None, None)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from benchmarks.core import Geometry
 from benchmarks.data.lemat.arrow import atomic_number
 from benchmarks.data.lemat.coordinates import SMALLEST_VOLUME_PER_ATOM
 from benchmarks.data.lemat.quarantine import Reason
@@ -38,6 +40,13 @@ class Step(NamedTuple):
     """(3, 3) [kB], VASP's sign."""
     calculation: int = 0
     """Number of the calculation that the step belongs to, in order of time."""
+
+    @classmethod
+    def of(cls, geometry: Geometry) -> Self:
+        """The step of a structure of which nothing else is known."""
+        lattice, fracs, numbers = geometry
+        symbols = tuple(chemical_symbols[z] for z in numbers)
+        return cls(symbols, lattice, fracs @ lattice, None, None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
