@@ -19,7 +19,7 @@ from pymatgen.core import Lattice, Structure
 
 from baselines.gbr import N_ELEMENTS
 from benchmarks.core import Geometry, Relaxed, Status
-from benchmarks.core.geometry import invariant, log_strain, strained
+from benchmarks.core.geometry import symmetric_lattice
 from benchmarks.core.symmetry import space_group
 
 Floats = NDArray[np.float64]
@@ -66,8 +66,7 @@ class Idealise:
         for symprec in self.symprec * np.array([1.0, 0.75, 0.5, 0.25]):
             group = space_group(start, symprec)
             if group is not None:
-                metric = invariant(start.lattice @ start.lattice.T, group.rotations)
-                lattice = strained(start.lattice, log_strain(start.lattice, metric))
+                lattice = symmetric_lattice(start.lattice, group.rotations)
                 return Geometry(lattice, group.averaged(start.frac_coords), start.numbers)
         return start
 

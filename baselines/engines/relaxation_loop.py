@@ -14,10 +14,9 @@ import numpy as np
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 from pymatgen.core import Element, Structure
-from scipy.linalg import sqrtm
 
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
-from benchmarks.core.geometry import MIN_DISTANCE, invariant
+from benchmarks.core.geometry import MIN_DISTANCE, symmetric_lattice
 from benchmarks.core.symmetry import space_group
 from benchmarks.metrics.validity import VOLUME_BOUNDS
 
@@ -196,10 +195,7 @@ class KeptSymmetry(NamedTuple):
         group = space_group(start, SYMPREC)
         if group is None:
             return None
-        # strain the cell by as little as makes it exactly as symmetric as it nearly is
-        metric = invariant(start.lattice @ start.lattice.T, group.rotations)
-        inverse = np.linalg.inv(start.lattice)
-        cell = start.lattice @ np.real(sqrtm(inverse @ metric @ inverse.T))
+        cell = symmetric_lattice(start.lattice, group.rotations)
         return cls(cell.T @ group.rotations @ np.linalg.inv(cell).T, group.images)
 
     def forces(self, forces: Floats) -> Floats:

@@ -254,6 +254,16 @@ def invariant(change: Floats, rotations: Floats) -> Floats:
     return mean
 
 
+def symmetric_lattice(lattice: Floats, rotations: Floats) -> Floats:
+    """Strain a lattice by as little as makes it exactly as symmetric as it nearly is.
+
+    Args:
+        lattice: (3, 3) row vectors [Å].
+        rotations: (n_operations, 3, 3) of a group, on columns of fractional coordinates.
+    """
+    return strained(lattice, log_strain(lattice, invariant(lattice @ lattice.T, rotations)))
+
+
 def bond_errors(reference: Geometry, lattice: Floats, moved: Floats, reach: float = 1.25) -> Floats:
     """Absolute changes of the reference's bond lengths, each followed to the same image.
 

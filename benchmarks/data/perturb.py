@@ -4,15 +4,14 @@
 
 The final structure of each sample is the reference; its starts are strained by a given amount in a
 random direction and displaced by a given amount in random directions, so that "no change" has
-exactly these errors. A start that is near enough relaxes back; how many do was checked with DFT
-(the card of the set). The folder has the splits of the sources, in the layout of LeMat-Traj.
+exactly these errors. A start that is near enough to a minimum relaxes back; how many do was not yet
+checked with DFT. The folder has the validation and test splits, in the layout of LeMat-Traj.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from benchmarks.data.convert.layout import TableWriter, table
 from benchmarks.data.convert.relaxation import Relaxation, Step
 from benchmarks.data.dataset import Dataset, load
 from benchmarks.data.folders import MANIFEST, split_names
-from benchmarks.data.splits.manifest import make_manifest
+from benchmarks.data.splits.manifest import manifest_text
 
 
 class Perturbation(NamedTuple):
@@ -100,16 +99,13 @@ def starts(dataset: Dataset, seeds: int = SEEDS) -> Iterator[tuple[str, str, Geo
                 yield name, functional, perturbed(minimum, how, name), minimum
 
 
-def write_perturbed(sources: Sequence[str], out: Path, *, seeds: int = SEEDS) -> Path:
+def write_perturbed(sources: Sequence[str], out: Path, *, seeds: int = SEEDS) -> None:
     """Write the starts of the validation and test splits, and the manifest.
 
     Args:
         sources: Sources with splits, as `--data` names them.
         out: A folder that is made.
         seeds: Number of starts of each crystal and perturbation.
-
-    Returns:
-        The folder.
 
     Raises:
         UserError: A source cannot be read or has no such splits, or a material is in two.
@@ -134,12 +130,8 @@ def write_perturbed(sources: Sequence[str], out: Path, *, seeds: int = SEEDS) ->
                     writer.add(
                         table(Relaxation(steps=steps), name, functional, f"{name}-{functional}")
                     )
-    manifest = make_manifest(out, name="perturbed", version=1)
     with atomic_write(out / MANIFEST) as partial:
-        partial.write_text(
-            json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-    return out
+        partial.write_text(manifest_text(out, name="perturbed"), encoding="utf-8")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from benchmarks.data.convert.evidence import check
 from benchmarks.data.convert.layout import TableWriter, table
 from benchmarks.data.convert.relaxation import ConversionError, Relaxation, Step, numbers
 from benchmarks.data.folders import MANIFEST
-from benchmarks.data.splits.manifest import make_manifest, split_of
+from benchmarks.data.splits.manifest import manifest_text, split_of
 from benchmarks.dft.data_card import Card
 from benchmarks.dft.results import DFTResult
 
@@ -69,10 +68,8 @@ def write_set(
         new.mkdir()
         for split, members in splits.items():
             _write(members, new / f"{split}.parquet")
-        manifest = make_manifest(new, name=name, version=version)
-        (new / MANIFEST).write_text(
-            json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        manifest = manifest_text(new, name=name, version=version)
+        (new / MANIFEST).write_text(manifest, encoding="utf-8")
         (new / "README.md").write_text(card.text(splits), encoding="utf-8")
         if folder.exists():
             shutil.move(folder, Path(scratch) / "old")

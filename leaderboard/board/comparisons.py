@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ COMPARED: Final[Mapping[str, int]] = {
 """Metrics that are means over samples, and the decimals to which differences are rounded."""
 SLICE_DIGITS: Final = 3
 """The decimals to which the scores of slices are rounded."""
+ERRORS: Final = ("lattice_error", "volume_error", "strain", "position_error")
+"""The columns of `scores` that a known answer is checked by."""
 SAME_ERRORS: Final = 1e-6
 """The largest difference from the errors of no change that is a rounding error [Å, % or 1]."""
 SITES: Final = (0, 2, 4, 8, 16, 64, np.inf)
@@ -129,6 +131,27 @@ def conclusions(
     )
 
 
+class Power(NamedTuple):
+    """Half widths of the intervals of the paired differences of scores, over all pairs."""
+
+    smallest: float
+    median: float
+    largest: float
+
+
+def power(conclusions: Sequence[Conclusion]) -> Power | None:
+    """The smallest differences of scores that the samples can show; None without a pair."""
+    found = [each.everywhere for each in conclusions]
+    halves = [
+        (each.high - each.low) / 2
+        for each in found
+        if each.low is not None and each.high is not None and each.high > each.low
+    ]
+    if not halves:
+        return None
+    return Power(min(halves), float(np.median(halves)), max(halves))
+
+
 def control_gap(table: pd.DataFrame, unchanged: pd.DataFrame) -> float:
     """The largest difference of a control's errors from those of no change; inf after a failure.
 
@@ -136,9 +159,8 @@ def control_gap(table: pd.DataFrame, unchanged: pd.DataFrame) -> float:
         table: `scores` of the control.
         unchanged: `scores` of the model that predicts no change.
     """
-    columns = ["lattice_error", "volume_error", "strain", "position_error"]
-    theirs = unchanged.drop_duplicates("sample_id").set_index("sample_id")[columns]
-    gaps = table.set_index("sample_id")[columns] - theirs.reindex(table["sample_id"])
+    theirs = unchanged.drop_duplicates("sample_id").set_index("sample_id")[list(ERRORS)]
+    gaps = table.set_index("sample_id")[list(ERRORS)] - theirs.reindex(table["sample_id"])
     return float(gaps.abs().to_numpy().max()) if gaps.notna().to_numpy().all() else float("inf")
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from benchmarks.core.formatting import NOTHING, format_number
 from benchmarks.core.geometry import elements
+from leaderboard.board.comparisons import power
 from leaderboard.board.schema import Board
 from leaderboard.paper.references import bibliography
 from leaderboard.scoring import ScoredRuns
@@ -124,7 +125,7 @@ def _trust(page: BoardPage) -> dict[str, Any]:
     leader, found = trust.of_leader(page.board)
     return {
         "tests": trust.self_tests(page.scored, page.ids),
-        "power": trust.power(page.board),
+        "power": power(page.board.conclusions),
         "pairs": len(page.board.conclusions),
         "conclusions": found,
         "leader": leader,

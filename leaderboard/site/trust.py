@@ -9,17 +9,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from benchmarks.core import Status
 from benchmarks.metrics import score
-from leaderboard.board.comparisons import SAME_ERRORS, control_gap
+from leaderboard.board.comparisons import ERRORS, SAME_ERRORS, control_gap
 from leaderboard.board.schema import IDENTITY, Board, Conclusion
 from leaderboard.scoring import ScoredRuns
 
 TESTED: Final = 100
 """The largest number of samples on which the self-tests are made."""
-_ERRORS: Final = ("lattice_error", "volume_error", "strain", "position_error")
 
 
 class SelfTest(NamedTuple):
@@ -31,14 +28,6 @@ class SelfTest(NamedTuple):
     passed: bool
 
 
-class Power(NamedTuple):
-    """Half widths of the intervals of the paired differences of scores, over all pairs."""
-
-    smallest: float
-    median: float
-    largest: float
-
-
 def self_tests(scored: ScoredRuns, ids: Sequence[str]) -> list[SelfTest]:
     """The reference as an answer, and the start as an answer; empty where no data are at hand."""
     dataset = scored.dataset
@@ -48,7 +37,7 @@ def self_tests(scored: ScoredRuns, ids: Sequence[str]) -> list[SelfTest]:
     pairs = [(each, *dataset.geometries(i)) for i, each in enumerate(dataset.ids) if each in wanted]
     perfect = [score(start, end, end, Status.OK) for _, start, end in pairs]
     lowest = min(each["score"] for each in perfect)
-    largest = max(each[name] for each in perfect for name in _ERRORS)
+    largest = max(each[name] for each in perfect for name in ERRORS)
     tests = [
         SelfTest(
             f"Oracle: the reference itself is answered, {len(pairs)} structures",
@@ -64,7 +53,7 @@ def self_tests(scored: ScoredRuns, ids: Sequence[str]) -> list[SelfTest]:
         gaps = [
             abs(score(start, end, start, Status.OK)[name] - rows[each][name])
             for each, start, end in pairs
-            for name in _ERRORS
+            for name in ERRORS
         ]
         tests.append(
             SelfTest(
@@ -85,19 +74,6 @@ def self_tests(scored: ScoredRuns, ids: Sequence[str]) -> list[SelfTest]:
                 )
             )
     return tests
-
-
-def power(board: Board) -> Power | None:
-    """The smallest differences of scores that the samples can show; None without a pair."""
-    found = [each.everywhere for each in board.conclusions]
-    halves = [
-        (each.high - each.low) / 2
-        for each in found
-        if each.low is not None and each.high is not None and each.high > each.low
-    ]
-    if not halves:
-        return None
-    return Power(min(halves), float(np.median(halves)), max(halves))
 
 
 def of_leader(board: Board) -> tuple[str, list[tuple[str, Conclusion]]]:

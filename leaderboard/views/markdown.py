@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from benchmarks.core.formatting import format_estimate, format_number, inert
 from benchmarks.core.statistics import Estimate
+from leaderboard.board.comparisons import power
 from leaderboard.board.schema import Board, Conclusion, Row
 from leaderboard.views.table_columns import COLUMN_NOTES, columns_of, machine_mark, training
 
@@ -73,13 +72,9 @@ def comparison(board: Board) -> list[str]:
 
 def _concluded(conclusions: Sequence[Conclusion]) -> list[str]:
     """What the samples can show, and what the samples that no training shows say of it."""
-    known = [
-        (each.everywhere.high - each.everywhere.low) / 2
-        for each in conclusions
-        if each.everywhere.low is not None and each.everywhere.high is not None
-    ]
+    told = power(conclusions)
     apart = [each for each in conclusions if each.everywhere.sign]
-    if not apart:
+    if told is None or not apart:
         return []
     by_verdict: dict[str, list[str]] = {}
     for each in apart:
@@ -87,7 +82,7 @@ def _concluded(conclusions: Sequence[Conclusion]) -> list[str]:
         by_verdict.setdefault(each.verdict, []).append(pair)
     stay = len(by_verdict.pop("stays", []))
     text = (
-        f"A difference in score is told from 0 where it exceeds about {np.median(known):.2g}, the "
+        f"A difference in score is told from 0 where it exceeds about {told.median:.2g}, the "
         f"median over pairs. {stay} of {len(apart)} differences that are told from 0 stay so on "
         "the samples alone that neither model can have seen in training"
     )

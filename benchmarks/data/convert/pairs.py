@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import json
 import sys
 from collections import Counter
@@ -34,10 +33,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.core import Geometry, UserError
-from benchmarks.core.files import atomic_write
+from benchmarks.core.files import READ_ERRORS, atomic_write
 from benchmarks.core.geometry import best_assignment, displacements
 from benchmarks.data.convert.conventions import FUNCTIONALS
 from benchmarks.data.convert.layout import TableWriter, table
+from benchmarks.data.convert.recognition import open_text
 from benchmarks.data.convert.relaxation import ConversionError, Relaxation, Step
 from benchmarks.data.structures.read import crystals_of_cif, read_structures
 
@@ -146,19 +146,18 @@ def _column(row: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV, JSON or JSON-lines file, which may be gzipped."""
-    suffixes = [each.lower() for each in path.suffixes]
+    """The rows of a CSV, JSON or JSON-lines file, which may be compressed."""
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if suffixes[-1:] == [".gz"] else data).decode("utf-8-sig")
-        if ".csv" in suffixes:
+        with open_text(path) as file:
+            text = file.read()
+        if ".csv" in [each.lower() for each in path.suffixes]:
             csv.field_size_limit(1 << 28)
             return list(csv.DictReader(text.splitlines(keepends=True)))
         try:
             content = json.loads(text)
         except ValueError:
             content = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, EOFError, ValueError) as error:
+    except READ_ERRORS as error:
         raise UserError(f"{path}: not a CSV, JSON or JSON-lines file ({error})") from error
     if isinstance(content, dict):
         columns = list(content.values())

@@ -80,6 +80,12 @@ def make_manifest(folder: Path, *, name: str | None = None, version: int = 1) ->
     return {"name": name, "version": version, "rule": RULE, "splits": splits}
 
 
+def manifest_text(folder: Path, *, name: str | None = None, version: int = 1) -> str:
+    """The text of `manifest.json`; arguments and errors are those of `make_manifest`."""
+    manifest = make_manifest(folder, name=name, version=version)
+    return json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+
+
 def main(argv: Sequence[str]) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -91,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--check", action="store_true", help="compare only; 1 if they differ")
     args = parser.parse_args(argv)
     path = args.folder / MANIFEST
-    text = json.dumps(make_manifest(args.folder), indent=1, ensure_ascii=False) + "\n"
+    text = manifest_text(args.folder)
     if args.check:
         same = path.is_file() and path.read_text(encoding="utf-8") == text
         sys.stdout.write(f"{path}: {'agrees' if same else 'differs'}\n")
