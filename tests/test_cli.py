@@ -1,6 +1,7 @@
 """Every command reads its arguments by the same types and ends in the same way."""
 
 import argparse
+import signal
 import subprocess
 import sys
 
@@ -30,6 +31,48 @@ def test_a_mistake_is_one_line_and_2(capsys):
 def test_an_interrupt_is_130_and_says_how_to_go_on(capsys):
     assert run_command(fails_with(KeyboardInterrupt()), interrupted="run it again") == 130
     assert capsys.readouterr().err == "run it again\n"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_interrupt_a_command_once(name):
+    """Thirty of them in a moment do not cut off what the command writes at its end."""
+    code = f"""if True:
+        import os, signal, sys, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        from benchmarks.core.cli import run_command
+        def command():
+            try:
+                os.kill(os.getpid(), signal.{name})
+                time.sleep(20)
+            finally:
+                for _ in range(30):
+                    os.kill(os.getpid(), signal.{name})
+                print("written")
+        status = run_command(command, interrupted="go on")
+        print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+        sys.exit(status)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("written\nTrue\n", "go on\n")
+    assert done.returncode == 128 + getattr(signal, name)
+
+
+def test_signals_that_are_ignored_stay_ignored_and_forks_end_by_them():
+    code = """if True:
+        import os, signal, sys, time
+        from benchmarks.core.cli import run_command
+        def command():
+            os.kill(os.getpid(), signal.SIGHUP)
+            pid = os.fork()
+            if not pid:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(20)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            return 0
+        sys.exit(run_command(command))"""
+    command = ["bash", "-c", 'trap "" HUP; exec "$0" -c "$1"', sys.executable, code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("-15\n", "", 0)
 
 
 def test_a_fault_of_ours_keeps_its_traceback():

@@ -1,6 +1,9 @@
 """Whatever one structure does to its worker, every other structure keeps its answer."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -8,9 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks.core import RelaxSettings, Status, UserError
-from benchmarks.engine import process
+from benchmarks.engine import process, worker
 from benchmarks.engine.execute import Budget, Driver, RunLimits, run_model
 from benchmarks.models.registry import ModelSpec
+from benchmarks.store import table_of
 from tests import toys
 
 OK, ERROR, RESOURCE = Status.OK, Status.ERROR, Status.RESOURCE
@@ -95,6 +99,120 @@ def test_only_the_culprit_is_lost(cls, status, detail, tmp_path):
     assert records[3].geometry is None
     assert records[4].batch_size == 1  # timed in the call that answered it
     assert outcome.aborted is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"status": "fine"}, "gave the status 'fine', which is no Status"),
+        ({"status": ["ok"]}, "gave the status ['ok'], which is no Status"),
+        ({"detail": 7}, "gave a detail of type int, which is no text"),
+        ({"detail": b"raw"}, "gave a detail of type bytes, which is no text"),
+        ({"n_tokens": "7"}, "gave n_tokens '7', which is no count"),
+        ({"n_tokens": 2**63}, f"gave n_tokens {2**63}, which is no count"),
+        ({"n_force_evals": 1.5}, "gave n_force_evals 1.5, which is no count"),
+        ({"n_force_evals": -5}, "gave n_force_evals -5, which is no count"),
+        ({"energy": "low"}, "gave energy 'low', which is no float"),
+        ({"max_force": 10**400}, f"gave max_force 1{'0' * 99}, which is no float"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_stored_is_no_answer(fields, detail):
+    reply = worker.answer(toys.Answers(**fields), [toys.geometry(1)])
+    assert (reply.status, reply.detail) == (ERROR, f"ContractError: Answers.relax {detail}")
+
+
+def test_an_outcome_is_stored_whatever_its_texts_and_numbers_are(tmp_path):
+    fields = {"detail": "\udce9" + "x" * 200_000, "n_tokens": np.int32(7), "energy": np.float32(1)}
+    reply = worker.answer(toys.Answers(**fields), [toys.geometry(1)])
+    (kept,) = reply.answers
+    assert kept.outcome.detail == "?" + "x" * 99_999
+    assert [type(kept.outcome.n_tokens), type(kept.outcome.energy)] == [int, float]
+    records, _ = run(toy("RaisesUndecodable", bad=3), [1, 2, 3], tmp_path)
+    assert statuses(records) == {1: OK, 2: OK, 3: ERROR}
+    assert records[3].detail == "FileNotFoundError: caf?.npy" + "x" * 973
+    assert table_of([*records.values()])["detail"].to_pylist()[2] == records[3].detail
+    assert (tmp_path / "worker.log").stat().st_size < 100_000
+
+
+def test_an_invalid_answer_of_very_many_sites_is_stored_without_them():
+    reply = worker.answer(toys.TooManySites(), [toys.geometry(1)])
+    assert [(each.outcome.status, each.geometry) for each in reply.answers] == [
+        (Status.INVALID, None)
+    ]
+
+
+def test_a_model_that_leaks_memory_loses_no_structure(tmp_path):
+    """A worker has memory for two structures beside the one that warms it up."""
+    records, _ = run(toy("Leaks", calls=3, batch_size=1), [1, 2, 3, 4, 5], tmp_path)
+    assert statuses(records) == dict.fromkeys([1, 2, 3, 4, 5], OK)
+
+
+def test_a_structure_too_large_for_a_fresh_worker_is_tried_once(asked, tmp_path):
+    records, _ = run(toy("Hungry", most=2, batch_size=1), [1, 2, 3, 4], tmp_path)
+    assert statuses(records) == {1: OK, 2: OK, 3: RESOURCE, 4: RESOURCE}
+    # one warms up each worker; 3 and 4 are each tried in the worker that is there, then in a fresh
+    assert len(asked) == 3 + 2 + 2 * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV])
+def test_a_worker_that_somebody_kills_costs_no_structure(number, tmp_path):
+    spec = toy(
+        "DiesOnce", bad=3, batch_size=1, file=str(tmp_path / "died"), signal_number=int(number)
+    )
+    records, _ = run(spec, [1, 2, 3, 4], tmp_path)
+    assert (tmp_path / "died").exists()
+    assert statuses(records) == dict.fromkeys([1, 2, 3, 4], OK)
+
+
+@pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        (b"\0\0\0\5hello", "the worker's answer cannot be read (UnpicklingError)"),
+        (b"\0\0\0\4N.N.", "the worker's answer cannot be read (NoneType)"),
+        (b"hello", "the worker's answer broke off"),
+    ],
+)
+def test_bytes_that_are_no_answer_cost_one_structure(data, detail, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_STALLED", 1)
+    monkeypatch.setattr(process, "_GRACE", 0.1)
+    records, _ = run(toy("WritesToSocket", bad=3, data=data), [1, 2, 3], tmp_path)
+    assert statuses(records) == {1: OK, 2: OK, 3: ERROR}
+    assert records[3].detail == detail
+
+
+def test_a_log_is_bounded(tmp_path):
+    run(toy("Prints", megabytes=20, batch_size=1), [1, 2], tmp_path)
+    log = (tmp_path / "worker.log").read_bytes()
+    assert 2 * 2**20 <= len(log) <= 2**24
+    assert b"bytes are left out here" in log
+
+
+def test_a_worker_that_holds_the_interpreter_ends_with_its_driver(tmp_path):
+    file = tmp_path / "pid"
+    code = f"""if True:
+        from benchmarks.core import RelaxSettings
+        from benchmarks.engine.execute import run_model
+        from tests import test_execute, toys
+        spec = test_execute.toy("HoldsTheInterpreter", bad=1, file={str(file)!r})
+        todo = [("a", 0, toys.geometry(1))]
+        run_model(spec, todo, settings=RelaxSettings(), on_records=print)"""
+    driver = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        for _ in range(600):
+            if file.exists() and file.read_text():
+                break
+            time.sleep(0.05)
+        time.sleep(0.1)  # now it is within C
+        assert _alive(int(file.read_text()))
+    finally:
+        driver.kill()
+        driver.wait()
+    for _ in range(40):
+        if not _alive(int(file.read_text())):
+            break
+        time.sleep(0.05)
+    assert not _alive(int(file.read_text()))
 
 
 def test_a_hanging_structure_is_ended_with_all_it_started(tmp_path):
@@ -233,6 +351,26 @@ def test_a_worker_that_dies_at_start_is_tried_three_times(tmp_path):
     _, outcome = run(toy("DiesAtStart", folder=str(marks)), [1, 2], tmp_path)
     assert outcome.aborted == "diesatstart cannot be loaded: worker exited with status 7"
     assert len(list(marks.iterdir())) == 3
+
+
+def test_a_worker_that_hangs_at_start_is_not_tried_again(monkeypatch):
+    limits = []
+    load = process.Worker.load
+
+    def remember(self, limit):
+        limits.append(limit)
+        return load(self, limit)
+
+    monkeypatch.setattr(process.Worker, "load", remember)
+    outcome = run_model(
+        toy("SlowToLoad", seconds=600),
+        [("a", 0, toys.geometry(1))],
+        settings=RelaxSettings(),
+        limits=RunLimits(load_timeout=1.5),
+        on_records=print,
+    )
+    assert outcome.aborted == "slowtoload cannot be loaded: no answer within 1.5 s"
+    assert limits == [1.5]
 
 
 def test_loading_has_a_time_limit_of_its_own(tmp_path):

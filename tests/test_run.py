@@ -225,6 +225,7 @@ def start(command, *, flush=False):
     """The command in a process of its own; with `flush`, every batch is on disk at once."""
     # A shell's background job ignores SIGINT, and so would all that it starts.
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     code += "from benchmarks.run import main; "
     if flush:
         code += "from benchmarks.store import RunWriter as W; "
@@ -277,16 +278,19 @@ def test_a_killed_run_is_resumed_without_loss_or_repetition(data, tmp_path):
     assert stored[: len(survived)] == survived
 
 
-def test_an_interrupted_run_ends_with_130_and_keeps_what_it_has(data, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_an_interrupted_run_says_so_and_keeps_what_it_has(number, status, data, tmp_path):
     folder = tmp_path / "runs" / "slow"
     process = start(["--models", SLOW, "--data", data, "--out", str(tmp_path / "runs")])
     log = folder / SHARD / "worker.log"
     wait_for(log.exists, process)
     wait_for(lambda: "worker" in log.read_text(), process)
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert out == ""
     assert err.splitlines()[-1] == "interrupted; the same command goes on from here"
     assert worker_is_gone(folder)

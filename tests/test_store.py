@@ -221,6 +221,20 @@ def test_slow_model_does_not_keep_its_records_in_memory(tmp_path):
     assert read_run(tmp_path).table.num_rows == 1
 
 
+def test_a_process_that_is_killed_early_has_stored_something(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("benchmarks.store.writing.time.monotonic", lambda: now)
+    writer = RunWriter.open(tmp_path, IDENTITY, {})
+    seen = []
+    for second in range(100):
+        now += 1
+        n_parts = len(list((tmp_path / SHARD).glob("part-*")))
+        writer.append([record(f"s{second}")])
+        if len(list((tmp_path / SHARD).glob("part-*"))) > n_parts:
+            seen.append(second + 1)
+    assert seen == [1, 3, 7, 15, 31, 61, 91]
+
+
 def test_resume_knows_what_is_present(tmp_path):
     write(tmp_path, [record("a", 0, batch_id=6), record("a", 1, batch_id=7)])
     with RunWriter.open(tmp_path, IDENTITY, {}) as writer:

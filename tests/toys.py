@@ -168,3 +168,95 @@ def broken_calculator():
             raise KeyError("parameters of Si")
 
     return Broken()
+
+
+class Answers:
+    """Answers each structure with `ok` and the fields given; what a model must not say, mostly."""
+
+    def __init__(self, **fields):
+        self.fields = fields
+
+    def relax(self, structures):
+        return [Relaxed(**{"status": Status.OK, "structure": s} | self.fields) for s in structures]
+
+
+class RaisesUndecodable(ReturnsInput):
+    """Raises with what Python makes of a file name that is not UTF-8."""
+
+    def misbehave(self):
+        raise FileNotFoundError(os.fsdecode(b"caf\xe9.npy") + "x" * 5_000_000)
+
+
+class TooManySites(ReturnsInput):
+    """Says that it could not decode an answer of 20,000 sites."""
+
+    def relax(self, structures):
+        from pymatgen.core import Lattice, Structure
+
+        many = Structure(Lattice.cubic(100), ["H"] * 20_000, np.zeros((20_000, 3)))
+        return [Relaxed(status=Status.INVALID, structure=many) for _ in structures]
+
+
+class Leaks(ReturnsInput):
+    """Has no memory left after `calls` structures, whatever they are."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.left = calls
+
+    def relax(self, structures):
+        self.left -= len(structures)
+        if self.left < 0:
+            raise MemoryError
+        return super().relax(structures)
+
+
+class DiesOnce(ReturnsInput):
+    """Somebody kills the worker while it has the first structure of `bad` sites."""
+
+    def __init__(self, bad, file, signal_number):
+        super().__init__(bad)
+        self.file, self.signal_number = file, signal_number
+
+    def misbehave(self):
+        if not Path(self.file).exists():
+            Path(self.file).touch()
+            os.kill(os.getpid(), self.signal_number)
+
+
+class WritesToSocket(ReturnsInput):
+    """Writes bytes of its own where answers go."""
+
+    def __init__(self, bad, data):
+        super().__init__(bad)
+        self.data = data
+
+    def misbehave(self):
+        os.write(int(sys.argv[1]), self.data)
+
+
+class Prints(ReturnsInput):
+    """Prints `megabytes` for each call."""
+
+    def __init__(self, megabytes):
+        super().__init__()
+        self.megabytes = megabytes
+
+    def relax(self, structures):
+        for _ in range(self.megabytes):
+            sys.stdout.write("z" * 2**20)
+        return super().relax(structures)
+
+
+class HoldsTheInterpreter(ReturnsInput):
+    """Calls C code that does not let go of the interpreter's lock, and writes down who it is."""
+
+    def __init__(self, bad, file):
+        super().__init__(bad)
+        self.file = file
+
+    def misbehave(self):
+        import ctypes
+
+        Path(self.file).write_text(str(os.getpid()))
+        ctypes.PyDLL(None).sleep(60)

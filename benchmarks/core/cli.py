@@ -12,19 +12,29 @@ import json
 import math
 import os
 import re
+import signal
 import sys
+import threading
+import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 from benchmarks.core import GPA, UserError
 
 BROKEN_PIPE = 141
 """The exit status that a shell gives to a process whose reader has left."""
+_DEAF = 2.0
+"""Seconds after a signal in which others are not heard."""
 
 
 def run_command(command: Callable[[], int], *, interrupted: str = "interrupted") -> int:
     """Run a command and end it as every command of this project ends.
+
+    SIGTERM (of a scheduler, of `timeout`) and SIGHUP (of a terminal that closes) end it as Ctrl-C
+    does: what was computed is written first.
 
     Args:
         command: Does the work and returns the exit status.
@@ -32,24 +42,62 @@ def run_command(command: Callable[[], int], *, interrupted: str = "interrupted")
 
     Returns:
         The status of `command`; 2 after a `UserError`, which is told in one line on stderr; 130
-        after an interrupt; `BROKEN_PIPE` where the reader of stdout (`| head`) has left.
+        after an interrupt, and 128 and its number after another signal; `BROKEN_PIPE` where the
+        reader of stdout (`| head`) has left.
     """
     # pymatgen warns so of helium, neon and argon, wherever it sorts elements.
     warnings.filterwarnings("ignore", message="No Pauling electronegativity")
     try:
-        status = command()
-        sys.stdout.flush()
+        with _signals_interrupt():
+            status = command()
+            sys.stdout.flush()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{interrupted}\n")
-        return 130
+    except KeyboardInterrupt as stop:
+        with suppress(OSError):  # the terminal may have closed
+            sys.stderr.write(f"{interrupted}\n")
+        return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
     except BrokenPipeError:
         # Python flushes stdout once more when it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return status
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` with the number of the signal for SIGINT, SIGTERM and SIGHUP.
+
+    Only the first signal of `_DEAF` seconds does so, that a key held down cannot cut off the
+    writing of what there is. A signal that the process was started to ignore (`nohup`) stays
+    ignored. Processes that are forked from this one keep what the signals did before.
+    """
+    owner, heard = os.getpid(), -math.inf
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        nonlocal heard
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif time.monotonic() - heard > _DEAF:
+            heard = time.monotonic()
+            raise KeyboardInterrupt(number)
+
+    usual: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    mine = threading.current_thread() is threading.main_thread()
+    taken = [number for number, old in usual.items() if mine and signal.getsignal(number) is old]
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, usual[number])
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:

@@ -2,8 +2,10 @@
 
 Whatever happens to a batch is narrowed down to the structure that caused it: a batch that raises or
 kills its worker is retried one structure at a time; one that takes too long or does not fit into
-memory is retried in halves. What is left over is that structure's outcome; every other structure
-keeps its answer.
+memory is retried in halves. A structure alone whose worker dies, or has no memory left, is tried
+once more in a fresh worker: somebody else may have killed the worker, or the model may have leaked
+what the structures before needed. What is left over is that structure's outcome; every other
+structure keeps its answer.
 
 Time limits: a structure alone has `timeout` seconds. A batch of n has `timeout` plus `SLACK` times
 what the largest batch that was answered so far took per structure, times n, and never more than n
@@ -183,6 +185,8 @@ class Driver:
         self.worker: Worker | None = None
         self.first: Geometry | None = None
         self.warm_up = True
+        self.fresh = True
+        """The worker has been asked for nothing since it was loaded and warmed up."""
         self.largest_answered = 0
         self.seconds_per_structure = 0.0
         """The time per structure of the largest batch that was answered, the last of equal ones."""
@@ -205,14 +209,23 @@ class Driver:
             aborted=aborted,
         )
 
-    def solve(self, batch: list[Task]) -> Iterator[list[Record]]:
-        """Make the records of every task of the batch, in as few calls as its failures allow."""
+    def solve(self, batch: list[Task], *, again: bool = True) -> Iterator[list[Record]]:
+        """Make the records of every task of the batch, in as few calls as its failures allow.
+
+        Args:
+            batch: The tasks.
+            again: A structure alone may be tried once more in a fresh worker.
+        """
         reply = self._ask(batch)
+        used, self.fresh = not self.fresh, False
         if isinstance(reply, BatchAnswer):
             if len(batch) >= self.largest_answered:
                 self.largest_answered = len(batch)
                 self.seconds_per_structure = reply.seconds / len(batch)
             yield self._records(batch, reply.answers, reply.seconds)
+        elif len(batch) == 1 and again and _may_be_another_s_fault(reply, used=used):
+            self._end_worker()
+            yield from self.solve(batch, again=False)
         elif len(batch) == 1:
             failed = EncodedOutcome(Relaxed(status=reply.status, detail=reply.detail))
             yield self._records(batch, [failed], reply.seconds)
@@ -257,6 +270,7 @@ class Driver:
         if self.worker is None:
             self.first = self.first or batch[0].geometry
             self.worker = self._warm(self._load(), self.first)
+            self.fresh = True
         return self._exchange(self.worker, [task.geometry for task in batch])
 
     def _exchange(self, worker: Worker, batch: list[Geometry]) -> BatchAnswer | Failure:
@@ -285,7 +299,7 @@ class Driver:
 
         Raises:
             UserError: As the relaxer raised it.
-            CannotStartError: It raised something else, or died so many times.
+            CannotStartError: It raised something else, hangs, or died so many times.
         """
         self.worker = worker = Worker(self.spec, self.settings, self.log)
         reply = worker.load(self.limits.load_timeout)
@@ -296,7 +310,7 @@ class Driver:
         self._end_worker()
         if reply.user_error:
             raise UserError(reply.detail)
-        if attempts == 1 or not reply.lost:
+        if attempts == 1 or reply.late or not reply.lost:
             raise CannotStartError(f"{self.spec.name} cannot be loaded: {reply.detail}")
         return self._load(attempts - 1)
 
@@ -307,3 +321,8 @@ class Driver:
         if self.worker is not None:
             self.worker.kill()
             self.worker = None
+
+
+def _may_be_another_s_fault(reply: Failure, *, used: bool) -> bool:
+    """Say whether a structure alone deserves a fresh worker; `used` workers may have leaked."""
+    return not reply.late and ((reply.out_of_memory and used) or reply.lost)

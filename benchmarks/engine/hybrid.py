@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import index
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,8 +93,9 @@ def check(relaxer: Relaxer, numbers: Sequence[list[int]], outcomes: Sequence[Rel
         outcomes: The outcomes that it returned.
 
     Raises:
-        ContractError: It is not one `Relaxed` for each structure, or a structure that counts as
-            relaxed is missing, has other sites, or holds numbers that are not finite.
+        ContractError: It is not one `Relaxed` for each structure, a field is of another type, or a
+            structure that counts as relaxed is missing, has other sites, or holds numbers that are
+            not finite.
     """
     name = f"{type(relaxer).__name__}.relax"
     if len(outcomes) != len(numbers):
@@ -101,6 +103,7 @@ def check(relaxer: Relaxer, numbers: Sequence[list[int]], outcomes: Sequence[Rel
     for wanted, outcome in zip(numbers, outcomes, strict=True):
         if not isinstance(outcome, Relaxed):
             raise ContractError(f"{name} gave a {type(outcome).__name__}, not a Relaxed")
+        _check_fields(name, outcome)
         if outcome.status not in SCORED:
             continue
         report, structure = f"{name} said {outcome.status.value}", outcome.structure
@@ -112,3 +115,30 @@ def check(relaxer: Relaxer, numbers: Sequence[list[int]], outcomes: Sequence[Rel
             np.isfinite(structure.lattice.matrix).all() and np.isfinite(structure.frac_coords).all()
         ):
             raise ContractError(f"{report} with numbers that are not finite")
+
+
+def _check_fields(name: str, outcome: Relaxed) -> None:
+    """Hold the fields beside the structure to what the store can keep.
+
+    Raises:
+        ContractError: One is of another type, or a count is negative or over 64 bits.
+    """
+    if not isinstance(outcome.status, Status):
+        raise ContractError(f"{name} gave the status {outcome.status!r:.100}, which is no Status")
+    for field in ("energy", "max_force", "max_stress"):
+        value = getattr(outcome, field)
+        try:
+            _ = None if value is None else float(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ContractError(f"{name} gave {field} {value!r:.100}, which is no float") from error
+    for field in ("n_force_evals", "n_tokens"):
+        value = getattr(outcome, field)
+        try:
+            countable = value is None or 0 <= index(value) < 2**63
+        except TypeError:
+            countable = False
+        if not countable:
+            raise ContractError(f"{name} gave {field} {value!r:.100}, which is no count")
+    if not (outcome.detail is None or isinstance(outcome.detail, str)):
+        kind = type(outcome.detail).__name__
+        raise ContractError(f"{name} gave a detail of type {kind}, which is no text")

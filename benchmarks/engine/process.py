@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -31,6 +33,14 @@ THREAD_VARIABLES = (
 )
 _POLL = 0.5
 """Seconds between two checks that a silent worker is alive; an answer is seen at once."""
+_STALLED = 30
+"""Seconds without a byte after which an answer that has begun is given up."""
+_GRACE = 5
+"""Seconds within which a worker that has closed its socket ends by itself."""
+_LONGEST_LOG = 2**24
+"""Bytes of output that a worker may leave; of more, the first and the last part is kept."""
+_KEPT_OF_LOG = 2**20
+"""Bytes of each of these two parts."""
 
 
 class Worker:
@@ -46,6 +56,8 @@ class Worker:
     def __init__(self, spec: ModelSpec, settings: RelaxSettings, log: Path | None) -> None:
         self.log = log
         self.connection, theirs = Pipe()
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as ours:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _STALLED, 0))
         python = interpreter(spec)
         command = [python, "-u", "-m", "benchmarks.engine.worker", str(theirs.fileno())]
         with contextlib.ExitStack() as files:
@@ -82,16 +94,20 @@ class Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.connection.close()
-        if self.log is not None and not self.log.stat().st_size:
-            self.log.unlink()
+        self._bound_log()
+        if self.log is not None:
+            with contextlib.suppress(OSError):  # its folder may have been removed
+                if not self.log.stat().st_size:
+                    self.log.unlink()
 
     def _exchange(self, message: Any, limit: float) -> Any:
         begin = time.monotonic()
         try:
             self.connection.send(message)
             while (left := begin + limit - time.monotonic()) > 0:
+                self._bound_log()
                 if self.connection.poll(min(_POLL, left)):
-                    return self.connection.recv()
+                    return self._receive()
                 # A child of the worker may hold the socket open after the worker has died.
                 if self.process.poll() is not None and not self.connection.poll(0):
                     break
@@ -99,23 +115,64 @@ class Worker:
                 late = _lost(Status.RESOURCE, f"no answer within {limit:g} s", limit)
                 return replace(late, late=True)
         except (EOFError, OSError):
-            pass  # the socket closed before a whole answer came
+            pass  # the socket closed before a whole answer came, or the answer stalled
         return _obituary(self._exit_status(), time.monotonic() - begin)
 
-    def _exit_status(self) -> int:
-        """Wait for the exit status of a worker that is gone or has closed its socket."""
+    def _receive(self) -> Any:
+        """Read the answer that has begun to come.
+
+        Raises:
+            EOFError: The socket closed before its end.
+            OSError: Likewise, or it stalled.
+        """
         try:
-            return self.process.wait(timeout=5)
+            answer = self.connection.recv()
+        except (EOFError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - bytes that are no pickle raise anything
+            answer = error
+        if isinstance(answer, Ready | BatchAnswer | Failure):
+            return answer
+        detail = f"the worker's answer cannot be read ({type(answer).__name__})"
+        return _lost(Status.ERROR, detail, 0.0)
+
+    def _bound_log(self) -> None:
+        """Cut the middle out of a log that has grown too long; the worker appends to what is left.
+
+        A log that is gone, or cannot be written, costs nothing else.
+        """
+        if self.log is None:
+            return
+        with contextlib.suppress(OSError):
+            size = self.log.stat().st_size
+            if size <= _LONGEST_LOG:
+                return
+            with self.log.open("rb+") as file:
+                first = file.read(_KEPT_OF_LOG)
+                file.seek(size - _KEPT_OF_LOG)
+                last = file.read(_KEPT_OF_LOG)
+                file.seek(len(first))
+                file.write(
+                    f"\n… {size - len(first) - len(last)} bytes are left out here …\n".encode()
+                )
+                file.write(last)
+                file.truncate()
+
+    def _exit_status(self) -> int | None:
+        """Wait for the exit status of a worker; None for one that lives on and must be killed."""
+        try:
+            return self.process.wait(timeout=_GRACE)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
+            return None
 
 
 def _lost(status: Status, detail: str, seconds: float) -> Failure:
     return Failure(status=status, detail=detail, seconds=seconds, lost=True)
 
 
-def _obituary(exit_status: int, seconds: float) -> Failure:
+def _obituary(exit_status: int | None, seconds: float) -> Failure:
+    if exit_status is None:
+        return _lost(Status.ERROR, "the worker's answer broke off", seconds)
     if exit_status == -signal.SIGKILL:
         detail = "worker killed by SIGKILL (out of memory?)"
         # What the kernel kills for its memory is tried again in halves, as where a model says so.

@@ -8,6 +8,7 @@ ends with its driver.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -17,17 +18,26 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from operator import index
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from benchmarks.core import Geometry, Relaxed, Relaxer, RelaxSettings, Status, UserError
+from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, RelaxSettings, Status, UserError
 from benchmarks.engine.hybrid import build, check
 from benchmarks.models.specs import ModelSpec
 
 OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
 """Names of exception classes, so that torch's is known without importing torch."""
+LONGEST_DETAIL = 100_000
+"""Characters of an outcome's `detail` that are kept."""
+LONGEST_ERROR = 1000
+"""Characters of an exception's text that are kept."""
+MOST_SITES = 10_000
+"""An `invalid` answer of more sites is kept without its structure."""
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,16 +103,14 @@ def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> BatchAnswer | Failure
         check(relaxer, [geometry.numbers.tolist() for geometry in batch], outcomes)
         answers = []
         for outcome in outcomes:
-            values = (outcome.energy, outcome.max_force, outcome.max_stress)
-            energy, force, stress = (None if value is None else float(value) for value in values)
-            plain = replace(
-                outcome, structure=None, energy=energy, max_force=force, max_stress=stress
-            )
-            final = None if outcome.structure is None else Geometry.of(outcome.structure)
-            answers.append(EncodedOutcome(plain, final))
+            structure = outcome.structure
+            if outcome.status not in SCORED and structure and len(structure) > MOST_SITES:
+                structure = None
+            final = None if structure is None else Geometry.of(structure)
+            answers.append(EncodedOutcome(_plain(outcome), final))
         return BatchAnswer(answers=answers, seconds=seconds, peak_memory_mb=peak_memory_mb())
     except Exception as error:  # noqa: BLE001 - the one place where any exception becomes an outcome
-        traceback.print_exc()
+        _print_traceback()
         failure = _failure(error, time.perf_counter() - begin)
     # Only here have the frames of the traceback let go of their tensors.
     if failure.out_of_memory:
@@ -110,15 +118,48 @@ def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> BatchAnswer | Failure
     return failure
 
 
+def _plain(outcome: Relaxed) -> Relaxed:
+    """Copy an outcome that was checked, without its structure, as builtin types that can be stored.
+
+    Another process need not know the classes of the model's own modules.
+    """
+    detail = outcome.detail
+    return Relaxed(
+        status=outcome.status,
+        energy=None if outcome.energy is None else float(outcome.energy),
+        max_force=None if outcome.max_force is None else float(outcome.max_force),
+        max_stress=None if outcome.max_stress is None else float(outcome.max_stress),
+        n_force_evals=None if outcome.n_force_evals is None else index(outcome.n_force_evals),
+        n_tokens=None if outcome.n_tokens is None else index(outcome.n_tokens),
+        detail=None if detail is None else storable(detail, LONGEST_DETAIL),
+    )
+
+
+def storable(text: str, longest: int) -> str:
+    """Cut a text, and replace what is no Unicode: Python's surrogates of undecodable file names."""
+    return text[:longest].encode("utf-8", "replace").decode()
+
+
+def _print_traceback() -> None:
+    """Print the present exception into the log; a message of any length is cut."""
+    text = traceback.format_exc()
+    longest = 20 * LONGEST_ERROR
+    half = longest // 2
+    if len(text) > longest:
+        text = f"{text[:half]}\n…\n{text[-half:]}"
+    sys.stderr.write(storable(text, len(text)))
+
+
 def _failure(error: Exception, seconds: float) -> Failure:
     if isinstance(error, UserError):
-        return Failure(status=Status.ERROR, detail=str(error), seconds=seconds, user_error=True)
-    text = f"{type(error).__name__}: {error}"
+        detail = storable(str(error), LONGEST_ERROR)
+        return Failure(status=Status.ERROR, detail=detail, seconds=seconds, user_error=True)
+    text = storable(f"{type(error).__name__}: {error}", LONGEST_ERROR)
     names = {cls.__name__ for cls in type(error).__mro__}
     out_of_memory = not names.isdisjoint(OUT_OF_MEMORY) or "can't allocate memory" in text
     return Failure(
         status=Status.RESOURCE if out_of_memory else Status.ERROR,
-        detail=text[:1000],
+        detail=text,
         seconds=seconds,
         out_of_memory=out_of_memory,
         lost="CUDA error" in text,
@@ -174,7 +215,7 @@ def _load(start: LoadRequest) -> tuple[Relaxer | None, Ready | Failure]:
         relaxer = build(start.spec, start.settings)
     except Exception as error:  # noqa: BLE001 - told to the driver, which ends the run
         if not isinstance(error, UserError):
-            traceback.print_exc()
+            _print_traceback()
         return None, _failure(error, time.perf_counter() - begin)
     seconds = time.perf_counter() - begin
     return relaxer, Ready(load_seconds=seconds, peak_memory_mb=peak_memory_mb())
@@ -183,6 +224,10 @@ def _load(start: LoadRequest) -> tuple[Relaxer | None, Ready | Failure]:
 def main(descriptor: int) -> None:
     """Build what the first message says, then answer batches until the driver ends us."""
     os.set_inheritable(descriptor, False)
+    if sys.platform == "linux":
+        # The kernel ends us with our driver, also while a library holds the interpreter's lock, so
+        # that the thread which listens cannot run.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     connection: Connection = Connection(descriptor)
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()

@@ -59,6 +59,7 @@ class RunWriter:
         self._part: tuple[int, list[Record]] = (taken + 1, [])
         self._flush_every = flush_every
         self._flush_seconds = flush_seconds
+        self._wait = min(1.0, flush_seconds)
         self._flushed_at = time.monotonic()
 
     @classmethod
@@ -85,7 +86,9 @@ class RunWriter:
             provenance: JSON-able; recorded, not compared.
             shard: The part that this process writes.
             flush_every: Write a part when so many records are buffered …
-            flush_seconds: … or when the last part is so old [s] at an `append`.
+            flush_seconds: … or when the last part is so old [s] at an `append`. The first waits
+                1 s and each later one twice as long, up to this, so that a process which is killed
+                early has stored something.
 
         Raises:
             UserError: The stored identity differs, a stored file is damaged, the folder cannot be
@@ -144,7 +147,8 @@ class RunWriter:
             self.next_batch_id = max(self.next_batch_id, record.batch_id + 1)
             self._part[1].append(record)
         waited = time.monotonic() - self._flushed_at
-        if len(self._part[1]) >= self._flush_every or waited >= self._flush_seconds:
+        if len(self._part[1]) >= self._flush_every or waited >= self._wait:
+            self._wait = min(2 * self._wait, self._flush_seconds)
             self.flush()
 
     def flush(self) -> None:
