@@ -11,7 +11,6 @@ import contextlib
 import importlib.util
 import math
 import os
-import urllib.request
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import UserError
-from benchmarks.core.files import READ_ERRORS, atomic_write
+from benchmarks.core.files import READ_ERRORS
 from benchmarks.core.published_weights import PublishedWeights
 
 NACL = 5.64
@@ -124,24 +123,6 @@ def bundled(package: str, file: str, remedy: str) -> Path:
         message = f"the weights in the package {package} ({file}) are not there: {remedy}"
         raise UserError(message)
     return path
-
-
-def download(url: str, path: Path, *, offline: bool) -> str | None:
-    """Fetch a file, whole or not at all; return the reason if it cannot be had, or None.
-
-    Args:
-        url: Its address, https.
-        path: Where it goes.
-        offline: Never download.
-    """
-    if offline:
-        return "not downloading (offline)"
-    try:
-        with atomic_write(path) as partial, urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  # https
-            partial.write_bytes(answer.read())
-    except OSError as error:
-        return f"cannot be downloaded ({getattr(error, 'reason', error)})"
-    return None
 
 
 TRUST = "add --trust if you trust it"

@@ -17,7 +17,6 @@ from typing import Any
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials.loading import (
     check_reference_energy,
-    download,
     loading,
     reference_energy,
 )
@@ -29,6 +28,7 @@ from baselines.potentials.matgl import (
     whole_model,
 )
 from benchmarks.core import RelaxSettings, UserError
+from benchmarks.core.download import download
 from benchmarks.core.published_weights import local_weights, published_by
 
 PUBLISHED = published_by("matgl2")

@@ -15,11 +15,11 @@ from typing import Any
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials.loading import (
     check_reference_energy,
-    download,
     loading,
     reference_energy,
 )
 from benchmarks.core import RelaxSettings, UserError
+from benchmarks.core.download import download
 from benchmarks.core.published_weights import local_weights, published_by
 
 PUBLISHED = published_by("nequix")
