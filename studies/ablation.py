@@ -40,7 +40,7 @@ from leaderboard.views.figures import save_figure
 from studies.cached_runs import cached_run, seeds
 from t2relax import train_seq
 from t2relax.data.training_pairs import read_training_data
-from t2relax.lm import t5
+from t2relax.lm import checkpoint
 from t2relax.policy import Policy, PolicySettings, TokenizedPair, load_free, optimizer_of, updates
 from t2relax.reward import ESTIMATORS, MEASURES, Floats, Measure, Reward
 
@@ -320,7 +320,7 @@ class Ablation:
         self.pairs = data.pairs
         self.examples: list[TokenizedPair] = train_seq.subset(val.pairs, args.eval_size)
         self.identity = {
-            "start": t5.origin(self.start)["weights"],
+            "start": checkpoint.origin(self.start)["weights"],
             "data": data.identity(),
             "validation_data": val.identity(),
             "n_examples": len(self.examples),
@@ -380,7 +380,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", action="append", help="training data; may be repeated (default: embedded)")
     add("--val", action="append", help="validation data; may be repeated (default: embedded)")
     add("--out", type=Path, default=Path("runs/ablation"))
-    add("--init", type=Path, default=t5.CHECKPOINT, help="checkpoint")
+    add("--init", type=Path, default=checkpoint.CHECKPOINT, help="checkpoint")
     add("--start-steps", type=whole_number(0), default=0, help="of token loss before the arms")
     add("--seeds", type=seeds, default=(0, 1, 2), help="of the runs of each arm, as 0,1,2")
     add("--steps", type=whole_number(1), default=default.steps, help="of each run")

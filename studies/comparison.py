@@ -42,14 +42,13 @@ from studies.ablation import Draws, RewardEstimate
 from studies.cached_runs import cached_run, seeds
 from studies.digits import DigitStudent, decode_digits, digit_tokenizer
 from t2relax import train
-from t2relax.data.token_dataset import PairDataset, collate
-from t2relax.data.training_pairs import Augmentation, read_training_data
+from t2relax.data.token_dataset import PairDataset
+from t2relax.data.training_pairs import Augmentation, Pair, read_training_data
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_constrained
 from t2relax.loss import LossSettings, T5ForRelaxation
 from t2relax.reward import Floats
-from t2relax.text.codec import CODEC_VERSION
-from t2relax.text.grammar import Template
+from t2relax.text.codec import CODEC_VERSION, Delta, write_delta
 from t2relax.text.tokens import Tokenizer
 from t2relax.train_seq import subset
 
@@ -183,7 +182,7 @@ class Arm(NamedTuple):
     loss: LossSettings = LossSettings()
     tokenizer: Callable[[], Tokenizer] = Tokenizer
     student: type[T5ForRelaxation] = T5ForRelaxation
-    decode: train.Decode = decode_constrained
+    decoder: Callable[..., Sequence[NDArray[np.int64]]] = decode_constrained
 
 
 ARMS: Final[Mapping[str, Arm]] = MappingProxyType(
@@ -191,16 +190,15 @@ ARMS: Final[Mapping[str, Arm]] = MappingProxyType(
         BASE: Arm(),
         "plain-cross-entropy": Arm(loss=LossSettings(distance=0.0, smoothing=0.0)),
         "deep-encoder": Arm(shape={"num_layers": 4, "num_decoder_layers": 1}),
-        "digits": Arm(tokenizer=digit_tokenizer, student=DigitStudent, decode=decode_digits),
+        "digits": Arm(tokenizer=digit_tokenizer, student=DigitStudent, decoder=decode_digits),
     }
 )
 
 
-def unchanged(
-    _model: object, _sources: object, templates: Sequence[Template]
-) -> list[NDArray[Any]]:
-    """Decode without a model (a `train.Decode`): every number is that of the template, zero."""
-    return [each.ids[None] for each in templates]
+def unchanged(pair: Pair) -> str:
+    """Write the target text of a pair of which nothing changes."""
+    nothing = Delta(np.zeros(6), np.zeros_like(pair.delta.frac_coords))
+    return write_delta(nothing, pair.initial)
 
 
 class Comparison:
@@ -230,12 +228,13 @@ class Comparison:
 
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """The records of each arm, one for each seed; the first record is that of no change."""
-        columns = train.validate(None, self.val_pairs, decode=unchanged)
+        rows = [train.score_text(pair, unchanged(pair)) for pair in self.val_pairs]
+        columns = {name: [float(row[name]) for row in rows] for name in rows[0]}
         runs = [(arm, seed) for seed in self.args.seeds for arm in self.args.arms]
         found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in self.args.arms}
         for arm, seed in runs:
             found[arm].append(self._record(arm, seed))
-        return {NO_CHANGE: [{"columns": _lists(columns)}], **found}
+        return {NO_CHANGE: [{"columns": columns}], **found}
 
     def _record(self, arm: str, seed: int) -> dict[str, Any]:
         given, args = ARMS[arm], self.args
@@ -268,23 +267,25 @@ class Comparison:
         """Train and decode."""
         arm = ARMS[name]
         set_seed(config.seed)
-        tokenizer, weights = arm.tokenizer(), config.loss.weights
+        tokenizer = arm.tokenizer()
         model = t5.new_model(tokenizer, config.seed, arm.student, **config.shape)
-        model.set_loss(config.loss)
-        dataset = PairDataset(self.data.pairs, Augmentation(), weights, config.seed, tokenizer)
+        language_model = t5.T5LanguageModel(model, tokenizer, loss=config.loss, decoder=arm.decoder)
+        encode = language_model.encode
         trainer = train.RelaxationTrainer(
             model=model,
             args=train.training_arguments(config, select=False),
-            data_collator=collate,
-            train_dataset=dataset,
+            data_collator=language_model.collate,
+            train_dataset=PairDataset(self.data.pairs, Augmentation(), encode, config.seed),
             callbacks=[train.StopAfter(config.minutes)],
         )
+        trainer.language_model = language_model
         sys.stderr.write(f"{name}, seed {config.seed}\n")
         began = time.monotonic()
         with redirect_stdout(sys.stderr):  # the trainer prints its log
             trainer.train()
         minutes = (time.monotonic() - began) / 60
-        columns = train.validate(model.eval(), self.val_pairs, tokenizer, arm.decode)
+        model.eval()
+        columns = train.validate(language_model, self.val_pairs)
         return {
             "steps": trainer.state.global_step,
             "minutes": round(minutes, 2),

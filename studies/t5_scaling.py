@@ -47,9 +47,9 @@ def measure(n_sites: int, batch: int) -> dict[str, float]:
         batch: Number of structures that are relaxed together.
     """
     from benchmarks.core import RelaxSettings
-    from t2relax.relaxer import T5Relaxer
+    from t2relax.relaxer import TextRelaxer
 
-    relaxer = T5Relaxer(settings=RelaxSettings(batch_size=batch))
+    relaxer = TextRelaxer(settings=RelaxSettings(batch_size=batch))
     relaxer.max_sites = n_sites
     rng = np.random.default_rng(0)
     structures = [crystal(n_sites, rng) for _ in range(batch)]

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+TABLES = ("shared.weight", "embed_tokens.weight")
+"""Ends of the names of the parameters that hold the tokens' vectors."""
 VECTOR_RATE = 3.0
 """Learning rate of the tokens' vectors and of the norms, divided by that of the matrices."""
 
@@ -26,7 +28,7 @@ class MuonAdamW(torch.optim.Optimizer):
         matrices: list[torch.nn.Parameter] = []
         others: list[torch.nn.Parameter] = []
         for name, parameter in named:
-            table = name.endswith("shared.weight") or "relative_attention_bias" in name
+            table = name.endswith(TABLES) or "relative_attention_bias" in name
             (others if table or parameter.ndim != 2 else matrices).append(parameter)
         self.parts = (
             torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),

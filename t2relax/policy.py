@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from benchmarks.core import UserError
 from benchmarks.core.cli import require_numbers
-from t2relax.data.token_dataset import IGNORE, collate, pad
+from t2relax.data.token_dataset import IGNORE, PairEncoding, collate, pad
 from t2relax.data.training_pairs import Augmentation, Pair, encode_pair
 from t2relax.lm import t5
 from t2relax.lm.decoding import decode_free
@@ -26,7 +26,6 @@ from t2relax.loss import LossSettings, T5ForRelaxation
 from t2relax.muon import MuonAdamW
 from t2relax.reward import ESTIMATORS, FAILURE, Floats, Parts, Reward
 from t2relax.text.codec import CodecError
-from t2relax.text.grammar import template
 from t2relax.text.tokens import PAD_ID, TARGET_SIZE, Tokenizer
 
 FREE_TEXT_LOSS: Final = LossSettings(forced=1.0, number=1.0)
@@ -152,15 +151,8 @@ class Policy:
         return loss, log
 
     def _token_loss(self, batch: Sequence[TokenizedPair]) -> Tensor:
-        tokenizer, weights = self.reward.tokenizer, self.model.loss_settings.weights
-        rows = [
-            {
-                "input_ids": e.source,
-                "labels": e.target,
-                "loss_weights": weights(template(e.pair.initial.numbers, tokenizer)).tolist(),
-            }
-            for e in batch
-        ]
+        encode = PairEncoding(self.model.loss_settings.weights, self.reward.tokenizer)
+        rows = [encode(e.pair) for e in batch]
         moved = {name: x.to(self.model.device) for name, x in collate(rows).items()}
         loss: Tensor = self.model(**moved).loss
         return loss

@@ -29,7 +29,8 @@ from benchmarks.core.files import READ_ERRORS
 from benchmarks.core.geometry import cell_parameters, displacements
 from benchmarks.data.structures import FoundStructure
 from benchmarks.data.structures.read import crystals_of_cif, read_structures
-from t2relax.lm import t5
+from t2relax.lm import checkpoint
+from t2relax.lm.base import Mode
 
 
 class Item(NamedTuple):
@@ -48,8 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from t2relax.lm.t5 import Mode
-
     parser = argparse.ArgumentParser(
         prog="python -m t2relax.relax",
         description="Relax crystal structures with the T5. Without -o and --out-dir the result of "
@@ -71,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--to", default="cif", metavar="SUFFIX", help="instead of cif, without -o: vasp, xyz, …")
     add("--force", action="store_true", help="replace outputs that exist")
     add("--mode", choices=get_args(Mode), default="constrained", help="default: constrained")
-    add("--checkpoint", type=Path, default=t5.CHECKPOINT, metavar="DIR", help="of the model")
+    add(
+        "--checkpoint", type=Path, default=checkpoint.CHECKPOINT, metavar="DIR", help="of the model"
+    )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     add("--batch-size", type=int, default=64, metavar="N", help="default: 64")
     return parser
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> int:
     check_installed("t2relax.relax", ("torch", "transformers"), "t5")
-    t5.weights(args.checkpoint)
+    checkpoint.weights(args.checkpoint)
     if args.batch_size < 1:
         raise UserError("--batch-size is at least 1")
     check_device(args.device)
@@ -128,10 +129,10 @@ def _check_counts(targets: Sequence[Path]) -> None:
 
 def _relax(items: Sequence[Item], args: argparse.Namespace) -> list[Relaxed | None]:
     """Return one outcome per item, None where there is no structure; like sizes go together."""
-    from t2relax.relaxer import T5Relaxer
+    from t2relax.relaxer import TextRelaxer
 
     settings = RelaxSettings(device=args.device, batch_size=args.batch_size)
-    relaxer = T5Relaxer(args.checkpoint, args.mode, settings=settings)
+    relaxer = TextRelaxer(args.checkpoint, args.mode, settings=settings)
     structures = {i: item.structure for i, item in enumerate(items) if item.structure}
     order = sorted(structures, key=lambda i: len(structures[i]))
     outcomes: dict[int, Relaxed] = {}

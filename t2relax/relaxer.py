@@ -1,4 +1,4 @@
-"""The T5 as a relaxer: `T5Relaxer().relax([structure])[0].structure`."""
+"""A language model as a relaxer: `TextRelaxer().relax([structure])[0].structure`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pymatgen.core import Structure
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 from benchmarks.core.geometry import cell_parameters, invariant
 from benchmarks.core.symmetry import SpaceGroup, space_group
-from t2relax.lm import t5
-from t2relax.lm.decoding import decode_constrained, decode_free
-from t2relax.lm.t5 import SAMPLES, Mode
+from t2relax.lm.base import Mode, Prompt, Written
+from t2relax.lm.checkpoint import CHECKPOINT
+from t2relax.lm.pretrained import load
 from t2relax.text.codec import (
     CodecError,
     Crystal,
@@ -22,10 +22,7 @@ from t2relax.text.codec import (
     apply_delta,
     read_delta,
     standard_lattice,
-    write_cif,
 )
-from t2relax.text.grammar import template
-from t2relax.text.tokens import EOS_ID, Tokenizer
 
 BATCH = 64
 """Number of structures that go through the model together if the settings do not say it."""
@@ -37,11 +34,12 @@ together.
 """
 
 
-class T5Relaxer:
-    """Relaxes with the T5, which reads a structure as a CIF and writes the changes of relaxation.
+class TextRelaxer:
+    """Relaxes with a model that reads a structure as a CIF and writes the changes of relaxation.
 
     Args:
-        path: The checkpoint folder; by default the one in the package.
+        path: The checkpoint folder of a T5 or of a decoder-only model; by default the T5 in the
+            package.
         mode: `constrained` copies all that the input determines (species, labels, number of sites)
             and lets the model choose signs and digits only. `free` takes the text as it comes; a
             text that does not parse is `invalid`. `symmetric` is `constrained` with the changes
@@ -54,13 +52,14 @@ class T5Relaxer:
 
     def __init__(
         self,
-        path: str | Path = t5.CHECKPOINT,
+        path: str | Path = CHECKPOINT,
         mode: Mode = "constrained",
         symprec: float = 0.01,
         *,
         settings: RelaxSettings = RelaxSettings(),
     ) -> None:
-        self.model, self.tokenizer, self.max_sites = t5.load(Path(path), settings.device)
+        self.language_model = load(Path(path), settings.device)
+        self.max_sites = self.language_model.max_sites
         self.mode = mode
         self.batch_size = settings.batch_size or BATCH
         self.symprec = symprec
@@ -69,17 +68,19 @@ class T5Relaxer:
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """See `benchmarks.core.Relaxer`; `n_tokens` counts the target's tokens."""
         outcomes: dict[int, Relaxed] = {}
-        todo: list[tuple[int, Geometry, list[int]]] = []
+        todo: list[tuple[int, Geometry, Prompt]] = []
         for i, structure in enumerate(structures):
             try:
                 geometry = self._read(structure)
-                todo.append((i, geometry, source_ids(geometry, self.tokenizer)))
+                prompt = self.language_model.prompt(Crystal.of(geometry))
+                todo.append((i, geometry, prompt))
             except CodecError as error:
                 outcomes[i] = Relaxed(status=Status.UNSUPPORTED, detail=str(error))
-        todo.sort(key=lambda item: len(item[2]))
+        todo.sort(key=lambda item: len(item[2].ids))
         for batch in self._batches(todo):
-            for (i, geometry, _), texts in zip(batch, self._decode(batch), strict=True):
-                outcomes[i] = self._outcome(geometry, texts)
+            texts = self._decode([prompt for _, _, prompt in batch])
+            for (i, geometry, _), written in zip(batch, texts, strict=True):
+                outcomes[i] = self._outcome(geometry, written)
         return [outcomes[i] for i in range(len(structures))]
 
     def _read(self, structure: Structure) -> Geometry:
@@ -90,41 +91,26 @@ class T5Relaxer:
         return Geometry.of(structure)
 
     def _batches(
-        self, todo: Sequence[tuple[int, Geometry, list[int]]]
-    ) -> Iterator[Sequence[tuple[int, Geometry, list[int]]]]:
+        self, todo: Sequence[tuple[int, Geometry, Prompt]]
+    ) -> Iterator[Sequence[tuple[int, Geometry, Prompt]]]:
         """Cut the inputs, sorted by length, where a batch is full or the next would not fit."""
         first = 0
         for end in range(1, len(todo) + 1):
             full = end == len(todo) or end - first == self.batch_size
-            if full or (end + 1 - first) * len(todo[end][2]) ** 2 > MAX_ATTENTION:
+            if full or (end + 1 - first) * len(todo[end][2].ids) ** 2 > MAX_ATTENTION:
                 yield todo[first:end]
                 first = end
 
-    def _decode(self, batch: Sequence[tuple[int, Geometry, list[int]]]) -> list[list[list[int]]]:
-        """The ids of one text for each structure, or of several."""
-        sources = [source for _, _, source in batch]
-        templates = [template(geometry.numbers, self.tokenizer) for _, geometry, _ in batch]
+    def _decode(self, prompts: Sequence[Prompt]) -> list[list[Written]]:
+        """One text for each structure, or several."""
         if self.mode == "free":
-            # Room for a few sites too many, cut per structure so that the batch plays no part.
-            limits = [len(t.ids) + 32 for t in templates]
-            rows = decode_free(self.model, sources, max_new_tokens=max(limits))
-            return [[row[:limit]] for row, limit in zip(rows, limits, strict=True)]
-        levels = None
-        if self.mode == "best8":
-            lengths = [len(t.ids) for t in templates]
-            levels = [self._levels(x, n) for x, n in zip(sources, lengths, strict=True)]
-        return [ids.tolist() for ids in decode_constrained(self.model, sources, templates, levels)]
+            return [[written] for written in self.language_model.decode_free(prompts)]
+        seed = self.seed if self.mode == "best8" else None
+        return self.language_model.decode(prompts, seed)
 
-    def _levels(self, source: list[int], length: int) -> NDArray[np.float64]:
-        """(8, length) uniform random numbers, one in each eighth at every position."""
-        rng = np.random.default_rng([self.seed, *source])
-        strata = rng.permuted(np.tile(np.arange(SAMPLES), (length, 1)), axis=1).T
-        return (strata + rng.random((SAMPLES, length))) / SAMPLES
-
-    def _outcome(self, initial: Geometry, texts: list[list[int]]) -> Relaxed:
+    def _outcome(self, initial: Geometry, texts: Sequence[Written]) -> Relaxed:
         """The relaxed structure that generated texts stand for, or why it is `invalid`."""
-        n_tokens = sum(ids.index(EOS_ID) + 1 if EOS_ID in ids else len(ids) for ids in texts)
-        text = self.tokenizer.decode(texts[0])
+        n_tokens, text = sum(written.n_tokens for written in texts), texts[0].text
         try:
             delta, numbers = self._change(initial, texts)
             structure = apply_delta(initial, delta, numbers).structure()
@@ -138,9 +124,11 @@ class T5Relaxer:
             detail=None if kept else text,
         )
 
-    def _change(self, initial: Geometry, texts: list[list[int]]) -> tuple[Delta, NDArray[np.int16]]:
+    def _change(
+        self, initial: Geometry, texts: Sequence[Written]
+    ) -> tuple[Delta, NDArray[np.int16]]:
         crystal = Crystal.of(initial)
-        read = [read_delta(self.tokenizer.decode(ids), crystal) for ids in texts]
+        read = [read_delta(written.text, crystal) for written in texts]
         delta, numbers = read[0]
         if len(read) > 1:
             delta = Delta(
@@ -150,11 +138,6 @@ class T5Relaxer:
         if self.mode == "symmetric" and (group := space_group(initial, self.symprec)):
             delta = project(initial, delta, group)
         return delta, numbers
-
-
-def source_ids(geometry: Geometry, tokenizer: Tokenizer) -> list[int]:
-    """The token ids that the encoder reads: those of the CIF, and `</s>`."""
-    return [*tokenizer.encode(write_cif(Crystal.of(geometry))), EOS_ID]
 
 
 def project(initial: Geometry, delta: Delta, group: SpaceGroup) -> Delta:

@@ -17,7 +17,7 @@ import pickle
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +25,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
     T5Config,
-    T5ForConditionalGeneration,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -46,29 +46,23 @@ from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import strain
 from benchmarks.core.training_identity import plain, require_same_training, unreadable_state
 from benchmarks.metrics import score
-from t2relax.data.token_dataset import PairDataset, collate
+from t2relax.data.token_dataset import PairDataset
 from t2relax.data.training_pairs import (
     NO_AUGMENTATION,
     Augmentation,
     Pair,
     PairData,
-    encode_pair,
     read_training_data,
 )
 from t2relax.lm import t5
-from t2relax.lm.decoding import decode_constrained
+from t2relax.lm.base import LanguageModel
+from t2relax.lm.checkpoint import CODEC_FILE, origin
 from t2relax.lm.pretrained import average, from_pretrained
 from t2relax.loss import LossSettings
 from t2relax.muon import MuonAdamW
 from t2relax.text.codec import CODEC_VERSION
-from t2relax.text.grammar import Template, template
 from t2relax.text.tokens import Tokenizer
 
-Decode = Callable[
-    [T5ForConditionalGeneration, Sequence[Sequence[int]], Sequence[Template]],
-    Sequence[NDArray[np.int64]],
-]
-"""A function like `decode_constrained`: sources and grammars -> (1, length) ids for each."""
 NOT_IDENTITY: Final = ("data", "val", "init", "out", "minutes", "workers")
 """Fields of the configuration that the identity of a training does not hold as they are: sources
 and starts are in it by their hashes, and the others do not say what is trained."""
@@ -150,11 +144,7 @@ def training_identity(config: T5TrainingConfig, data: PairData, val: PairData) -
 
 
 def validate(
-    model: T5ForConditionalGeneration,
-    pairs: Sequence[Pair],
-    tokenizer: Tokenizer | None = None,
-    decode: Decode = decode_constrained,
-    batch_size: int = 256,
+    language_model: LanguageModel, pairs: Sequence[Pair], batch_size: int = 256
 ) -> dict[str, NDArray[np.float64]]:
     """Score freely running, constrained decodes with the function of the leaderboard.
 
@@ -165,15 +155,13 @@ def validate(
         (n_pairs,) of each measure: `score`, `adwt`, `strain_awt`, `strain`, `lattice_mae` [Å],
         `volume_mape` [%] and `position_mae` [Å].
     """
-    tokenizer = tokenizer or Tokenizer()
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].initial.numbers))
     rows: dict[int, dict[str, float]] = {}
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
-        sources = [encode_pair(pairs[i], tokenizer)[0] for i in chosen]
-        templates = [template(pairs[i].initial.numbers, tokenizer) for i in chosen]
-        for i, ids in zip(chosen, decode(model, sources, templates), strict=True):
-            rows[i] = _score(pairs[i], tokenizer.decode(ids[0].tolist()))
+        prompts = [language_model.prompt(pairs[i].initial) for i in chosen]
+        for i, (written,) in zip(chosen, language_model.decode(prompts), strict=True):
+            rows[i] = score_text(pairs[i], written.text)
     return {name: np.array([rows[i][name] for i in range(len(rows))]) for name in rows[0]}
 
 
@@ -182,7 +170,8 @@ def means(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in columns.items()}
 
 
-def _score(pair: Pair, text: str) -> dict[str, float]:
+def score_text(pair: Pair, text: str) -> dict[str, float]:
+    """Score one decode; see `validate`."""
     initial, reference = pair.start(), pair.reference()
     row = score(initial, reference, pair.read(text), Status.OK)
     if row["scored"]:
@@ -236,17 +225,26 @@ class EvenSampler(Sampler[int]):
 class RelaxationTrainer(Trainer):
     """A trainer that validates by decoding instead of by the loss."""
 
+    language_model: LanguageModel
+    """The model that learns, with its loss and its decoding."""
     even_sizes = 0.0
     """The share of `EvenSampler`."""
     control: TrainerControl
     optimizer: torch.optim.Optimizer | None
 
     def create_optimizer(self, *_: Any) -> torch.optim.Optimizer:
-        """Return the optimizer of `t2relax.muon`."""
+        """Return the optimizer of `t2relax.muon`, or that of the trainer."""
+        if not self.language_model.muon:
+            optimizer: torch.optim.Optimizer = super().create_optimizer()
+            return optimizer
         if self.optimizer is None:
             named = self.model.named_parameters()
             self.optimizer = MuonAdamW(named, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
+
+    def compute_loss(self, model: Any, inputs: Mapping[str, Tensor], *_: Any, **__: Any) -> Tensor:
+        """Return the loss of the language model on a batch."""
+        return self.language_model.loss(model, inputs)
 
     def _get_train_sampler(self, train_dataset: PairDataset) -> Sampler[int]:
         """Draw batches of similar length; the number of sites tells the length."""
@@ -260,7 +258,7 @@ class RelaxationTrainer(Trainer):
         """Decode the validation pairs and log their metrics."""
         self.model.eval()
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
-            found = means(validate(self.model, self.eval_dataset.pairs))
+            found = means(validate(self.language_model, self.eval_dataset.pairs))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -347,29 +345,24 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
         require_same_training(state, there, identity)
     with atomic_write(stored) as partial:
         partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-    tokenizer = Tokenizer()
-    if config.init:
-        model = average([from_pretrained(name, tokenizer) for name in config.init])
-    else:
-        model = t5.new_model(tokenizer, config.seed, **config.shape)
-    model.set_loss(config.loss)
+    language_model = starting_model(config)
+    model, encode = language_model.model, language_model.encode
     model.config.use_cache = False
-    weights = config.loss.weights
     trainer = RelaxationTrainer(
         model=model,
         args=training_arguments(config),
-        data_collator=collate,
-        train_dataset=PairDataset(data.pairs, Augmentation(), weights, config.seed),
-        eval_dataset=PairDataset(val.pairs, NO_AUGMENTATION, weights),
+        data_collator=language_model.collate,
+        train_dataset=PairDataset(data.pairs, Augmentation(), encode, config.seed),
+        eval_dataset=PairDataset(val.pairs, NO_AUGMENTATION, encode),
         callbacks=[StopAfter(config.minutes), EarlyStoppingCallback(config.patience)],
     )
-    trainer.even_sizes = config.even_sizes
+    trainer.language_model, trainer.even_sizes = language_model, config.even_sizes
     began = time.monotonic()
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except pickle.UnpicklingError as error:  # more than tensors and plain data, which is not read
         raise unreadable_state(Path(checkpoint or state)) from error
-    model.config.use_cache = True
+    model.eval().config.use_cache = True
     record = {
         "from": [start_of(name) for name in config.init] or "scratch",
         "data": data.origin,
@@ -387,16 +380,30 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
         "best_step": trainer.state.best_global_step,
         "minutes": round((time.monotonic() - began) / 60, 1),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "validation": means(validate(trainer.model.eval(), val.pairs)),
+        "validation": means(validate(language_model, val.pairs)),
     }
     (config.out / "history.json").write_text(json.dumps(trainer.state.log_history) + "\n")
-    t5.save(trainer.model, tokenizer, config.out, record)
+    language_model.save(config.out, record)
     return record
+
+
+def starting_model(config: T5TrainingConfig) -> LanguageModel:
+    """Make the model that a training starts with.
+
+    Raises:
+        UserError: A start cannot be loaded.
+    """
+    tokenizer = Tokenizer()
+    if config.init:
+        model = average([from_pretrained(name, tokenizer) for name in config.init])
+    else:
+        model = t5.new_model(tokenizer, config.seed, **config.shape)
+    return t5.T5LanguageModel(model, tokenizer, loss=config.loss)
 
 
 def start_of(init: str) -> str | dict[str, Any]:
     """The start of a training: a name on the hub, or the record of one of our checkpoints."""
-    return t5.origin(Path(init)) if (Path(init) / t5.CODEC_FILE).is_file() else init
+    return origin(Path(init)) if (Path(init) / CODEC_FILE).is_file() else init
 
 
 def parse(argv: Sequence[str] | None) -> T5TrainingConfig:

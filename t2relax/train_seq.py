@@ -29,7 +29,7 @@ from transformers import T5ForConditionalGeneration
 from benchmarks.core.cli import require_numbers, run_command
 from benchmarks.core.training_identity import plain, read_state, require_same_training
 from t2relax.data.training_pairs import Pair, PairData, read_training_data
-from t2relax.lm import t5
+from t2relax.lm import checkpoint, t5
 from t2relax.lm.decoding import decode_free
 from t2relax.lm.pretrained import average
 from t2relax.policy import (
@@ -63,7 +63,7 @@ class SequenceTrainingConfig:
     """Sources of the validation pairs."""
     out: Path
     """Folder of the model; OUT/state.pt holds what an interrupted training goes on from."""
-    init: tuple[Path, ...] = (t5.CHECKPOINT,)
+    init: tuple[Path, ...] = (checkpoint.CHECKPOINT,)
     """Checkpoints to start from; the mean of their weights is the start."""
     limit: int | None = None
     """Largest number of relaxations of each source that is not an archive."""
@@ -120,7 +120,7 @@ class SequenceTraining:
     def __init__(self, config: SequenceTrainingConfig, data: PairData, val: PairData) -> None:
         self.config, self.data, self.val = config, data, val
         self.examples = subset(val.pairs, config.eval_size)
-        self.start = [t5.origin(folder) for folder in config.init]
+        self.start = [checkpoint.origin(folder) for folder in config.init]
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = average([load_free(folder, device) for folder in config.init])
         self.policy = Policy(self.model, config.policy, Reward(config.policy.failure))
@@ -277,7 +277,7 @@ def parse(argv: Sequence[str] | None) -> SequenceTrainingConfig:
     policy = PolicySettings(**{each.name: given.pop(each.name) for each in fields(default)})
     for name in ("data", "val", "init"):
         given[name] = tuple(given[name])
-    given["init"] = given["init"] or (t5.CHECKPOINT,)
+    given["init"] = given["init"] or (checkpoint.CHECKPOINT,)
     return SequenceTrainingConfig(**given, policy=policy)
 
 

@@ -20,7 +20,7 @@ from studies.digits import (
     decode_digits,
     digit_tokenizer,
 )
-from t2relax.data.token_dataset import PairDataset, collate
+from t2relax.data.token_dataset import PairDataset, PairEncoding, collate
 from t2relax.data.training_pairs import NO_AUGMENTATION, Pair, encode_pair, save_pairs
 from t2relax.lm import t5
 from t2relax.loss import LossSettings
@@ -140,7 +140,7 @@ def test_a_perfect_prediction_costs_nothing_and_a_wrong_token_what_it_weighs(tin
 
 def test_a_batch_of_digits_has_the_loss_of_its_logits(tiny):
     settings = LossSettings()
-    data = PairDataset(PAIRS, NO_AUGMENTATION, settings.weights, tokenizer=TOKENIZER)
+    data = PairDataset(PAIRS, NO_AUGMENTATION, PairEncoding(settings.weights, TOKENIZER))
     batch = collate([data[0]])
     weights = batch["loss_weights"].double()
     with torch.no_grad():

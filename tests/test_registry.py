@@ -214,7 +214,7 @@ def test_a_package_brings_a_model_of_its_own(plugin, capsys):
 
 def test_own_models(tmp_path):
     own = resolve(f"mine=t5:{tmp_path}")
-    assert (own.name, own.target) == ("mine", "t2relax.relaxer:T5Relaxer")
+    assert (own.name, own.target) == ("mine", "t2relax.relaxer:TextRelaxer")
     assert own.kwargs == {"path": str(tmp_path)}
     assert own.training_data == ("not stated",)
     mace = resolve(f"big=mace:{tmp_path}", trust=True)

@@ -64,7 +64,7 @@ def in_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def stretch(monkeypatch):
-    monkeypatch.setattr(relaxer, "T5Relaxer", Stretch)
+    monkeypatch.setattr(relaxer, "TextRelaxer", Stretch)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def never(monkeypatch):
     def load(*_, **__):
         pytest.fail("the model was loaded")
 
-    monkeypatch.setattr(relaxer, "T5Relaxer", load)
+    monkeypatch.setattr(relaxer, "TextRelaxer", load)
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,7 @@ def test_an_interruption_is_130(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Stretch, "relax", interrupted)
-    monkeypatch.setattr(relaxer, "T5Relaxer", Stretch)
+    monkeypatch.setattr(relaxer, "TextRelaxer", Stretch)
     Path("a.cif").write_text(ROCKSALT)
     assert main(["a.cif"]) == 130
     assert capsys.readouterr().err == "interrupted: no file is half-written\n"

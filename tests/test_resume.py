@@ -12,10 +12,10 @@ from benchmarks.core.training_identity import require_same_training
 from benchmarks.metrics import score
 from t2relax import train, train_seq
 from t2relax.data.training_pairs import Pair, encode_pair, read_pairs, save_pairs
-from t2relax.lm import t5
-from t2relax.text.codec import Crystal, Delta
+from t2relax.lm import checkpoint, t5
+from t2relax.text.codec import Crystal, Delta, write_delta
 from t2relax.text.tokens import Tokenizer
-from t2relax.train import validate
+from t2relax.train import score_text
 
 TOKENIZER = Tokenizer()
 TINY = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 1}
@@ -103,12 +103,12 @@ def trained(archives, tmp_path_factory):
 )
 def test_a_training_does_not_go_on_as_another_one(archives, trained, capsys, more, said):
     """Weights of the first command stood under a record that named the second one's settings."""
-    before = (trained / t5.WEIGHTS).read_bytes()
+    before = (trained / checkpoint.WEIGHTS).read_bytes()
     assert train.main(text_command(archives, trained, *more)) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert said in error
-    assert (trained / t5.WEIGHTS).read_bytes() == before
+    assert (trained / checkpoint.WEIGHTS).read_bytes() == before
 
 
 @pytest.mark.slow
@@ -128,10 +128,10 @@ def test_a_state_of_an_older_version_does_not_go_on(archives, trained, tmp_path,
 
 @pytest.mark.slow
 def test_the_same_command_goes_on_and_the_record_holds_its_identity(archives, trained):
-    before = (trained / t5.WEIGHTS).read_bytes()
+    before = (trained / checkpoint.WEIGHTS).read_bytes()
     assert train.main(text_command(archives, trained, "--minutes", "5")) == 0
-    assert (trained / t5.WEIGHTS).read_bytes() == before
-    record = json.loads((trained / t5.CODEC_FILE).read_text())["training"]
+    assert (trained / checkpoint.WEIGHTS).read_bytes() == before
+    record = json.loads((trained / checkpoint.CODEC_FILE).read_text())["training"]
     assert record["identity"] == json.loads((trained / "state" / "identity.json").read_text())
     assert record["identity"]["from"] == []
     assert record["config"]["loss"]["cell"] == 1.0
@@ -210,10 +210,10 @@ def test_a_fine_tuning_does_not_go_on_with_other_data(archives, tmp_path, capsys
         return [*paths, "--init", str(start), "--out", str(tmp_path / "out"), *sizes]
 
     assert train_seq.main(command("one")) == 0
-    before = (tmp_path / "out" / t5.WEIGHTS).read_bytes()
+    before = (tmp_path / "out" / checkpoint.WEIGHTS).read_bytes()
     assert train_seq.main(command("other")) == 2
     assert "state.pt is of another training: data.pairs is" in capsys.readouterr().err
-    assert (tmp_path / "out" / t5.WEIGHTS).read_bytes() == before
+    assert (tmp_path / "out" / checkpoint.WEIGHTS).read_bytes() == before
 
 
 # --- selection of checkpoints --------------------------------------------------------------------
@@ -221,9 +221,7 @@ def test_a_fine_tuning_does_not_go_on_with_other_data(archives, tmp_path, capsys
 
 def validated(pair, delta):
     """The columns of `validate` for a model that answers `delta`."""
-    ids = np.array([encode_pair(Pair(pair.initial, delta), TOKENIZER)[1]])
-    columns = validate(None, [pair], decode=lambda *_: [ids])
-    return {name: values[0] for name, values in columns.items()}
+    return score_text(pair, write_delta(delta, pair.initial))
 
 
 COLLAPSED = Delta(5.0 * np.array([0.24 ** (1 / 3) - 1] * 3 + [0.0] * 3), np.zeros((2, 3)))

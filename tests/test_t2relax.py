@@ -27,7 +27,7 @@ from benchmarks.core.symmetry import space_group
 from benchmarks.models.registry import MODELS, decoding_identity, resolve
 from benchmarks.testing import check_relaxer, sample_structures
 from t2relax import train
-from t2relax.data.token_dataset import PairDataset, collate
+from t2relax.data.token_dataset import PairDataset, PairEncoding, collate
 from t2relax.data.training_pairs import (
     NO_AUGMENTATION,
     Augmentation,
@@ -38,13 +38,14 @@ from t2relax.data.training_pairs import (
     read_pairs,
     save_pairs,
 )
+from t2relax.lm import checkpoint, t5
 from t2relax.lm import decoding as generate
-from t2relax.lm import t5
+from t2relax.lm.base import Mode, Written, sample_levels
 from t2relax.lm.decoding import decode_constrained
-from t2relax.lm.pretrained import average, from_pretrained
-from t2relax.lm.t5 import Mode
+from t2relax.lm.pretrained import average, from_pretrained, load
+from t2relax.lm.t5 import source_ids
 from t2relax.loss import LossSettings
-from t2relax.relaxer import T5Relaxer, project, source_ids
+from t2relax.relaxer import TextRelaxer, project
 from t2relax.text.codec import (
     CELL_TAGS,
     CONTACT_CUTOFF,
@@ -429,7 +430,8 @@ def test_padding_is_masked_and_ignored():
     pair = Pair(Crystal.of(ROCKSALT), Delta(np.zeros(6), np.zeros((2, 3))))
     one = Crystal(pair.initial.cellpar, np.zeros((1, 3)), ROCKSALT.numbers[:1])
     small = Pair(one, Delta(np.zeros(6), np.zeros((1, 3))))
-    data = PairDataset([pair, small], NO_AUGMENTATION, LossSettings().weights)
+    encode = PairEncoding(LossSettings().weights, TOKENIZER)
+    data = PairDataset([pair, small], NO_AUGMENTATION, encode)
     batch = collate([data[i] for i in (0, 1)])
     assert (batch["attention_mask"] == (batch["input_ids"] != PAD_ID)).all()
     assert (batch["labels"][1] == -100).any()
@@ -548,7 +550,7 @@ def decode_slowly(model, structures):
     rows = []
     for structure in structures:
         geometry = Geometry.of(structure)
-        source = torch.tensor([source_ids(geometry, TOKENIZER)])
+        source = torch.tensor([source_ids(Crystal.of(geometry), TOKENIZER)])
         grammar = template(geometry.numbers, TOKENIZER)
         mask = torch.from_numpy(allowed(model.lm_head.out_features))
         ids = [PAD_ID]
@@ -580,7 +582,7 @@ def test_cache_batch_and_skipped_tokens_change_nothing(tiny, monkeypatch, encode
     geometries = [Geometry.of(structure) for structure in structures]
     fast = decode_constrained(
         tiny,
-        [source_ids(geometry, TOKENIZER) for geometry in geometries],
+        [source_ids(Crystal.of(geometry), TOKENIZER) for geometry in geometries],
         [template(geometry.numbers, TOKENIZER) for geometry in geometries],
     )
     assert [row[0].tolist() for row in fast] == decode_slowly(tiny, structures)
@@ -612,7 +614,7 @@ def test_only_the_leading_digits_of_coordinates_can_be_doubted():
 
 
 def test_free_texts_are_those_of_generate(tiny):
-    sources = [source_ids(Geometry.of(s), TOKENIZER) for s in sample_structures()]
+    sources = [source_ids(Crystal.of(Geometry.of(s)), TOKENIZER) for s in sample_structures()]
     texts = generate.decode_free(tiny, sources, 40)
     for source, text in zip(sources, texts, strict=True):
         (row,) = tiny.generate(
@@ -623,7 +625,7 @@ def test_free_texts_are_those_of_generate(tiny):
 
 
 def test_a_text_ends_with_its_end_and_samples_follow_each_other(tiny):
-    sources = [source_ids(Geometry.of(s), TOKENIZER) for s in sample_structures()[:2]]
+    sources = [source_ids(Crystal.of(Geometry.of(s)), TOKENIZER) for s in sample_structures()[:2]]
     texts = generate.decode_free(tiny, sources, 300, 8, torch.Generator().manual_seed(0))
     assert len(texts) == 16
     assert all(text.index(EOS_ID) == len(text) - 1 for text in texts if EOS_ID in text)
@@ -641,7 +643,7 @@ def test_an_embedding_larger_than_the_vocabulary_cannot_leak_tokens():
     geometry = Geometry.of(sample_structures()[5])
     ((row,),) = decode_constrained(
         model,
-        [source_ids(geometry, TOKENIZER)],
+        [source_ids(Crystal.of(geometry), TOKENIZER)],
         [template(geometry.numbers, TOKENIZER)],
     )
     assert row.max() < len(TOKENIZER)
@@ -651,7 +653,7 @@ def test_an_embedding_larger_than_the_vocabulary_cannot_leak_tokens():
 
 def test_an_untrained_model_cannot_break_the_grammar(tiny_folder):
     """Preservation by construction: random weights keep every atom, in order."""
-    outcomes = T5Relaxer(tiny_folder).relax(sample_structures())
+    outcomes = TextRelaxer(tiny_folder).relax(sample_structures())
     for structure, outcome in zip(sample_structures(), outcomes, strict=True):
         text = outcome.detail.split("\n", 1)[1] if outcome.detail else None
         crystal = Crystal.of(Geometry.of(structure))
@@ -660,39 +662,38 @@ def test_an_untrained_model_cannot_break_the_grammar(tiny_folder):
 
 
 def test_what_an_untrained_model_writes_freely_is_invalid_and_kept(tiny_folder):
-    outcomes = T5Relaxer(tiny_folder, mode="free").relax(sample_structures())
+    outcomes = TextRelaxer(tiny_folder, mode="free").relax(sample_structures())
     assert {outcome.status for outcome in outcomes} == {Status.INVALID}
     assert all(outcome.detail and outcome.n_tokens for outcome in outcomes)
 
 
 def test_lost_atoms_are_invalid_with_the_sites_as_generated(tiny_folder):
-    ids = [*TOKENIZER.encode(GOOD.split("\nCl Cl2")[0]), EOS_ID]
-    lost = T5Relaxer(tiny_folder, mode="free")._outcome(ROCKSALT, [ids])
+    written = Written(GOOD.split("\nCl Cl2")[0], 40)
+    lost = TextRelaxer(tiny_folder, mode="free")._outcome(ROCKSALT, [written])
     assert lost.status is Status.INVALID
     assert lost.structure.atomic_numbers == (11,)
     assert "Na Na1" in lost.detail
 
 
 def test_the_median_of_samples_is_taken_change_by_change(tiny_folder):
-    relaxer = T5Relaxer(tiny_folder, mode="best8")
+    relaxer = TextRelaxer(tiny_folder, mode="best8")
     texts = [GOOD.replace("_a +00.000", f"_a +0{k}.000") for k in (1, 9, 2)]
-    outcome = relaxer._outcome(ROCKSALT, [[*TOKENIZER.encode(text), EOS_ID] for text in texts])
+    outcome = relaxer._outcome(ROCKSALT, [Written(text, 40) for text in texts])
     a, b, _ = outcome.structure.lattice.abc
     assert a / b == pytest.approx(1.02, abs=1e-9)
 
 
 def test_samples_differ_and_do_not_depend_on_the_batch(tiny_folder):
-    relaxer = T5Relaxer(tiny_folder, mode="best8")
-    levels = relaxer._levels([5, 6, 7], 40)
+    levels = sample_levels(0, [5, 6, 7], 40)
     assert levels.shape == (8, 40)
     assert (np.sort((levels * 8).astype(int), axis=0) == np.arange(8)[:, None]).all()
-    assert (relaxer._levels([5, 6, 7], 40) == levels).all()
-    assert (relaxer._levels([5, 6, 8], 40) != levels).any()
-    geometry = Geometry.of(sample_structures()[5])
-    source, grammar = source_ids(geometry, TOKENIZER), template(geometry.numbers, TOKENIZER)
-    sampled = relaxer._levels(source, len(grammar.ids))
-    (texts,) = decode_constrained(relaxer.model, [source], [grammar], [sampled])
-    assert len({tuple(row) for row in texts.tolist()}) == 8
+    assert (sample_levels(0, [5, 6, 7], 40) == levels).all()
+    assert (sample_levels(0, [5, 6, 8], 40) != levels).any()
+    model = load(tiny_folder)
+    prompts = [model.prompt(Crystal.of(Geometry.of(s))) for s in sample_structures()[4:6]]
+    together = model.decode(prompts, seed=0)
+    assert [len({written.text for written in texts}) for texts in together] == [8, 8]
+    assert model.decode(prompts[1:], seed=0) == together[1:]
 
 
 # --- symmetry ------------------------------------------------------------------------------------
@@ -734,7 +735,7 @@ def test_without_symmetry_a_change_is_left_alone(seed):
 
 def test_long_inputs_go_through_in_small_batches(tiny_folder, monkeypatch):
     """28 structures of up to 232 sites at once took more than 20 GB."""
-    relaxer = T5Relaxer(tiny_folder, settings=RelaxSettings(batch_size=4))
+    relaxer = TextRelaxer(tiny_folder, settings=RelaxSettings(batch_size=4))
     sizes = []
     decode = relaxer._decode
     monkeypatch.setattr(relaxer, "_decode", lambda batch: sizes.append(len(batch)) or decode(batch))
@@ -747,7 +748,7 @@ def test_long_inputs_go_through_in_small_batches(tiny_folder, monkeypatch):
 
 def test_disorder_and_more_sites_than_trained_on_are_unsupported(tiny_folder):
     alloy = Structure(Lattice.cubic(4), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
-    mixed, long = T5Relaxer(tiny_folder).relax([alloy, silver(4.0) * (3, 3, 1)])
+    mixed, long = TextRelaxer(tiny_folder).relax([alloy, silver(4.0) * (3, 3, 1)])
     assert {mixed.status, long.status} == {Status.UNSUPPORTED}
     assert long.detail == "9 sites: trained on at most 8"
 
@@ -778,17 +779,17 @@ def test_all_that_decides_an_answer_beside_the_weights_has_a_name(tiny_folder, t
     assert len({json.dumps(rule) for rule in rules.values()}) == len(rules)
     assert list(decoding_identity(resolve("t5+mace"))) == ["t5"]
     assert decoding_identity(MODELS["mace"]) == {}
-    before = t5.decoding_identity(tiny_folder)
+    before = checkpoint.decoding_identity(tiny_folder)
     shutil.copytree(tiny_folder, tmp_path / "copy")
-    assert t5.decoding_identity(tmp_path / "copy") == before
+    assert checkpoint.decoding_identity(tmp_path / "copy") == before
     for name, old, new in (
-        (t5.CODEC_FILE, '"max_sites": 8', '"max_sites": 9'),
+        (checkpoint.CODEC_FILE, '"max_sites": 8', '"max_sites": 9'),
         ("config.json", '"d_ff": 64', '"d_ff": 65'),
     ):
         file = tmp_path / "copy" / name
         text = file.read_text()
         file.write_text(text.replace(old, new))
-        assert t5.decoding_identity(tmp_path / "copy") != before
+        assert checkpoint.decoding_identity(tmp_path / "copy") != before
         file.write_text(text)
 
 
@@ -800,7 +801,7 @@ def test_a_run_does_not_go_on_with_another_decoding_rule(
     command = ["--models", f"mine=t5:{tiny_folder}", "--limit", "1", "--out", str(tmp_path)]
     assert run.main(command) == 0
     assert run.main(command) == 0
-    monkeypatch.setattr(t5, "DEADBAND_QUANTILE", 0.3)
+    monkeypatch.setattr(checkpoint, "DEADBAND_QUANTILE", 0.3)
     capsys.readouterr()
     assert run.main(command) == 2
     said = capsys.readouterr().err
@@ -828,7 +829,7 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path, write_lemat, lemat_f
     assert content["n_pairs"] == 6
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert [row["step"] for row in history if "eval_score" in row] == [1, 2, 4]
-    (outcome,) = T5Relaxer(tmp_path / "out").relax([silver(4.2)])
+    (outcome,) = TextRelaxer(tmp_path / "out").relax([silver(4.2)])
     assert outcome.n_tokens == len(template(np.array([47]), TOKENIZER).ids)
 
 
@@ -869,7 +870,9 @@ def test_a_published_checkpoint_gets_our_vocabulary(hub_folder):
     )
     geometry = Geometry.of(sample_structures()[1])
     grammar = template(geometry.numbers, TOKENIZER)
-    ((ids,),) = decode_constrained(after.eval(), [source_ids(geometry, TOKENIZER)], [grammar])
+    ((ids,),) = decode_constrained(
+        after.eval(), [source_ids(Crystal.of(geometry), TOKENIZER)], [grammar]
+    )
     read_delta(TOKENIZER.decode(ids.tolist()), Crystal.of(geometry))
 
 
@@ -921,7 +924,7 @@ def test_a_record_says_what_the_training_began_with(tiny_folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_the_packaged_checkpoint_keeps_the_contract(mode):
-    outcomes = check_relaxer(T5Relaxer(mode=mode))
+    outcomes = check_relaxer(TextRelaxer(mode=mode))
     if mode != "free":
         assert {outcome.status for outcome in outcomes} == {Status.OK}
 
@@ -935,12 +938,12 @@ def stages(training):
 
 
 def test_the_packaged_checkpoint_says_what_it_was_trained_on():
-    content = json.loads((t5.CHECKPOINT / "t2relax.json").read_text())
+    content = json.loads((checkpoint.CHECKPOINT / "t2relax.json").read_text())
     for stage in stages(content["training"]):
         assert set(stage["data"]) == {"embedded-v1/train", "substitution/train"}
         assert set(stage["validation_data"]) <= {"embedded-v1/val", "substitution/val"}
-    assert t5.weights().stat().st_size < 30_000_000
-    assert "trained from scratch" in (t5.CHECKPOINT / "README.md").read_text()
+    assert checkpoint.weights().stat().st_size < 30_000_000
+    assert "trained from scratch" in (checkpoint.CHECKPOINT / "README.md").read_text()
 
 
 def test_the_equal_data_checkpoint_saw_the_embedded_training_split_alone():

@@ -25,7 +25,7 @@ from t2relax.policy import (
     tokenize_pair,
     updates,
 )
-from t2relax.relaxer import T5Relaxer
+from t2relax.relaxer import TextRelaxer
 from t2relax.reward import (
     ESTIMATORS,
     MEASURES,
@@ -319,8 +319,8 @@ def test_a_checkpoint_says_where_it_came_from_and_relaxes_freely(start, archive,
     assert card["settings"]["physical"] == 1.0
     assert card["command"].startswith("python -m t2relax.train_seq")
     assert json.loads(capsys.readouterr().out)["reward"] == card["validation"]["reward"]
-    relaxer = T5Relaxer(out, mode="free")
-    assert relaxer.model.generation_config.suppress_tokens[0] == TARGET_SIZE
+    relaxer = TextRelaxer(out, mode="free")
+    assert relaxer.language_model.model.generation_config.suppress_tokens[0] == TARGET_SIZE
     other = command(start, archive, out, "--steps", "1", "--seed", "1")
     assert train_seq.main(other) == 2
     assert "another --out" in capsys.readouterr().err
@@ -344,7 +344,7 @@ def test_the_ablation_writes_its_report_and_runs_nothing_twice(
     argv = [*paths, *sizes, "--seeds", "0,1", "--start-steps", "1"]
     assert ablation.main(argv) == 0
     assert "ROUGE and BLEU" in capsys.readouterr().out
-    assert T5Relaxer(tmp_path / "start", mode="free").max_sites == 8
+    assert TextRelaxer(tmp_path / "start", mode="free").max_sites == 8
     assert len(list((tmp_path / "runs").glob("*.json"))) == 9
     names = ["ablation.json", "ablation.md", "ablation.svg"]
     before = {name: (tmp_path / name).read_bytes() for name in names}

@@ -232,9 +232,9 @@ def test_a_pickle_is_no_gradient_boosting(tmp_path):
 def test_a_t5_folder_runs_nothing_of_what_lies_in_it(beside, tmp_path):
     import torch
 
-    from t2relax.lm import t5
+    from t2relax.lm import checkpoint, t5
 
-    folder = shutil.copytree(t5.CHECKPOINT, tmp_path / "t5")
+    folder = shutil.copytree(checkpoint.CHECKPOINT, tmp_path / "t5")
     torch.save(Evil(tmp_path / "ran"), folder / beside)
     config = json.loads((folder / "config.json").read_text())
     mine = {"AutoConfig": "code.Config", "AutoModelForSeq2SeqLM": "code.Model"}
@@ -256,11 +256,11 @@ def test_a_t5_folder_runs_nothing_of_what_lies_in_it(beside, tmp_path):
     ],
 )
 def test_a_damaged_t5_folder_is_one_line(text, words, tmp_path):
-    from t2relax.lm import t5
+    from t2relax.lm import checkpoint, t5
 
-    folder = shutil.copytree(t5.CHECKPOINT, tmp_path / "t5")
+    folder = shutil.copytree(checkpoint.CHECKPOINT, tmp_path / "t5")
     (folder / "t2relax.json").write_text(text)
-    for read in (t5.load, t5.decoding_identity, t5.origin):
+    for read in (t5.load, checkpoint.decoding_identity, checkpoint.origin):
         one_line(lambda read=read: read(folder), "t2relax.json", words, "get the checkpoint again")
 
 

@@ -100,15 +100,15 @@ def _t5(
     about: dict[str, Any] = {"functional": MIXED, "training_data": _BOTH} | fields
     return ModelSpec(
         name=name,
-        target="t2relax.relaxer:T5Relaxer",
+        target="t2relax.relaxer:TextRelaxer",
         kwargs={"path": str(_ROOT / "t2relax" / folder), "mode": mode},
         honours=("device", "batch_size", "seed") if mode == "best8" else ("device", "batch_size"),
         family="llm",
         label=label,
         extra="t5",
         requires=("torch", "transformers", "safetensors"),
-        weights="t2relax.lm.t5:weights",
-        decoding="t2relax.lm.t5:decoding_identity",
+        weights="t2relax.lm.checkpoint:weights",
+        decoding="t2relax.lm.checkpoint:decoding_identity",
         licence="MIT",
         batch_size=32,
         **about,

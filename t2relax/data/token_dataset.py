@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -30,44 +31,57 @@ def _pad(rows: Sequence[Sequence[float]], value: float, multiple: int) -> NDArra
     return out
 
 
+@dataclass(frozen=True, slots=True)
+class PairEncoding:
+    """Encodes the two texts of a pair with our vocabulary."""
+
+    weights: Callable[[Template], NDArray[np.float32]]
+    """Returns the weight of each token of a target in the loss."""
+    tokenizer: Tokenizer
+
+    def __call__(self, pair: Pair) -> dict[str, Sequence[float]]:
+        """Return `input_ids`, `labels` and `loss_weights` of a pair.
+
+        Raises:
+            CodecError: The pair has no text.
+        """
+        source, target = encode_pair(pair, self.tokenizer)
+        weights = self.weights(template(pair.initial.numbers, self.tokenizer))
+        return {"input_ids": source, "labels": target, "loss_weights": weights.tolist()}
+
+
 class PairDataset:
     """Pairs as a map-style dataset of token ids, augmented anew each time one is read.
 
     Args:
         pairs: The relaxations.
         augmentation: The changes of a pair; `NO_AUGMENTATION` for validation.
-        weights: Returns the weight of each token of a target in the loss.
+        encode: Returns the token ids of a pair, as `PairEncoding` does.
         seed: The seed of the augmentation; every worker process of a loader draws its own stream.
-        tokenizer: The tokenizer of both texts; by default that of the checkpoints.
     """
 
     def __init__(
         self,
         pairs: Sequence[Pair],
         augmentation: Augmentation,
-        weights: Callable[[Template], NDArray[np.float32]],
+        encode: Callable[[Pair], Mapping[str, Sequence[float]]],
         seed: int = 0,
-        tokenizer: Tokenizer | None = None,
     ) -> None:
         self.pairs = pairs
         self.augmentation = augmentation
-        self.weights = weights
-        self.tokenizer = tokenizer or Tokenizer()
+        self.encode = encode
         self.seed = seed
         self._rng: np.random.Generator | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict[str, Sequence[float]]:
+    def __getitem__(self, index: int) -> Mapping[str, Sequence[float]]:
         pair = self.augmentation(self.pairs[index], self._generator())
         try:
-            source, target = encode_pair(pair, self.tokenizer)
+            return self.encode(pair)
         except CodecError:  # the augmented start has no text; the pair itself has
-            pair = self.pairs[index]
-            source, target = encode_pair(pair, self.tokenizer)
-        weights = self.weights(template(pair.initial.numbers, self.tokenizer))
-        return {"input_ids": source, "labels": target, "loss_weights": weights.tolist()}
+            return self.encode(self.pairs[index])
 
     def _generator(self) -> np.random.Generator:
         if self._rng is None:

@@ -1,4 +1,4 @@
-"""Decoding under the grammar of the target, or freely.
+"""How a T5 decodes: under the grammar of the target, or freely.
 
 Under the grammar a violation is impossible. Everything that the input determines is copied from its
 template, and at a free position only tokens of numbers can be chosen. The leading digits are a
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from t2relax.data.token_dataset import pad
-from t2relax.lm.t5 import DEADBAND_QUANTILE
+from t2relax.lm.base import DEADBAND_QUANTILE
 from t2relax.text.grammar import ORDINAL, REST, UNCHANGED, Template
 from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, TARGET_SIZE
 

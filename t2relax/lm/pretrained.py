@@ -1,9 +1,10 @@
-"""A published T5 as the start of a training, with our vocabulary in place of its own.
+"""Models that exist: the checkpoint folders of this project, and published models as starts.
 
     python -m t2relax.train --init google/flan-t5-base --data TRAIN.parquet --val VAL.parquet …
 
-Text never goes through SentencePiece, which drops line ends and repeated spaces: the checkpoint's
-tokenizer only serves to find the first vectors of our tokens.
+A published T5 gets our vocabulary in place of its own. Text never goes through SentencePiece, which
+drops line ends and repeated spaces: the tokenizer only serves to find the first vectors of our
+tokens.
 """
 
 from __future__ import annotations
@@ -19,9 +20,22 @@ from transformers import AutoTokenizer
 
 from benchmarks.core import UserError
 from benchmarks.core.files import READ_ERRORS
-from t2relax.lm import t5
+from t2relax.lm import checkpoint, t5
+from t2relax.lm.base import LanguageModel
 from t2relax.loss import T5ForRelaxation
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
+
+
+def load(folder: Path, device: str = "cpu") -> LanguageModel:
+    """Read a checkpoint folder of this project; its configuration decides the architecture.
+
+    Raises:
+        UserError: no checkpoint there, a damaged one, or one of another codec.
+    """
+    checkpoint.weights(folder)
+    if not checkpoint.is_encoder_decoder(folder):
+        raise UserError(f"{folder} is of an architecture that this version does not know")
+    return t5.load(folder, device)
 
 
 def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
@@ -38,7 +52,7 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
     Raises:
         UserError: nothing to be found under the name, or it is damaged or brings code.
     """
-    if (Path(name) / t5.CODEC_FILE).is_file():
+    if (Path(name) / checkpoint.CODEC_FILE).is_file():
         t5.load(Path(name))  # refuses another codec
         return _read(name, local=True)
     damaged: tuple[type[Exception], ...] = (SafetensorError, *READ_ERRORS)

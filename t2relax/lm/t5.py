@@ -1,38 +1,104 @@
-"""The T5: its shape, its checkpoint folder, and all that decides its answers beside the weights."""
+"""The T5 as a language model: its shape, its checkpoint folder, and how it reads and writes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.utils import logging
 
 from benchmarks.core import UserError
-from benchmarks.core.files import READ_ERRORS, file_sha256
-from t2relax.text.codec import CODEC_VERSION
+from benchmarks.core.files import READ_ERRORS
+from t2relax.data.token_dataset import PairEncoding, collate
+from t2relax.lm import checkpoint
+from t2relax.lm.base import LanguageModel, Prompt, TokenRow, Written, sample_levels
+from t2relax.lm.decoding import decode_constrained, decode_free
+from t2relax.lm.embeddings import initial_vectors
+from t2relax.loss import LossSettings, T5ForRelaxation
+from t2relax.text.codec import Crystal, write_cif
+from t2relax.text.grammar import template
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 
-if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+ROOM = 32
+"""Tokens that a free text may be longer than the grammar says: room for a few sites too many."""
 
-    from t2relax.loss import T5ForRelaxation
 
-CHECKPOINT = Path(__file__).parents[1] / "checkpoint"
-"""The checkpoint that comes with the package; its README.md is the model card."""
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-CODEC_FILE = "t2relax.json"
+class T5LanguageModel(LanguageModel):
+    """A T5 with our vocabulary.
 
-Mode = Literal["constrained", "free", "symmetric", "best8"]
-"""A way of decoding; see `t2relax.relaxer.T5Relaxer`."""
-DEADBAND_QUANTILE: Final = 0.2
-"""A coordinate stays where it is if the model is less than 70 % sure of its direction.
+    Args:
+        model: The T5; for training one with the loss of `t2relax.loss`.
+        tokenizer: Its vocabulary.
+        max_sites: See `LanguageModel`; a model that is to be trained has none yet.
+        loss: The settings of the loss.
+        decoder: A function like `decode_constrained`.
+    """
 
-Its change is the smallest one between the quantiles 0.5 - this and 0.5 + this. On validation the
-median (0) makes positions worse than unchanged ones, and 0.1 to 0.4 are not told apart.
-"""
-SAMPLES: Final = 8
-"""Number of texts that `best8` draws for each structure."""
+    def __init__(
+        self,
+        model: T5ForConditionalGeneration,
+        tokenizer: Tokenizer | None = None,
+        max_sites: int = 0,
+        loss: LossSettings | None = None,
+        decoder: Callable[..., Sequence[NDArray[np.int64]]] = decode_constrained,
+    ) -> None:
+        self.model, self.tokenizer, self.max_sites = model, tokenizer or Tokenizer(), max_sites
+        self.encode = PairEncoding((loss or LossSettings()).weights, self.tokenizer)
+        self._decoder = decoder
+        if loss is not None:
+            model.set_loss(loss)
+
+    def collate(self, rows: Sequence[TokenRow]) -> dict[str, Tensor]:
+        """See `LanguageModel`."""
+        return collate(rows)
+
+    def loss(self, module: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        """See `LanguageModel`; the loss is that of `t2relax.loss`."""
+        loss: Tensor = module(**batch).loss
+        return loss
+
+    def prompt(self, crystal: Crystal) -> Prompt:
+        """See `LanguageModel`."""
+        return Prompt(crystal.numbers, source_ids(crystal, self.tokenizer))
+
+    def decode(self, prompts: Sequence[Prompt], seed: int | None = None) -> list[list[Written]]:
+        """See `LanguageModel`; leading digits are medians, in the dead zone of the coordinates."""
+        templates = [template(prompt.numbers, self.tokenizer) for prompt in prompts]
+        levels = []
+        if seed is not None:
+            lengths = [len(grammar.ids) for grammar in templates]
+            levels = [
+                [sample_levels(seed, p.ids, n) for p, n in zip(prompts, lengths, strict=True)]
+            ]
+        found = self._decoder(self.model, [prompt.ids for prompt in prompts], templates, *levels)
+        return [[self._written(ids) for ids in rows.tolist()] for rows in found]
+
+    def decode_free(self, prompts: Sequence[Prompt]) -> list[Written]:
+        """See `LanguageModel`."""
+        # Texts are cut per structure, so that the batch plays no part.
+        limits = [len(template(p.numbers, self.tokenizer).ids) + ROOM for p in prompts]
+        rows = decode_free(self.model, [p.ids for p in prompts], max_new_tokens=max(limits))
+        return [self._written(row[:limit]) for row, limit in zip(rows, limits, strict=True)]
+
+    def save(self, folder: Path, card: Mapping[str, Any]) -> None:
+        """See `LanguageModel`."""
+        save(self.model, self.tokenizer, folder, card)
+
+    def _written(self, ids: list[int]) -> Written:
+        end = ids.index(EOS_ID) + 1 if EOS_ID in ids else len(ids)
+        return Written(self.tokenizer.decode(ids), end)
+
+
+def source_ids(crystal: Crystal, tokenizer: Tokenizer) -> list[int]:
+    """The token ids that the encoder reads: those of the CIF, and `</s>`."""
+    return [*tokenizer.encode(write_cif(crystal)), EOS_ID]
 
 
 def new_model(
@@ -46,12 +112,6 @@ def new_model(
         kind: A subclass with another loss.
         changes: Fields of `T5Config` that differ from those below, e.g. `num_layers=4`.
     """
-    import torch
-    from transformers import T5Config
-
-    from t2relax.lm.embeddings import initial_vectors
-    from t2relax.loss import T5ForRelaxation
-
     settings: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "d_model": 128,
@@ -85,124 +145,24 @@ def save(
         folder: The folder; it is made if it does not exist.
         card: The record of the training, as plain JSON values.
     """
-    model.half().save_pretrained(folder)
-    content = {
-        "codec_version": CODEC_VERSION,
-        "vocabulary_sha256": tokenizer.sha256,
-        "vocabulary": tokenizer.vocabulary,
-        "training": dict(card),
-    }
-    (folder / CODEC_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    checkpoint.save(model.half(), folder, tokenizer.vocabulary, tokenizer.sha256, card)
 
 
-class Loaded(NamedTuple):
-    """The content of a checkpoint folder."""
-
-    model: T5ForConditionalGeneration
-    """float32, in evaluation mode."""
-    tokenizer: Tokenizer
-    max_sites: int
-    """Largest number of sites of the structures that it was trained on."""
-
-
-def load(folder: Path, device: str = "cpu") -> Loaded:
-    """Read a checkpoint folder.
+def load(folder: Path, device: str = "cpu") -> T5LanguageModel:
+    """Read a checkpoint folder; the model is in float32 and in evaluation mode.
 
     Raises:
-        UserError: no checkpoint there, a damaged one, or one of another codec.
+        UserError: no checkpoint of a T5 there, a damaged one, or one of another codec.
     """
-    from safetensors import SafetensorError
-    from transformers import T5ForConditionalGeneration
-    from transformers.utils import logging
-
     damaged: tuple[type[Exception], ...] = (SafetensorError, *READ_ERRORS)
-    weights(folder)
+    checkpoint.weights(folder)
     logging.disable_progress_bar()  # reading the weights takes no time
-    content = _content(folder)
+    content = checkpoint.read_record(folder)
     try:
         tokenizer = Tokenizer(tuple(content["vocabulary"]))
-        known = (content["codec_version"], content["vocabulary_sha256"])
-        if known != (CODEC_VERSION, tokenizer.sha256):
-            raise UserError(
-                f"{folder} was trained with codec {content['codec_version']}, this is codec "
-                f"{CODEC_VERSION}: use the release that trained it, or train again"
-            )
+        checkpoint.require_codec(folder, content, tokenizer.sha256)
         model = T5ForConditionalGeneration.from_pretrained(folder, local_files_only=True).float()
-        return Loaded(model.to(device).eval(), tokenizer, content["training"]["max_sites"])
+        return T5LanguageModel(model.to(device).eval(), tokenizer, content["training"]["max_sites"])
     except damaged as error:
         first = (str(error).strip() or "no reason given").splitlines()[0]
         raise UserError(f"{folder} cannot be loaded ({first[:300]}): is it whole?") from error
-
-
-def weights(path: str | Path = CHECKPOINT) -> Path:
-    """The weights file of a checkpoint folder.
-
-    Raises:
-        UserError: the folder is no checkpoint of ours.
-    """
-    folder = Path(path)
-    for name in (WEIGHTS, CONFIG, CODEC_FILE):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{folder} is no t2relax checkpoint ({name} is missing): give a folder that "
-                "`python -m t2relax.train --out` wrote"
-            )
-    return folder / WEIGHTS
-
-
-def decoding_identity(
-    path: str | Path = CHECKPOINT, mode: Mode = "constrained", **_: object
-) -> dict[str, Any]:
-    """Return all that decides the answers of a checkpoint beside its weights.
-
-    It is a part of the identity of a run: two different answers never have one identity.
-
-    Args:
-        path: The checkpoint folder.
-        mode: The way of decoding.
-
-    Returns:
-        The decoding rule with its parameters, and what the folder says of vocabulary and shape.
-
-    Raises:
-        UserError: The folder is no checkpoint of ours, or a damaged one.
-    """
-    folder = weights(path).parent
-    content = _content(folder)
-    rule: dict[str, Any] = {"mode": mode}
-    if mode in ("constrained", "symmetric"):
-        rule["deadband_quantile"] = DEADBAND_QUANTILE
-    elif mode == "best8":
-        rule["samples"] = SAMPLES
-    return {
-        **rule,
-        "codec_version": content["codec_version"],
-        "vocabulary_sha256": content["vocabulary_sha256"],
-        "max_sites": content["training"]["max_sites"],
-        "config_sha256": file_sha256(folder / CONFIG),
-    }
-
-
-def _content(folder: Path) -> dict[str, Any]:
-    """Read the codec, the vocabulary and the record of the training of a checkpoint folder.
-
-    Raises:
-        UserError: The file is no JSON, or an entry is missing.
-    """
-    path = folder / CODEC_FILE
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        lacking = {"codec_version", "vocabulary", "vocabulary_sha256", "training"} - set(content)
-        lacking |= {"max_sites"} - set(content.get("training", ()))
-    except READ_ERRORS as error:
-        raise UserError(f"{path} is damaged: get the checkpoint again") from error
-    if lacking:
-        raise UserError(f"{path} lacks {', '.join(sorted(lacking))}: get the checkpoint again")
-    return content
-
-
-def origin(folder: Path) -> dict[str, Any]:
-    """The hash of a checkpoint and its training record, for the record of what starts from it."""
-    digest = file_sha256(weights(folder))  # refuses a folder that is no checkpoint
-    card = _content(folder)["training"]
-    return {"weights": f"sha256:{digest}", "training": card}

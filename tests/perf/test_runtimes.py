@@ -17,7 +17,9 @@ from benchmarks.core import Geometry
 from benchmarks.data import load
 from t2relax.data.token_dataset import pad
 from t2relax.lm.decoding import decode_free, encode
-from t2relax.relaxer import T5Relaxer, source_ids
+from t2relax.lm.t5 import source_ids
+from t2relax.relaxer import TextRelaxer
+from t2relax.text.codec import Crystal
 from t2relax.text.tokens import PAD_ID
 
 pytestmark = [
@@ -31,14 +33,17 @@ MANY, BATCH, LONGEST, ROUNDS = 256, 64, 400, 5
 
 @pytest.fixture(scope="module")
 def relaxer():
-    return T5Relaxer()
+    return TextRelaxer()
 
 
 @pytest.fixture(scope="module")
 def sources(shared_data, relaxer):
     """Token ids of real starting structures, by length."""
     data = load(str(shared_data / "substitution" / "val.parquet"), limit=MANY)
-    texts = [source_ids(Geometry.of(sample.initial), relaxer.tokenizer) for sample in data]
+    texts = [
+        source_ids(Crystal.of(Geometry.of(sample.initial)), relaxer.language_model.tokenizer)
+        for sample in data
+    ]
     return sorted(texts, key=len)
 
 
@@ -84,7 +89,7 @@ def exported(model, path):
 def test_encoder_against_onnxruntime(benchmark, relaxer, sources, tmp_path):
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    exported(relaxer.model, tmp_path / "encoder.onnx")
+    exported(relaxer.language_model.model, tmp_path / "encoder.onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", options)
@@ -97,7 +102,7 @@ def test_encoder_against_onnxruntime(benchmark, relaxer, sources, tmp_path):
         ]
 
     ours = benchmark.pedantic(
-        lambda: [encode(relaxer.model, batch) for batch in batches(sources)],
+        lambda: [encode(relaxer.language_model.model, batch) for batch in batches(sources)],
         rounds=ROUNDS,
         warmup_rounds=1,
     )
@@ -114,9 +119,12 @@ def test_free_decoding_against_ctranslate2(benchmark, relaxer, sources, tmp_path
     ctranslate2 = pytest.importorskip("ctranslate2")
     from ctranslate2.converters.transformers import T5Loader
 
-    config, words = relaxer.model.config, list(relaxer.tokenizer.vocabulary)
+    config, words = (
+        relaxer.language_model.model.config,
+        list(relaxer.language_model.tokenizer.vocabulary),
+    )
     words += [f"<{i}>" for i in range(config.vocab_size - len(words))]
-    spec = T5Loader().get_model_spec(relaxer.model)
+    spec = T5Loader().get_model_spec(relaxer.language_model.model)
     spec.register_source_vocabulary(words)
     spec.register_target_vocabulary(words)
     spec.config.decoder_start_token = words[config.decoder_start_token_id]
@@ -136,7 +144,11 @@ def test_free_decoding_against_ctranslate2(benchmark, relaxer, sources, tmp_path
         return [result.hypotheses[0] for batch in found for result in batch]
 
     ours = benchmark.pedantic(
-        lambda: [ids for b in batches(sources) for ids in decode_free(relaxer.model, b, LONGEST)],
+        lambda: [
+            ids
+            for b in batches(sources)
+            for ids in decode_free(relaxer.language_model.model, b, LONGEST)
+        ],
         rounds=ROUNDS,
         warmup_rounds=1,
     )

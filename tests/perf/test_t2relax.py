@@ -23,7 +23,9 @@ from benchmarks.core import Geometry, RelaxSettings
 from benchmarks.data import load
 from t2relax.data.token_dataset import pad
 from t2relax.lm.decoding import DEADBAND_QUANTILE, decode_constrained, nearest
-from t2relax.relaxer import T5Relaxer, source_ids
+from t2relax.lm.t5 import source_ids
+from t2relax.relaxer import TextRelaxer
+from t2relax.text.codec import Crystal
 from t2relax.text.grammar import ORDINAL, REST, template
 from t2relax.text.tokens import COARSE, FINE, FORCED, PAD_ID
 
@@ -58,7 +60,9 @@ class Grammar(LogitsProcessor):
 def inputs(shared_data):
     """Structures, and the relaxer that reads them."""
     data = load(str(shared_data / "substitution" / "val.parquet"), limit=MANY)
-    return [sample.initial for sample in data], T5Relaxer(settings=RelaxSettings(batch_size=BATCH))
+    return [sample.initial for sample in data], TextRelaxer(
+        settings=RelaxSettings(batch_size=BATCH)
+    )
 
 
 def plainly(model, sources, templates):
@@ -101,13 +105,18 @@ def quickly(model, sources, templates):
 def test_decoding_against_generate(benchmark, inputs):
     structures, relaxer = inputs
     geometries = [Geometry.of(structure) for structure in structures]
-    sources = [source_ids(geometry, relaxer.tokenizer) for geometry in geometries]
-    templates = [template(geometry.numbers, relaxer.tokenizer) for geometry in geometries]
+    sources = [
+        source_ids(Crystal.of(geometry), relaxer.language_model.tokenizer)
+        for geometry in geometries
+    ]
+    templates = [
+        template(geometry.numbers, relaxer.language_model.tokenizer) for geometry in geometries
+    ]
     began = time.perf_counter()
-    plain = plainly(relaxer.model, sources, templates)
+    plain = plainly(relaxer.language_model.model, sources, templates)
     slow = time.perf_counter() - began
     fast = benchmark.pedantic(
-        quickly, (relaxer.model, sources, templates), rounds=3, warmup_rounds=1
+        quickly, (relaxer.language_model.model, sources, templates), rounds=3, warmup_rounds=1
     )
     assert all((a == b).all() for a, b in zip(plain, fast, strict=True))
     ratio = slow / benchmark.stats["median"]
