@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.core import WHOLE, MissingFinalFrame, RelaxSettings, Shard, UserError
 from benchmarks.core.cli import check_device, gigapascals, positive, run_command, whole_number
+from benchmarks.core.inert_text import single_line
 from benchmarks.models.environments import interpreter, locate_model
 from benchmarks.models.registry import ENGINES, on_engine, resolve_all
 from benchmarks.models.specs import MODELS, ModelSpec
@@ -220,7 +221,7 @@ def _publish(run: BenchmarkRun) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(single_line(line), file=sys.stderr, flush=True)
 
 
 def _print(text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmarks.core import UserError
+from benchmarks.core.inert_text import file_names
 from leaderboard.scoring import (
     PUBLISHED,
     BoardEntry,
@@ -277,6 +278,7 @@ def _folders(boards: Sequence[Board], out: Path) -> list[Path]:
     if len(boards) == 1:
         return [out]
     slugs = [board.name.replace("/", "-") for board in boards]
+    slugs = [file_names([slug])[slug] for slug in slugs]
     # two revisions of one data set are two boards
     revisions = [board.dataset.revision.removeprefix("sha256:")[:8] for board in boards]
     names = (

@@ -1,6 +1,8 @@
 """Every command reads its arguments by the same types and ends in the same way."""
 
 import argparse
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -73,6 +75,56 @@ def test_signals_that_are_ignored_stay_ignored_and_forks_end_by_them():
     command = ["bash", "-c", 'trap "" HUP; exec "$0" -c "$1"', sys.executable, code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("-15\n", "", 0)
+
+
+def shell(line, **variables):
+    """A command that prints a letter beyond ASCII and `done` on stderr, in a line of a shell."""
+    code = (
+        "import sys; from benchmarks.core.cli import run_command; "
+        "sys.exit(run_command(lambda: print(chr(197)) or sys.stderr.write('done') and 0))"
+    )
+    return subprocess.run(
+        ["bash", "-c", line, sys.executable, code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | variables,
+    )
+
+
+def test_letters_that_the_encoding_lacks_are_written_as_their_codes():
+    done = shell('"$0" -c "$1"', PYTHONIOENCODING="ascii")
+    assert (done.stdout, done.stderr, done.returncode) == ("\\xc5\n", "done", 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "stderr", "status"),
+    [
+        ('"$0" -c "$1" 2>&-', "", 0),
+        ('"$0" -c "$1" >&-', "done", 0),
+        ('"$0" -c "$1" <&- >&- 2>&-', "", 0),
+        ('"$0" -c "$1" > /dev/full', "error: No space left on device\n", 2),
+    ],
+)
+def test_closed_and_full_streams(line, stderr, status):
+    done = shell(line)
+    said = done.stderr.removeprefix("done") if status else done.stderr  # as stdout is buffered
+    assert (said, done.returncode) == (stderr, status)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "x", "/data/a\nb"), "/data/a b: No space left on device"),
+        (OSError(errno.EROFS, "x"), "Read-only file system"),
+        (MemoryError(), "not enough memory: give the command more, or less to do at once"),
+        (UserError("a\x1b[31m\nb"), "a\\x1b[31m b"),
+    ],
+    ids=str,
+)
+def test_what_the_system_refuses_is_one_line_and_2(error, line, capsys):
+    assert run_command(fails_with(error)) == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 def test_a_fault_of_ours_keeps_its_traceback():

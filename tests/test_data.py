@@ -262,6 +262,8 @@ CUBE = [[5.0, 0, 0], [0, 5.0, 0], [0, 0, 5.0]]
         ({"lattice_vectors": [[0.0] * 3] * 3}, Reason.COLLAPSED),
         ({"lattice_vectors": (1e200 * np.eye(3)).tolist()}, Reason.COLLAPSED),
         ({"lattice_vectors": [*CUBE[:2], [0, 0, 0.01]]}, Reason.COLLAPSED),
+        ({"lattice_vectors": [[5.0, 5e3 + 5, 0], *CUBE[1:]]}, Reason.NOT_COMPACT),
+        ({"lattice_vectors": [*CUBE[:2], [0, 0, 1001.0]]}, Reason.NOT_COMPACT),
     ],
 )
 @pytest.mark.parametrize("frame", ["first", "last"])

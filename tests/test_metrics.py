@@ -53,6 +53,42 @@ def scored(reference, prediction, initial=None, status=Status.OK):
     return score(reference if initial is None else initial, reference, prediction, status)
 
 
+# cells without sense
+
+
+def skewed(n):
+    """The perovskite with a + n b in place of a."""
+    change = np.array([[1.0, n, 0], [0, 1, 0], [0, 0, 1]])
+    return crystal(
+        change @ perovskite().lattice,
+        perovskite().frac_coords @ np.linalg.inv(change),
+        perovskite().numbers,
+    )
+
+
+@pytest.mark.parametrize("n", [2e3, 1e8, 1e12, 1e200])
+def test_an_answer_skewed_beyond_sense_is_no_valid_cell(n):
+    """At 1e8 structure matching did not end, and at 1e12 the cell cannot be reduced."""
+    row = scored(perovskite(), skewed(n))
+    assert (row["valid_species_order"], row["valid_cell"], row["scored"]) == (1, 0, 0)
+
+
+def test_an_answer_in_a_skewed_setting_is_scored():
+    assert scored(perovskite(), skewed(200))["scored"] == 1
+    assert score_slow(perovskite(), perovskite(), skewed(200))["rmsd"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_panic_of_the_symmetry_search_is_no_group(monkeypatch):
+    class PanicException(BaseException):
+        pass
+
+    def panic(*_, **__):
+        raise PanicException
+
+    monkeypatch.setattr("moyopy.MoyoDataset", panic)
+    assert symmetry(perovskite(), 0.01)[0] == 0
+
+
 # minimum image
 
 

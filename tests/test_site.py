@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from benchmarks.core import Geometry
+from benchmarks.core.inert_text import file_names, for_script, visible
 from benchmarks.core.statistics import Estimate
 from leaderboard.__main__ import main
 from leaderboard.board.schema import Conclusion
 from leaderboard.site import packages, structure_page, trust
 from leaderboard.site.board_table import SHOWN
 from leaderboard.site.drawing import Scale, element_places
-from leaderboard.site.inert_text import file_names, for_script, visible
 from leaderboard.site.pages import write_site
 from leaderboard.site.sample_data import _numbers, sample_ids
 from leaderboard.site.sentences import sentences

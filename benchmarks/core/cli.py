@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib.util
 import json
 import math
@@ -23,9 +24,27 @@ from types import FrameType
 from typing import Any
 
 from benchmarks.core import GPA, UserError
+from benchmarks.core.inert_text import single_line
 
 BROKEN_PIPE = 141
 """The exit status that a shell gives to a process whose reader has left."""
+_OF_THE_SYSTEM = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOENT,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+"""Errors by which the system says that a disk is full or read-only, a folder gone, a limit reached:
+not mistakes of ours."""
 _DEAF = 2.0
 """Seconds after a signal in which others are not heard."""
 
@@ -45,6 +64,7 @@ def run_command(command: Callable[[], int], *, interrupted: str = "interrupted")
         after an interrupt, and 128 and its number after another signal; `BROKEN_PIPE` where the
         reader of stdout (`| head`) has left.
     """
+    _open_standard_streams()
     # pymatgen warns so of helium, neon and argon, wherever it sorts elements.
     warnings.filterwarnings("ignore", message="No Pauling electronegativity")
     try:
@@ -52,7 +72,10 @@ def run_command(command: Callable[[], int], *, interrupted: str = "interrupted")
             status = command()
             sys.stdout.flush()
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {single_line(str(error))}\n")
+        return 2
+    except MemoryError:
+        sys.stderr.write("error: not enough memory: give the command more, or less to do at once\n")
         return 2
     except KeyboardInterrupt as stop:
         with suppress(OSError):  # the terminal may have closed
@@ -62,7 +85,40 @@ def run_command(command: Callable[[], int], *, interrupted: str = "interrupted")
         # Python flushes stdout once more when it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _OF_THE_SYSTEM:
+            raise
+        where = single_line(f"{error.filename}: ") if error.filename else ""
+        sys.stderr.write(f"error: {where}{os.strerror(error.errno)}\n")
+        with suppress(OSError):
+            sys.stdout.flush()
+            return 2
+        # What cannot be written now cannot be when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
     return status
+
+
+def _open_standard_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr ones that hold nothing.
+
+    Else the next file that is opened would take their place. Characters that the encoding of stdout
+    lacks are written as their codes.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        with suppress(OSError):
+            os.fstat(number)
+            continue  # a file has it already
+        while (opened := os.open(os.devnull, os.O_RDWR)) < number:
+            pass
+        if opened > number:
+            os.close(opened)
+        setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+    with suppress(AttributeError, ValueError):
+        if sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 @contextmanager

@@ -23,6 +23,11 @@ Integers: TypeAlias = NDArray[np.intp]
 
 MIN_DISTANCE = 0.5
 """Atoms of a crystal are farther apart than this [Å]; H2, the shortest bond, has 0.74."""
+LONGEST_EDGE = 1000.0
+"""Longest edge of a cell in which neighbours are searched [Å]."""
+MOST_SKEWED = 1000.0
+"""Largest product of the three edges of a cell over its volume. That of a crystal is below 10 in
+its usual settings; far above this bound reductions of the cell do not end, or fill the memory."""
 MAX_PASSES = 50
 """Bound on the passes of translation removal and of assignment; both settle in 2 or 3."""
 MAX_STARTS = 16
@@ -178,6 +183,23 @@ def shortest_distance(geometry: Geometry) -> float:
     image = MinimumImage.of(geometry.lattice)
     own = float(np.linalg.norm(image.reduced, axis=1).min())
     return min(own, _closest_pair(image, geometry.frac_coords @ geometry.lattice))
+
+
+def is_compact(lattices: Floats) -> NDArray[np.bool_]:
+    """Say of each cell whether it is within `LONGEST_EDGE` and `MOST_SKEWED`.
+
+    Args:
+        lattices: (…, 3, 3) row vectors [Å].
+
+    Returns:
+        (…), False where a number is not finite.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        edges = np.linalg.norm(lattices, axis=-1)
+        volume = np.abs(np.linalg.det(lattices))
+        skewed = volume * MOST_SKEWED < edges.prod(axis=-1)
+        compact: NDArray[np.bool_] = (edges.max(axis=-1) < LONGEST_EDGE) & ~skewed & (volume > 0)
+    return compact
 
 
 def cell_parameters(lattice: Floats) -> Floats:

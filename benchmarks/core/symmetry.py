@@ -30,6 +30,10 @@ def symmetry_dataset(geometry: Geometry, symprec: float) -> Any:
         return MoyoDataset(cell, symprec=symprec)
     except ValueError:  # "primitive symmetry search failed": distorted beyond the tolerance's sense
         return None
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # Rust gave up, which is no Exception
+            return None
+        raise
 
 
 class SpaceGroup(NamedTuple):

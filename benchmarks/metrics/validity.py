@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.core import Geometry
-from benchmarks.core.geometry import MIN_DISTANCE, shortest_distance
+from benchmarks.core.geometry import MIN_DISTANCE, is_compact, shortest_distance
 
 LADDER: Final = (
     "valid_parsed",
@@ -31,7 +31,8 @@ def validity(initial: Geometry, prediction: Geometry | None) -> dict[str, float]
 
     A valid prediction was parsed; has as many sites as the initial structure, the same composition
     and the same species in the same order; has a finite cell of the same handedness whose volume
-    is within `VOLUME_BOUNDS`; and has no two atoms within `MIN_DISTANCE`, images included.
+    is within `VOLUME_BOUNDS` and which is neither endless nor skewed beyond sense (`is_compact`);
+    and has no two atoms within `MIN_DISTANCE`, images included.
 
     Args:
         initial: The structure that the relaxer was given.
@@ -55,7 +56,8 @@ def _count_rungs(initial: Geometry, prediction: Geometry) -> int:
     if not np.isfinite(prediction.lattice).all():
         return 4
     ratio = float(np.linalg.det(prediction.lattice) / np.linalg.det(initial.lattice))
-    if not VOLUME_BOUNDS[0] < ratio < VOLUME_BOUNDS[1]:
+    compact = bool(is_compact(prediction.lattice))
+    if not (VOLUME_BOUNDS[0] < ratio < VOLUME_BOUNDS[1] and compact):
         return 4
     if not np.isfinite(prediction.frac_coords).all():
         return 5

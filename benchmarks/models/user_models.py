@@ -30,6 +30,10 @@ RELAXERS = "t2relax_bench.relaxers"
 """The group in which they name functions that return a relaxer."""
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAMES_OF_FILES = frozenset(
+    {"board.json", "board.md", "board.csv", "leaderboard.svg", "figures", "tables"}
+)
+"""What a board writes beside the models' folders: no label, whatever the capitals."""
 UNDECLARED: dict[str, Any] = {
     "functional": "not stated",
     "training_data": ("not stated",),
@@ -70,7 +74,9 @@ def parse_user_model(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) 
     kind, _, where = rest.partition(":")
     if not _LABEL.fullmatch(label):
         raise UserError(f"{label!r} cannot be a label: use letters, digits, '.', '_' and '-'")
-    if label in known:
+    if label.lower() in NAMES_OF_FILES:
+        raise UserError(f"{label!r} is the name of a file of the board: choose another label")
+    if label.lower() in {name.lower() for name in known}:
         raise UserError(f"{label!r} is the name of a model already: choose another label")
     if kind not in _KINDS or not where:
         raise UserError(f"{name!r}: write {FORMS}")

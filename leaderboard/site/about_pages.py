@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from benchmarks.core.inert_text import visible
 from benchmarks.data.folders import EMBEDDED_SETS, MANIFEST, read_manifest
 from benchmarks.metrics import METRICS
 from leaderboard.site.board_page import BoardPage
-from leaderboard.site.inert_text import visible
 
 CHANGELOG: Final = Path(__file__).parents[2] / "CHANGELOG.md"
 """Beside the packages in a clone; an installed package has none."""

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from benchmarks.core.formatting import NOTHING, format_number
 from benchmarks.core.geometry import elements
+from benchmarks.core.inert_text import file_names
 from leaderboard.board.comparisons import power
 from leaderboard.board.schema import Board
 from leaderboard.paper.references import bibliography
@@ -16,7 +17,6 @@ from leaderboard.scoring import ScoredRuns
 from leaderboard.site import trust
 from leaderboard.site.board_table import Cell, columns, format_interval, lines
 from leaderboard.site.drawing import Scale, element_places, interval
-from leaderboard.site.inert_text import file_names
 from leaderboard.site.sample_data import board_data, sample_ids
 from leaderboard.site.sentences import sentences
 from leaderboard.views.markdown import notes, title

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from benchmarks.core import UserError
 from benchmarks.core.formatting import NOTHING, format_estimate
+from benchmarks.core.inert_text import file_names, for_script, visible
 from benchmarks.metrics import EVALUATOR, METRICS
 from leaderboard.paper.references import references_of_model
 from leaderboard.scoring import ScoredRuns
@@ -25,7 +26,6 @@ from leaderboard.site.board_page import (
     board_pages,
     overview,
 )
-from leaderboard.site.inert_text import file_names, for_script, visible
 from leaderboard.views.table_columns import repeated
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks.core import Geometry
 from benchmarks.core.geometry import cell_parameters
+from benchmarks.core.inert_text import file_names
 from benchmarks.store import Record
 from leaderboard.scoring import ScoredRuns
-from leaderboard.site.inert_text import file_names
 
 if TYPE_CHECKING:
     from benchmarks.data import Dataset

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.core.files import atomic_write
+from benchmarks.core.inert_text import single_line, with_texts
 from benchmarks.metrics import METRICS
 from leaderboard.board.schema import Board, Row
 from leaderboard.views.markdown import title
@@ -74,6 +75,7 @@ def error_against_time(board: Board, path: Path) -> list[Path]:
     Returns:
         The file, or none if there is nothing to draw.
     """
+    board = with_texts(board, single_line)
     order = list(FAMILIES)
     rows = sorted(
         (row for row in board.rows if row.metrics[ERROR].point and row.metrics[TIME].point),
@@ -88,7 +90,9 @@ def error_against_time(board: Board, path: Path) -> list[Path]:
         _draw(axes, rows, front)
         key.set(ylim=(lines, 0))
         _write_key(key, rows, front)
-        figure.suptitle(f"{title(board)}: error against time, 95 % intervals", fontsize=10)
+        figure.suptitle(
+            f"{title(board)}: error against time, 95 % intervals", fontsize=10, parse_math=False
+        )
         figure.draw_without_rendering()  # fixes the layout, which the numbers need
         _number(axes, rows, front)
     return [path]
@@ -194,7 +198,7 @@ def _write_key(axes: Axes, rows: Sequence[Row], front: Sequence[Row]) -> None:
         name = row.model + ("" if row.hardware == machine else " †")
         weight = "bold" if row in front else "normal"
         axes.text(0.08, line, str(number), fontsize=6.5, va="center", ha="right", weight=weight)
-        axes.text(0.12, line, name, fontsize=6.5, va="center", weight=weight)
+        axes.text(0.12, line, name, fontsize=6.5, va="center", weight=weight, parse_math=False)
     signs = ["bold: on the front (dashed)"]
     if any(_scored(row) < MOSTLY_SCORED for row in rows):
         signs.append(f"hollow: scored < {MOSTLY_SCORED:.0%}")

@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.core.formatting import format_estimate, format_number, inert
+from benchmarks.core.inert_text import markdown_text, single_line, with_texts
 from benchmarks.core.statistics import Estimate
 from leaderboard.board.comparisons import power
 from leaderboard.board.schema import Board, Conclusion, Row
@@ -95,7 +96,8 @@ def _concluded(conclusions: Sequence[Conclusion]) -> list[str]:
 
 def markdown(board: Board) -> str:
     """The page of a board: table, notes, tracks, differences, slices, hybrids."""
-    return _environment().get_template("board.md.j2").render(board=board)
+    shown = with_texts(board, markdown_text)
+    return _environment().get_template("board.md.j2").render(board=shown)
 
 
 def section(board: Board, heading: str, *, with_notes: bool) -> str:
@@ -107,12 +109,14 @@ def section(board: Board, heading: str, *, with_notes: bool) -> str:
         with_notes: Whether the notes stand under the table.
     """
     template = _environment().get_template("section.md.j2")
-    return template.render(board=board, heading=heading, with_notes=with_notes)
+    shown = with_texts(board, markdown_text)
+    return template.render(board=shown, heading=heading, with_notes=with_notes)
 
 
 def table(board: Board) -> str:
     """The short table and its notes on the comparison, for a terminal."""
-    return _environment().get_template("terminal.txt.j2").render(board=board)
+    shown = with_texts(board, single_line)
+    return _environment().get_template("terminal.txt.j2").render(board=shown)
 
 
 def _lines(rows: Sequence[Row], board: Board) -> list[str]:
@@ -173,6 +177,7 @@ def _environment() -> Environment:
 
 def to_csv(board: Board) -> str:
     """One line per model with every metric, its interval and its n."""
+    board = with_texts(board, single_line)
     header = ["dataset", "model", "label", "family", "rank", "rank_low", "rank_high", "n_samples"]
     rows = (*board.rows, *board.apart)
     statuses = list(rows[0].coverage) if rows else []

@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
+from benchmarks.core.geometry import is_compact
 from benchmarks.data.lemat.arrow import atomic_number
 from benchmarks.data.lemat.coordinates import SMALLEST_VOLUME_PER_ATOM
 from benchmarks.data.lemat.quarantine import Reason
@@ -133,4 +134,6 @@ def _fault(step: Step, first: Step) -> str | None:
     if not (np.isfinite(step.lattice).all() and np.isfinite(step.positions).all()):
         return str(Reason.NOT_FINITE)
     collapsed = abs(np.linalg.det(step.lattice)) <= SMALLEST_VOLUME_PER_ATOM * n_sites
-    return str(Reason.COLLAPSED) if collapsed else None
+    if collapsed:
+        return str(Reason.COLLAPSED)
+    return None if is_compact(step.lattice) else str(Reason.NOT_COMPACT)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import MissingFinalFrame
+from benchmarks.core.geometry import is_compact
 from benchmarks.data.lemat.arrow import array, atomic_numbers, lengths, row_sums, vectors
 from benchmarks.data.lemat.missing_final_frames import certainly_rejected, rejected_final_frames
 from benchmarks.data.lemat.quarantine import Quarantined, Reason, first_true
@@ -28,6 +29,7 @@ _FAULTS = (
     Reason.LENGTHS,
     Reason.NOT_FINITE,
     Reason.COLLAPSED,
+    Reason.NOT_COMPACT,
     Reason.END_MISSING,
 )
 
@@ -141,7 +143,8 @@ def _read(
         volume = np.abs(np.linalg.det(lattices))
     spacious = (volume > SMALLEST_VOLUME_PER_ATOM * count) & np.isfinite(volume)
     n = len(chosen)
-    faults = [~(sound[:n] & sound[n:]) for sound in (has_cell, has_positions, finite, spacious)]
+    checks = (has_cell, has_positions, finite, spacious, is_compact(lattices))
+    faults = [~(sound[:n] & sound[n:]) for sound in checks]
     fault = first_true([*faults, np.isin(np.arange(n), list(unfit))])
     good = np.tile(fault == 0, 2)
     sites = np.repeat(good, count)

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     NO_LATTICE = "no 3x3 lattice"
     NOT_FINITE = "lattice or positions not finite"
     COLLAPSED = "singular, collapsed or endless cell"
+    NOT_COMPACT = "cell longer than 1000 Å, or skewed beyond sense"
     END_MISSING = "end missing, and what is left is not relaxed"
 
 

@@ -1,7 +1,8 @@
-"""Texts of others on our pages: shown as they are, and inert.
+"""Texts of others on our pages, in our files and on the terminal: shown as they are, and inert.
 
-Jinja2 escapes HTML. What it leaves are control characters (a terminal's colours) and the marks that
-turn the direction of writing, which could make one name look like another; both are written out.
+Jinja2 escapes the HTML of the site. What it leaves are control characters (a terminal's colours)
+and the marks that turn the direction of writing, which could make one name look like another; both
+are written out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -17,6 +20,8 @@ from markupsafe import Markup
 _HIDDEN: Final = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
+_BREAKS: Final = re.compile(r"[\t\n\r\x0b\x0c\x85\u2028\u2029]+")
+_TAG: Final = re.compile(r"<(?=[A-Za-z/!?])")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9.+_-]+")
 LONGEST_NAME: Final = 80
 """Characters of a file name; file systems allow 255 bytes."""
@@ -31,6 +36,28 @@ def visible(value: Any) -> Any:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], value)
+
+
+def single_line(text: str) -> str:
+    """Write a text on one line, with the characters that are not seen as their codes."""
+    return str(visible(_BREAKS.sub(" ", text)))
+
+
+def markdown_text(text: str) -> str:
+    """Write a text for Markdown on one line, without HTML."""
+    return _TAG.sub("&lt;", single_line(text))
+
+
+def with_texts(value: Any, write: Callable[[str], str]) -> Any:
+    """Copy dataclasses, mappings and tuples, each text in them through `write`; enums stay."""
+    if isinstance(value, str):
+        return value if isinstance(value, Enum) else write(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: with_texts(getattr(value, f.name), write) for f in fields(value)}
+        return replace(value, **changed)
+    if isinstance(value, Mapping):
+        return {write(name): with_texts(each, write) for name, each in value.items()}
+    return tuple(with_texts(each, write) for each in value) if isinstance(value, tuple) else value
 
 
 def file_names(texts: Iterable[str]) -> dict[str, str]:
