@@ -19,6 +19,7 @@ from pymatgen.core import Lattice, Structure
 
 from baselines.gbr import N_ELEMENTS
 from benchmarks.core import Geometry, Relaxed, Status
+from benchmarks.core.bonds import BOND_CUTOFF, balancing_shifts, neighbours
 from benchmarks.core.geometry import symmetric_lattice
 from benchmarks.core.symmetry import space_group
 
@@ -27,6 +28,8 @@ Floats = NDArray[np.float64]
 MEAN_DELTA = Path(__file__).with_name("mean_delta.json")
 SYMPREC = 0.8
 """The tolerance of `Idealise` [Å]."""
+BALANCE = 1.6
+"""The default factor of `BondBalance`."""
 GBR = Path(__file__).with_name("gbr.skops")
 
 
@@ -69,6 +72,33 @@ class Idealise:
                 lattice = symmetric_lattice(start.lattice, group.rotations)
                 return Geometry(lattice, group.averaged(start.frac_coords), start.numbers)
         return start
+
+
+class BondBalance:
+    """Moves each site to where its bonds balance; the cell stays as it is.
+
+    Args:
+        factor: The multiple of `benchmarks.core.bonds.balancing_shifts` by which the sites move;
+            the default is the best one on the validation part of `perturbed`.
+    """
+
+    def __init__(self, factor: float = BALANCE) -> None:
+        self.factor = factor
+
+    def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
+        """Balance the bonds of each structure; see `benchmarks.core.Relaxer`."""
+        return [
+            Relaxed(status=Status.OK, structure=self._balanced(Geometry.of(s)).structure())
+            if s.is_ordered
+            else Relaxed(status=Status.UNSUPPORTED, detail="mixed sites")
+            for s in structures
+        ]
+
+    def _balanced(self, start: Geometry) -> Geometry:
+        vectors = neighbours(start.lattice, start.frac_coords, BOND_CUTOFF)
+        shifts = self.factor * balancing_shifts(vectors, start.numbers)
+        moved = start.frac_coords + shifts @ np.linalg.inv(start.lattice)
+        return start._replace(frac_coords=moved)
 
 
 class MeanDelta:

@@ -18,7 +18,14 @@ from baselines import gbr, train
 from baselines.engines.ase_engine import AseRelaxer
 from baselines.potentials import chgnet, mace
 from baselines.training import potential_training as labelled
-from baselines.trivial import GradientBoosting, Idealise, Identity, MeanDelta, VolumeScaling
+from baselines.trivial import (
+    BondBalance,
+    GradientBoosting,
+    Idealise,
+    Identity,
+    MeanDelta,
+    VolumeScaling,
+)
 from benchmarks.core import GPA, Geometry, Relaxed, RelaxSettings, Status, UserError
 from benchmarks.testing import ZeroForce, assert_same, check_relaxer, sample_structures
 
@@ -525,6 +532,47 @@ def test_idealise_gives_a_displaced_crystal_its_symmetry_back():
     shift = found.structure.frac_coords - salt.frac_coords
     assert np.abs(shift - shift.mean(axis=0)).max() < 1e-9
     assert found.structure.volume == pytest.approx(start.volume, rel=0.01)
+
+
+def test_an_atom_between_two_others_goes_to_their_middle():
+    """In a chain of two species a site has two bonds; balance is where they are equally long."""
+    chain = Structure(np.diag([4.0, 9.0, 9.0]), ["Na", "Cl"], [[0, 0, 0], [0.47, 0, 0]])
+    found = chain
+    for _ in range(60):
+        (answer,) = BondBalance(1.0).relax([found])
+        found = answer.structure
+    assert np.allclose(found.lattice.matrix, chain.lattice.matrix)
+    apart = found.frac_coords[1] - found.frac_coords[0]
+    assert apart == pytest.approx([0.5, 0, 0], abs=1e-4)
+    centre = chain.frac_coords.mean(axis=0)
+    assert found.frac_coords.mean(axis=0) == pytest.approx(centre, abs=1e-12)
+
+
+def test_bonds_of_a_symmetric_crystal_are_balanced():
+    salt = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0] * 3, [0.5] * 3]
+    )
+    (found,) = BondBalance().relax([salt])
+    assert np.allclose(found.structure.frac_coords, salt.frac_coords, atol=1e-10)
+
+
+def test_balanced_bonds_bring_a_displaced_crystal_nearer_to_its_place():
+    rng = np.random.default_rng(0)
+    salt = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0] * 3, [0.5] * 3]
+    )
+    moves = rng.normal(0, 0.1, (8, 3))
+    moves -= moves.mean(axis=0)
+    start = Structure(salt.lattice, salt.species, salt.frac_coords + moves / 5.7)
+    (found,) = BondBalance().relax([start])
+    left = (found.structure.frac_coords - salt.frac_coords) * 5.7
+    assert np.linalg.norm(left, axis=1).mean() < 0.4 * np.linalg.norm(moves, axis=1).mean()
+
+
+def test_an_atom_far_from_all_others_stays():
+    lone = Structure(np.eye(3) * 12, ["He", "Ne"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    (found,) = BondBalance().relax([lone])
+    assert np.array_equal(found.structure.frac_coords, lone.frac_coords)
 
 
 def test_idealise_leaves_what_has_no_symmetry():

@@ -169,6 +169,7 @@ _SPECS = (
         licence="MIT",
     ),
     _trivial("idealise", "Idealise", "Idealised to the space group at 0.8 Å"),
+    _trivial("bond-balance", "BondBalance", "Moved to where the bonds balance"),
     _trivial("mean-delta", "MeanDelta", "Mean log-strain", *_BOTH, fitted="mean_delta.json"),
     _trivial(
         "volume-scaling", "VolumeScaling", "DLS volume (pymatgen)", "Materials Project bond lengths"
