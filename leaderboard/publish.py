@@ -18,6 +18,7 @@ from leaderboard.scoring import (
     score_published,
     score_runs,
     scored,
+    with_invariance,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def publish(
     scored_runs = score_runs(run_folders, datasets)
     boards = [each.board() for each in scored_runs]
     folders = _folders(boards, out)
+    boards = list(map(with_invariance, boards, folders))
     made = list(zip(scored_runs, boards, folders, folders, strict=True))
     return _write_boards(made, csv=csv, figures=figures, paper=paper)
 

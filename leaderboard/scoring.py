@@ -6,6 +6,8 @@ scores of each sample, and `board` compares them.
 
 from __future__ import annotations
 
+import csv
+import math
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +21,18 @@ if TYPE_CHECKING:
 
     from benchmarks.data import Dataset
     from benchmarks.store import StoredRun
-    from leaderboard.board.schema import Board
+    from leaderboard.board.schema import Board, Invariance
 
 PUBLISHED: Final = Path(__file__).with_name("boards.toml")
 """The list of the published boards; their runs and files lie beside it."""
 
 CONTROL: Final = "control"
 """The family of the runs whose answer is known beforehand."""
+
+INVARIANCE: Final = "invariance.csv"
+"""`python -m studies.invariance --out DIR` writes it; beside a board, it is a column."""
+MEAN: Final = "mean"
+"""The writing that names, in that file, the mean over all writings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +67,19 @@ class ScoredRuns:
     """Further runs, of family control, with their scores: they are checked, and not ranked."""
     dataset: Dataset | None
     """The data that the runs were made on; None if they are not at hand."""
+    beside: Path | None = None
+    """The folder that may hold `INVARIANCE`; None: there is none."""
 
     def board(self) -> Board:
-        """Compare the runs."""
+        """Compare the runs.
+
+        Raises:
+            UserError: The file of a study beside the board cannot be read.
+        """
         from leaderboard.board.summary import board
 
-        return board(self.runs, self.tables, ended=self.ended, controls=self.controls)
+        made = board(self.runs, self.tables, ended=self.ended, controls=self.controls)
+        return made if self.beside is None else with_invariance(made, self.beside)
 
 
 def score_runs(
@@ -138,8 +152,73 @@ def score_published(
         made = score_runs([folder], datasets, store=store, part=entry)
         if len(made) != 1:
             raise UserError(f"{folder}: a published board is of one data set, not of {len(made)}")
-        found.append((entry, made[0]))
+        found.append((entry, replace(made[0], beside=listed.parent / "boards" / entry.name)))
     return found
+
+
+def with_invariance(board: Board, folder: Path) -> Board:
+    """The board with what `INVARIANCE` in a folder says of its models, weights being equal.
+
+    Raises:
+        UserError: The file is there and cannot be read.
+    """
+    path = folder / INVARIANCE
+    if not path.is_file():
+        return board
+    known = _read_invariance(path)
+    rows, apart = (
+        tuple(
+            replace(row, invariance=known.get((row.model, row.weights_sha256 or "")))
+            for row in listed
+        )
+        for listed in (board.rows, board.apart)
+    )
+    return replace(board, rows=rows, apart=apart)
+
+
+def _read_invariance(path: Path) -> dict[tuple[str, str], Invariance]:
+    """The means over the writings, by model and sha256 of its weights (empty without weights)."""
+    from benchmarks.core.statistics import Estimate
+    from leaderboard.board.schema import Invariance
+
+    found = {}
+    try:
+        lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        for line in lines:
+            if line["writing"] != MEAN:
+                continue
+            strain, displacement = (
+                Estimate(
+                    point=_number(line[name]),
+                    low=_number(line[f"{name}_low"]),
+                    high=_number(line[f"{name}_high"]),
+                    n=int(line["n"]),
+                )
+                for name in ("strain", "displacement")
+            )
+            split = f"/{line['split']}" if line["split"] else ""
+            found[line["model"].removeprefix("'"), line["weights_sha256"]] = Invariance(
+                dataset=line["dataset"] + split,
+                structures=int(line["structures"]),
+                strain=strain,
+                displacement=displacement,
+                status_changed=int(line["status_changed"]),
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        reason = f"it has no column {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"{path} is not what python -m studies.invariance writes ({reason}): remove it, or "
+            "write it again"
+        ) from error
+    return found
+
+
+def _number(text: str) -> float | None:
+    """A number of the file: None where a cell is empty; nan and infinity are refused."""
+    number = float(text) if text else None
+    if number is not None and not math.isfinite(number):
+        raise ValueError(f"{text} is no number")
+    return number
 
 
 def scored(

@@ -644,6 +644,17 @@ def test_a_published_board_may_be_a_part_of_an_archive(tmp_path, toy, listed):
     assert {path.relative_to(tmp_path / "boards" / "boards") for path in texts} == {
         Path("all/board.json"), Path("all/board.md"), Path("part/board.json"), Path("part/board.md")
     }  # fmt: skip
+    study = tmp_path / "boards/boards/all/invariance.csv"
+    study.parent.mkdir(parents=True)
+    study.write_text(
+        "model,weights_sha256,dataset,split,structures,writing,n,status_changed,strain,strain_low,"
+        "strain_high,displacement,displacement_low,displacement_high\n"
+        "oracle,,toy,test,8,mean,8,0,0.02,0.01,0.03,0.1,0.05,0.2\n"
+    )
+    pages = published_documents(listed=listed)[0]
+    shown = {path.parent.name: "| 0.02, 0.1 Å |" in text for path, text in pages.items()
+             if path.name == "board.md"}  # fmt: skip
+    assert shown == {"all": True, "part": False}
     listed.write_text(listed.read_text().replace('"pbe"', '"pbesol"'))
     with pytest.raises(UserError, match=r"'identity' has no sample of the board 'part'"):
         published_documents(listed=listed)

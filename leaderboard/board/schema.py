@@ -69,6 +69,20 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Invariance:
+    """How far answers move when the same crystals are written in other ways: means over these."""
+
+    dataset: str
+    structures: int
+    strain: Estimate
+    """Between the cells of the answers."""
+    displacement: Estimate
+    """Mean over the sites [Å]."""
+    status_changed: int
+    """Structures that end in another status in one of the writings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One model."""
 
@@ -92,6 +106,8 @@ class Row:
     """Number of outcomes by status; each repeat of a sample counts."""
     spread: Spread | None = None
     """None if each sample was run once."""
+    invariance: Invariance | None = None
+    """None if nobody measured it with these weights; the JSON then leaves it out."""
     rank: int | None
     """None for a run on other samples than the board's, which is not ranked."""
     rank_low: int | None
@@ -287,6 +303,9 @@ class Board:
         from jsonschema import Draft202012Validator
 
         content = json.loads(json.dumps(asdict(self), ensure_ascii=False, allow_nan=False))
+        for row in (*content["rows"], *content["apart"]):
+            if row["invariance"] is None:
+                del row["invariance"]
         Draft202012Validator(json_schema(Board)).validate(content)
         return _written(content, "") + "\n"
 

@@ -17,7 +17,13 @@ from benchmarks.core.statistics import Estimate, on_front
 from benchmarks.metrics import METRICS, Reduce
 from leaderboard.board.schema import Board, Hardware, Row
 from leaderboard.site.drawing import Scale, interval, rank_range
-from leaderboard.views.table_columns import machine_mark, repeated, scored, training
+from leaderboard.views.table_columns import (
+    machine_mark,
+    repeated,
+    rewritten,
+    scored,
+    training,
+)
 
 SHOWN: Final[dict[str, tuple[str, int]]] = {
     "score": ("Score", 3),
@@ -46,13 +52,14 @@ PLAIN: Final = {
     "training": "Training",
     "front": "Front",
     "repeats": "Repeats differ by",
+    "rewritten": "Written otherwise moves by",
 }
 """The columns that are no metrics, and their headers."""
 ORDER: Final = (
     "rank", "model", "score", "ties", "wall_time_median", "front", "declared_time", "lattice_mae",
     "volume_mape", "position_mae", "skill_lattice", "skill_position", "strain", "score_clean",
     "scored", "track", "functional", "training", "element_preservation_rate", "validity_rate",
-    "rmsd_normalized", "n_force_evals", "repeats",
+    "rmsd_normalized", "n_force_evals", "repeats", "rewritten",
 )  # fmt: skip
 """The columns from left to right."""
 OPTIONAL: Final = frozenset({"declared_time"})
@@ -76,6 +83,8 @@ ABOUT: Final = {
     "measured it; of a hybrid for each part.",
     "repeats": "Where each structure was run several times, the largest difference between its "
     "errors: of the strain, and of the mean displacement.",
+    "rewritten": "How far the answer moves when the same crystal is written with other order of "
+    "sites, origin or axes, or as a supercell: strain of the cell, and mean displacement.",
     "scored": "Outcomes with a relaxed structure, of all outcomes.",
     "score": "Mean of two areas under curves: the share of structures whose mean displacement is "
     "below 0.01 to 0.50 Å, and whose strain is below 0.001 to 0.100. A failure earns 0.",
@@ -123,6 +132,8 @@ def columns(board: Board) -> list[Column]:
     found = []
     for key in ORDER:
         if key == "repeats" and not any(row.spread for row in board.rows):
+            continue
+        if key == "rewritten" and not any(row.invariance for row in board.rows):
             continue
         if key not in SHOWN:
             found.append(Column(key, PLAIN[key], "", "", ABOUT[key], None))
@@ -174,6 +185,7 @@ def _line(board: Board, row: Row, scales: dict[str, Scale | None], tied: list[in
         "functional": Cell(row.functional or NOTHING),
         "training": Cell(training(row)),
         "repeats": Cell(repeated(row), row.spread.strain if row.spread else None),
+        "rewritten": Cell(rewritten(row), row.invariance.strain.point if row.invariance else None),
     }
     if row.rank is not None and row.rank_low is not None and row.rank_high is not None:
         spread = f"{row.rank_low}–{row.rank_high}" if row.rank_low < row.rank_high else ""

@@ -13,7 +13,13 @@ from benchmarks.core.inert_text import markdown_text, single_line, with_texts
 from benchmarks.core.statistics import Estimate
 from leaderboard.board.comparisons import power
 from leaderboard.board.schema import Board, Conclusion, Row
-from leaderboard.views.table_columns import COLUMN_NOTES, columns_of, machine_mark, training
+from leaderboard.views.table_columns import (
+    COLUMN_NOTES,
+    columns_of,
+    machine_mark,
+    rewriting,
+    training,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,6 +43,7 @@ def notes(board: Board) -> list[str]:
         *([f"Samples left out by the audit: {quarantined}."] if quarantined else []),
         *comparison(board),
         *(" ".join(note.split()) for note in COLUMN_NOTES),
+        *rewriting(board),
     ]
 
 

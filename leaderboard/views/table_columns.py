@@ -98,6 +98,38 @@ def repeated(row: Row) -> str:
     return f"{row.spread.strain:.1g}, {row.spread.position:.1g} Å ({row.spread.repeats} repeats)"
 
 
+def rewritten(row: Row) -> str:
+    """How far the answers to other writings of a crystal are apart: in strain, and of the sites."""
+    found = row.invariance
+    if found is None or found.strain.point is None or found.displacement.point is None:
+        return NOTHING
+    return f"{found.strain.point:.2g}, {found.displacement.point:.2g} Å"
+
+
+def rewriting(board: Board) -> list[str]:
+    """The note on the column of `rewritten`; none where no row has it."""
+    rows = [row for row in (*board.rows, *board.apart) if row.invariance]
+    sets = dict.fromkeys(
+        f"{each.structures} structures of {each.dataset}"
+        for row in rows
+        if (each := row.invariance) is not None
+    )
+    if not sets:
+        return []
+    changed = ", ".join(
+        f"{row.model} {row.invariance.status_changed}"
+        for row in rows
+        if row.invariance is not None and row.invariance.status_changed
+    )
+    return [
+        "Written otherwise: how far the answer moves when the same crystal is written with its "
+        "sites in another order, from another origin, with exchanged axes, and as a supercell: "
+        "mean strain between the cells, and mean displacement of the sites, over these four "
+        f"writings of {' and '.join(sets)}; 0 is right."
+        + (f" Structures that one of them ends in another status: {changed}." if changed else "")
+    ]
+
+
 def _declared(row: Row, _: Board) -> str:
     """The median time that the authors of a submission declared, on their machine."""
     value = row.metrics["declared_time"].point
@@ -130,6 +162,9 @@ COLUMNS: Final = (
     BoardColumn("Time (s)", "Time s", _seconds),
     BoardColumn("Training", "Training", lambda row, _: training(row)),
     BoardColumn("Repeats differ by", "Repeats", lambda row, _: repeated(row), optional=True),
+    BoardColumn(
+        "Written otherwise moves by", "Rewritten", lambda row, _: rewritten(row), optional=True
+    ),
     BoardColumn("Declared time (s)", "Declared s", _declared, optional=True),
 )
 
