@@ -85,6 +85,7 @@ def test_the_make_targets_of_the_pages_exist():
 
 PACKAGES = "benchmarks|t2relax|baselines|leaderboard|studies"
 WITH_SUBCOMMANDS = {"benchmarks.data", "baselines.train", "leaderboard.submit"}
+SUBCOMMANDS = {("benchmarks.dft", "verdict")}  # of modules that also work without one
 
 
 def commands():
@@ -97,7 +98,8 @@ def commands():
         )
         for line in lines:
             module, *words = shlex.split(line)
-            given = words[:1] if module in WITH_SUBCOMMANDS else []
+            first = (module, *words[:1])
+            given = words[:1] if module in WITH_SUBCOMMANDS or first in SUBCOMMANDS else []
             flags = {word.partition("=")[0] for word in words if word.startswith("--")}
             found.setdefault((module, *given), set()).update(flags)
     return found

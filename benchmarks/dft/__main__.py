@@ -9,6 +9,7 @@
     python -m benchmarks.dft --verify 10 --out runs/verify
     python -m benchmarks.dft --convergence --out runs/convergence
     python -m benchmarks.dft --convergence --list embedded-v3 --out runs/convergence-v3
+    python -m benchmarks.dft verdict RUNS --limit 2        # predictions; see benchmarks.dft.verdict
 
 GPAW runs under an interpreter of its own (Debian: apt install gpaw gpaw-data). Exit status: 0 when
 every structure has a record, be it a failure; 1 when all failed, or a check did; 2 for a mistake in
@@ -31,7 +32,7 @@ from moyopy import SpaceGroupType
 from benchmarks.core import UserError
 from benchmarks.core.cli import positive, run_command, whole_number
 from benchmarks.core.symmetry import symmetry_dataset
-from benchmarks.dft import checks
+from benchmarks.dft import checks, verdict
 from benchmarks.dft import initial_structures as starts
 from benchmarks.dft.catalogue import starts as version_2
 from benchmarks.dft.catalogue_v3 import in_turn
@@ -39,7 +40,7 @@ from benchmarks.dft.catalogue_v3 import starts as version_3
 from benchmarks.dft.cost_order import sort_by_cost
 from benchmarks.dft.data_card import Card
 from benchmarks.dft.export import mark_unusable, write_set, write_table
-from benchmarks.dft.pool import DEFAULT, Workers, gpaw_versions, relax_all
+from benchmarks.dft.pool import add_worker_options, gpaw_versions, relax_all, workers_of
 from benchmarks.dft.results import DFTResult, Folder, InitialStructure
 from benchmarks.dft.settings import VERSION_3, DFTSettings
 
@@ -60,11 +61,15 @@ _ABOUT = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    args = _parser().parse_args(argv)
-    return run_command(
-        lambda: _command(args)(args),
-        interrupted="interrupted; the same command goes on from here",
-    )
+    given = sys.argv[1:] if argv is None else list(argv)
+
+    def command() -> int:
+        if given[:1] == ["verdict"]:
+            return verdict.main(given[1:])
+        args = _parser().parse_args(given)
+        return _command(args)(args)
+
+    return run_command(command, interrupted="interrupted; the same command goes on from here")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,10 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--convergence", action="store_true", help="some structures with converged settings, too")
     add("--limit", type=whole_number(1), metavar="N", help="the first N structures")
     add("--out", type=Path, default=OUT, metavar="DIR", help=f"records, tables; default: {OUT}/")
-    add("--workers", type=whole_number(1), default=1, metavar="N", help="processes; default: 1")
-    add("--timeout", type=positive, default=3600.0, metavar="S", help="per structure; default: 1 h")
-    add("--retry", action="store_true", help="try again what failed")
-    add("--python", default=DEFAULT, metavar="PATH", help=f"that has GPAW; default: {DEFAULT}")
+    add_worker_options(parser)
     add("--licence", default="CC-BY-4.0", help="for the data card; default: CC-BY-4.0")
     for name, unit in (("fmax", "EV/Å"), ("kpt_density", "Å"), ("cutoff_factor", "X")):
         flag, value = "--" + name.replace("_", "-"), getattr(DFTSettings(), name)
@@ -222,7 +224,7 @@ def _relaxed(
     A record of a single frame counts as failed, unless `one_frame` says that the structures were
     relaxed already.
     """
-    workers = Workers(python=args.python, count=args.workers, timeout=args.timeout)
+    workers = workers_of(args)
     known = gpaw_versions(args.python)
     records = relax_all(found, folder, settings, workers, known, retry=args.retry)
     records = records if one_frame else mark_unusable(records)

@@ -20,7 +20,7 @@ energies, eV per cell) with the zero of GPAW's setups, forces in eV/Å, stress i
 sign (minus ASE's). What LeMat-Traj has and was not computed is null."""
 _STRESS = 0.1
 """Largest stress of a crystal that the potentials call relaxed [GPa]."""
-_MOVED = 0.005
+MOVED = 0.005
 """Smallest displacement that counts as a move [Å]."""
 _LIMITS = """Not spin-polarised, so {magnetic} are left out; no dispersion, so layered
 crystals are as PBE makes them. Only what converged within the limits of time and steps is in the
@@ -79,7 +79,7 @@ class Card:
 
 def _sizes(splits: Mapping[str, Sequence[DFTResult]]) -> str:
     head = (
-        *("", "relaxations", "frames", "chemical systems", f"atoms move (> {_MOVED:g} Å)"),
+        *("", "relaxations", "frames", "chemical systems", f"atoms move (> {MOVED:g} Å)"),
         *("a, b, c change (Å)", "volume (%)"),
     )
     rows = [(name, *_size(records)) for name, records in splits.items()]
@@ -102,7 +102,7 @@ def _size(records: Sequence[DFTResult]) -> tuple[object, ...]:
         len(records),
         sum(len(record.frames) for record in records),
         len({frozenset(record.symbols) for record in records}),
-        sum(moved > _MOVED for moved in largest),
+        sum(moved > MOVED for moved in largest),
         f"{np.abs(lengths[:, 1] - lengths[:, 0]).mean():.3f}",
         f"{100 * np.abs(volumes[:, 0] / volumes[:, 1] - 1).mean():.1f}",
     )

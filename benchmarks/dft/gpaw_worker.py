@@ -8,6 +8,9 @@ It needs GPAW, ASE (3.22 or newer) and nothing of this project. A job is an obje
 line as soon as it is known: lattice, positions, free energy [eV], forces (n_sites, 3) [eV/Å] and
 stress (3, 3) [eV/Å^3] with the sign of ASE. The last line has `converged` and the PAW setups. An
 error is raised: it ends with a traceback on stderr and an exit status that is not 0.
+
+`settings` may name a grid of k-points, `kpt_grid`, in place of a density. With `max_steps` 0 the
+crystal is computed once and stays as it is, which counts as converged.
 """
 
 from __future__ import annotations
@@ -61,8 +64,10 @@ def calculator(atoms: Atoms, settings: dict[str, Any]) -> Any:
     """GPAW with plane waves; a Pulay correction keeps the stress that of its cell."""
     density = settings["kpt_density"]
     kpts: dict[str, Any] = {"density": density, "gamma": True}
-    if settings["fixed_grid"]:
+    size = settings.get("kpt_grid")
+    if size is None and settings["fixed_grid"]:
         size, _ = kpts2sizeandoffsets(density=density, gamma=True, atoms=atoms)
+    if size is not None:
         kpts = {"size": tuple(map(int, size)), "gamma": True}
     measured = settings["pulay"] == "measured"
     slope = cutoff_slope(atoms, settings) if measured else settings["pulay"]
@@ -144,7 +149,7 @@ class Optimizer(BFGS):
 
 
 def relax(job: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
-    """Relax the crystal of `job`, telling each step and the end."""
+    """Relax the crystal of `job`, or compute it once, telling each step and the end."""
     settings, driver = job["settings"], os.getppid()
     atoms = Atoms(job["symbols"], cell=job["lattice"], positions=job["positions"], pbc=True)
     atoms.calc = calculator(atoms, settings)
@@ -154,9 +159,13 @@ def relax(job: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
             sys.exit("the driver is gone")
         say(frame(atoms))
 
-    optimizer = Optimizer(ExpCellFilter(atoms), settings)
-    optimizer.attach(step)
-    converged = optimizer.run(fmax=settings["fmax"], steps=settings["max_steps"])
+    converged = True
+    if settings["max_steps"]:
+        optimizer = Optimizer(ExpCellFilter(atoms), settings)
+        optimizer.attach(step)
+        converged = optimizer.run(fmax=settings["fmax"], steps=settings["max_steps"])
+    else:
+        step()
     setups = {setup.symbol: setup.fingerprint for setup in atoms.calc.wfs.setups}
     say({"converged": bool(converged), "setups": setups})
 

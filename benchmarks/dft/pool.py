@@ -6,6 +6,7 @@ in the folder is not relaxed again.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -24,6 +25,7 @@ from typing import IO, Any, Final
 from tqdm import tqdm
 
 from benchmarks.core import UserError
+from benchmarks.core.cli import positive, whole_number
 from benchmarks.dft.results import DFTResult, Folder, InitialStructure
 from benchmarks.dft.settings import DFTSettings
 from benchmarks.engine.process import THREAD_VARIABLES
@@ -45,6 +47,20 @@ class Workers:
     count: int = 1
     timeout: float = 3600.0
     """Time limit for one structure [s]."""
+
+
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command that computes; `workers_of` reads them."""
+    add = parser.add_argument
+    add("--workers", type=whole_number(1), default=1, metavar="N", help="processes; default: 1")
+    add("--timeout", type=positive, default=3600.0, metavar="S", help="per structure; default: 1 h")
+    add("--retry", action="store_true", help="try again what failed")
+    add("--python", default=DEFAULT, metavar="PATH", help=f"that has GPAW; default: {DEFAULT}")
+
+
+def workers_of(args: argparse.Namespace) -> Workers:
+    """The workers that `add_worker_options` asks for."""
+    return Workers(python=args.python, count=args.workers, timeout=args.timeout)
 
 
 def command(python: str) -> list[str]:
@@ -173,7 +189,7 @@ class _Task:
                 "symbols": start.symbols,
                 "lattice": lattice.tolist(),
                 "positions": (frac_coords @ lattice).tolist(),
-                "settings": settings.job(start.symbols),
+                "settings": settings.job(start.symbols) | {"kpt_grid": start.kpt_grid},
             }
             job.write(json.dumps(task).encode())
             job.seek(0)

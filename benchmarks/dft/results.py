@@ -28,6 +28,8 @@ class InitialStructure(NamedTuple):
     name: str
     """Letters, digits, `-`, `_`, `.`; names the file and, after `gpaw-`, the material."""
     geometry: Geometry
+    kpt_grid: tuple[int, ...] | None = None
+    """Number of k-points along each reciprocal vector; None: by the density of the settings."""
 
     @property
     def symbols(self) -> list[str]:

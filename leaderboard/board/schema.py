@@ -228,6 +228,58 @@ class Saving:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IonicSteps:
+    """Ionic steps of a relaxation by DFT, over the samples whose relaxations both converged.
+
+    The calculation of the structure that it starts from is the first step.
+    """
+
+    predicted: float
+    """Mean from the predictions."""
+    start: float
+    """Mean from the starts of the samples."""
+    ratio: Estimate
+    """The sum from the predictions divided by that from the starts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DFTVerdict:
+    """What DFT says of the predictions of one model. Means are over samples."""
+
+    model: str
+    n_predictions: int
+    """Number of predictions that were to be computed; each repeat of a sample counts."""
+    n_without_structure: int
+    """Number of these that have no relaxed structure."""
+    n_failed: int
+    """Number of these whose calculation failed."""
+    energy_above_reference: Estimate
+    """Mean of the energy minus that of the reference [meV/atom]."""
+    median_energy_above_reference: Estimate
+    """The median of the same [meV/atom]."""
+    dft_max_force: Estimate
+    """Mean of the largest norm of a force [eV/Å]."""
+    dft_max_stress: Estimate
+    """Mean of the largest component of the stress [GPa]."""
+    below_start: Estimate
+    """Share of the predictions whose energy is lower than that of the start; a prediction without a
+    structure is not, and one whose calculation failed does not count."""
+    n_steps_failed: int
+    """Number of relaxations from predictions, or from their starts, that did not converge."""
+    ionic_steps: IonicSteps | None
+    """None if no prediction was relaxed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DFTVerdicts:
+    """What DFT says of the predictions of the models."""
+
+    method: str
+    """The program and the functional."""
+    rows: tuple[DFTVerdict, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
     """The mean paired difference in score of two models, and what the clean part says of it."""
 
@@ -282,6 +334,8 @@ class Board:
     training_slices: tuple[TrainingSlice, ...]
     same_minimum: MinimumBounds
     hybrids: tuple[Saving, ...]
+    dft_verdicts: DFTVerdicts | None = None
+    """None, and not in the file, if no prediction was computed with DFT."""
 
     @property
     def name(self) -> str:
@@ -306,6 +360,8 @@ class Board:
         for row in (*content["rows"], *content["apart"]):
             if row["invariance"] is None:
                 del row["invariance"]
+        if self.dft_verdicts is None:
+            del content["dft_verdicts"]
         Draft202012Validator(json_schema(Board)).validate(content)
         return _written(content, "") + "\n"
 
