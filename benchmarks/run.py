@@ -10,6 +10,7 @@ the same command goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import sys
@@ -23,7 +24,7 @@ from benchmarks.core import WHOLE, MissingFinalFrame, RelaxSettings, Shard, User
 from benchmarks.core.cli import check_device, gigapascals, positive, run_command, whole_number
 from benchmarks.core.inert_text import single_line
 from benchmarks.models.environments import interpreter, locate_model
-from benchmarks.models.registry import ENGINES, on_engine, resolve_all
+from benchmarks.models.registry import ENGINES, forecasts, on_engine, resolve_all
 from benchmarks.models.specs import MODELS, ModelSpec
 from benchmarks.models.user_models import FORMS, plugin_models
 
@@ -85,18 +86,52 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--trust", action="store_true", help="of your own weights load also what could run any code"
     )
+    asked = parser.add_argument_group("prompted models (LABEL=chat:MODEL[@URL])").add_argument
+    asked("--shots", type=whole_number(1), metavar="K", help="solved examples; default: none")
+    asked("--shots-from", metavar="DATA", help="whose training part has them; default: embedded")
+    asked("--shots-by", choices=("nearest", "fixed"), help="in composition; default: nearest")
+    asked("--temperature", type=_temperature, metavar="T|server", help="default: 0")
+    asked("--max-tokens", type=whole_number(16), metavar="N", help="of an answer; default: 4096")
+    asked("--requests", type=whole_number(1), metavar="N", help="at a time; default: 8")
+    asked("--price", type=_price, metavar="IN,OUT", help="of a million tokens asked, answered")
     add("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs/")
     add("--dry-run", action="store_true", help="check everything, say what would run")
     add("--list-models", action="store_true", help="name the models and leave")
     return parser
 
 
+PROMPTING = (
+    "shots", "shots_from", "shots_by", "temperature", "max_tokens", "requests", "price",
+)  # fmt: skip
+"""The options that say how a model of a server is asked."""
 _SHARD = "run part i of n, chosen by a hash of the sample id; the parts can run side by side"
 _DATA = "default: embedded; several are read as one set"
 _ENGINE = "of potentials: one structure after the other, or many at a time; default: ase"
 _TIMEOUT = "for one structure; a batch has little more, and halves are tried; default: 600"
 _SYMMETRY = "potentials keep the space group of what they start from"
 _LAST_FRAME = "trajectories without their last frame; default: if-relaxed, those that are near it"
+
+
+def _temperature(text: str) -> float | str:
+    if text == "server":
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 0 to 2 nor 'server'")
+    return value
+
+
+def _price(text: str) -> tuple[float, float]:
+    try:
+        asked, answered = map(float, text.split(","))
+    except ValueError:
+        asked = answered = -1.0
+    if not (0 <= asked < math.inf and 0 <= answered < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r} is not IN,OUT, as 0.15,0.6")
+    return asked, answered
 
 
 def _shard(text: str) -> Shard:
@@ -150,7 +185,11 @@ def _requested(args: argparse.Namespace) -> list[ModelSpec]:
     names = [name.strip() for name in args.models.split(",") if name.strip()]
     if not names:
         raise UserError("say what to run: --models t5,mace (names: --list-models)")
-    named = resolve_all(["identity", *names], trust=args.trust)
+    prompting = {name: getattr(args, name) for name in PROMPTING if getattr(args, name) is not None}
+    named = resolve_all(["identity", *names], trust=args.trust, prompting=prompting)
+    if prompting and not any(spec.remote_parts for spec in named):
+        option = next(iter(prompting)).replace("_", "-")
+        raise UserError(f"--{option} is for prompted models, LABEL=chat:MODEL[@URL]: none is named")
     specs = [on_engine(spec, args.engine) for spec in named]
     for spec in specs:
         interpreter(spec)
@@ -186,6 +225,9 @@ def _dry_run(plans: Sequence[ModelRun], run: BenchmarkRun) -> str:
         weights = ", ".join(map(str, plan.weights)) or "no weights"
         size = settings.batch_size or plan.spec.batch_size
         lines.append(f"  {plan.spec.name}: {plan.spec.label}; {weights}; batches of {size}")
+        if plan.spec.remote_parts:
+            initial = [run.dataset.geometries(i)[0] for i in run.positions]
+            lines += [f"    {line}" for line in forecasts(plan.spec, initial, run.repeats)]
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from benchmarks.core.types import (
     Sample,
     Shard,
     Status,
+    UnavailableError,
     UserError,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "Sample",
     "Shard",
     "Status",
+    "UnavailableError",
     "UserError",
 ]

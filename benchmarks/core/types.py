@@ -29,6 +29,14 @@ class UserError(Exception):
     """The user made a mistake, or something is missing; a command tells it in one line, exit 2."""
 
 
+class UnavailableError(Exception):
+    """What a relaxer has to ask is out of reach, through no fault of a structure.
+
+    A relaxer raises it in `relax` (its server is gone, or refuses the key). The run ends there, no
+    outcome is recorded, and the same command goes on later.
+    """
+
+
 class Status(StrEnum):
     """The outcome of one structure.
 

@@ -25,7 +25,13 @@ from benchmarks.models.provenance import (
     training_costs,
     weights_identity,
 )
-from benchmarks.models.registry import ModelSpec, decoding_identity, honoured_settings
+from benchmarks.models.registry import (
+    ModelSpec,
+    decoding_identity,
+    honoured_settings,
+    keeping_answers,
+    spent,
+)
 from benchmarks.store import Record, RunWriter, model_folder
 
 LOG = "worker.log"
@@ -157,6 +163,7 @@ def run_all(plans: Sequence[ModelRun], run: BenchmarkRun) -> list[str]:
 def _run_samples(spec: ModelSpec, writer: RunWriter, run: BenchmarkRun) -> str | None:
     """Run one model on the samples that are not stored yet; say why it was given up, if it was."""
     dataset, settings = run.dataset, run.settings
+    spec = keeping_answers(spec, writer.folder)
     budget = Budget()
     for status in writer.statuses.elements():
         budget.add(Status(status))
@@ -189,6 +196,11 @@ def _run_samples(spec: ModelSpec, writer: RunWriter, run: BenchmarkRun) -> str |
                 break
     seconds = time.monotonic() - begin
     summary = ModelRunSummary.over_repeats(summaries)
+    took = spent(spec)
+    if took:
+        writer.note(spent=took)
+        for name, sums in took.items():
+            run.log(f"{name}: " + ", ".join(f"{n:.6g} {what}" for what, n in sums.items()))
     writer.close(ended=now(), load_average_end=load_average(), **asdict(summary))
     if n_new := counts.total():
         outcomes = ", ".join(f"{n} {status}" for status, n in counts.most_common())

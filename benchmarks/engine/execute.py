@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
+from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UnavailableError, UserError
 from benchmarks.engine.process import Worker
 from benchmarks.engine.worker import BatchAnswer, EncodedOutcome, Failure, Ready
 from benchmarks.models.registry import ModelSpec
@@ -127,7 +127,7 @@ def run_model(
                     for record in records:
                         budget.add(record.status, record.detail)
             aborted = budget.verdict()
-        except CannotStartError as error:
+        except (CannotStartError, UnavailableError) as error:
             aborted = str(error)
     return driver.summary(aborted)
 
@@ -184,7 +184,8 @@ class Driver:
         self.batch_id = first_batch
         self.worker: Worker | None = None
         self.first: Geometry | None = None
-        self.warm_up = True
+        # A call that is not recorded would be paid for where a server runs the model.
+        self.warm_up = not spec.remote_parts
         self.fresh = True
         """The worker has been asked for nothing since it was loaded and warmed up."""
         self.largest_answered = 0
@@ -223,6 +224,8 @@ class Driver:
                 self.largest_answered = len(batch)
                 self.seconds_per_structure = reply.seconds / len(batch)
             yield self._records(batch, reply.answers, reply.seconds)
+        elif reply.unavailable:
+            raise UnavailableError(reply.detail)
         elif len(batch) == 1 and again and _may_be_another_s_fault(reply, used=used):
             self._end_worker()
             yield from self.solve(batch, again=False)

@@ -24,7 +24,16 @@ from operator import index
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from benchmarks.core import SCORED, Geometry, Relaxed, Relaxer, RelaxSettings, Status, UserError
+from benchmarks.core import (
+    SCORED,
+    Geometry,
+    Relaxed,
+    Relaxer,
+    RelaxSettings,
+    Status,
+    UnavailableError,
+    UserError,
+)
 from benchmarks.engine.hybrid import build, check
 from benchmarks.models.specs import ModelSpec
 
@@ -87,6 +96,8 @@ class Failure:
     lost: bool = False
     """The worker is dead, late, or not to be trusted (a CUDA error stays for its lifetime)."""
     user_error: bool = False
+    unavailable: bool = False
+    """The relaxer says that it cannot go on now (`UnavailableError`)."""
 
 
 def answer(relaxer: Relaxer, batch: Sequence[Geometry]) -> BatchAnswer | Failure:
@@ -154,6 +165,9 @@ def _failure(error: Exception, seconds: float) -> Failure:
     if isinstance(error, UserError):
         detail = storable(str(error), LONGEST_ERROR)
         return Failure(status=Status.ERROR, detail=detail, seconds=seconds, user_error=True)
+    if isinstance(error, UnavailableError):
+        detail = storable(str(error), LONGEST_ERROR)
+        return Failure(status=Status.ERROR, detail=detail, seconds=seconds, unavailable=True)
     text = storable(f"{type(error).__name__}: {error}", LONGEST_ERROR)
     names = {cls.__name__ for cls in type(error).__mro__}
     out_of_memory = not names.isdisjoint(OUT_OF_MEMORY) or "can't allocate memory" in text

@@ -17,7 +17,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.core import RelaxSettings, UserError
+from benchmarks.core import Geometry, RelaxSettings, UserError
 from benchmarks.core.cli import check_installed, importable
 from benchmarks.models.specs import MODELS, ModelSpec
 from benchmarks.models.user_models import check_factory, parse_user_model, plugin_models
@@ -28,13 +28,16 @@ __all__ = [
     "ModelSpec",
     "decoding_identity",
     "find_weights",
+    "forecasts",
     "honoured_settings",
     "import_target",
+    "keeping_answers",
     "missing",
     "on_engine",
     "require",
     "resolve",
     "resolve_all",
+    "spent",
 ]
 
 ENGINES = ("ase", "torchsim")
@@ -49,7 +52,11 @@ BATCH = 64
 
 
 def resolve(
-    name: str, *, trust: bool = False, known: Mapping[str, ModelSpec] = MODELS
+    name: str,
+    *,
+    trust: bool = False,
+    prompting: Mapping[str, Any] = {},
+    known: Mapping[str, ModelSpec] = MODELS,
 ) -> ModelSpec:
     """Find the spec of a model by its name on the command line.
 
@@ -57,24 +64,27 @@ def resolve(
         name: A name in `known` or of an installed package, `A+B` of such names, or
             `LABEL=KIND:WHERE`.
         trust: Whether the user's own weights may be loaded even if that can run any code.
+        prompting: How a model of a server is asked: arguments of `t2relax.chat`'s `ChatModel`.
         known: Models that can be named; the registry, and labels given before.
 
     Raises:
         UserError: No such model (with the nearest name), an unusable label or path.
     """
     if "=" in name:
-        return parse_user_model(name, trust=trust, known=known)
+        return parse_user_model(name, trust=trust, prompting=prompting, known=known)
     if "+" in name:
         return _hybrid([_named(part, known) for part in name.split("+")])
     return _named(name, known)
 
 
-def resolve_all(names: Sequence[str], *, trust: bool = False) -> list[ModelSpec]:
+def resolve_all(
+    names: Sequence[str], *, trust: bool = False, prompting: Mapping[str, Any] = {}
+) -> list[ModelSpec]:
     """Find several models, each once. A LABEL can be a part of a hybrid that comes after it."""
     known = dict(MODELS)
     specs: dict[str, ModelSpec] = {}
     for name in names:
-        spec = resolve(name, trust=trust, known=known)
+        spec = resolve(name, trust=trust, prompting=prompting, known=known)
         specs[spec.name] = known[spec.name] = spec
     return list(specs.values())
 
@@ -194,6 +204,8 @@ def find_weights(spec: ModelSpec, *, offline: bool) -> tuple[Path, ...]:
     """
     if spec.parts:
         return tuple(path for part in spec.parts for path in find_weights(part, offline=offline))
+    if spec.remote and offline and not import_target(f"{spec.remote}:stays_here")(**spec.kwargs):
+        raise UserError(f"{spec.name} asks a server elsewhere: leave out --offline")
     if spec.weights is None:
         return ()
     # Packages greet on stdout when they are imported: noise beside the one line of an error.
@@ -208,6 +220,37 @@ def decoding_identity(spec: ModelSpec) -> dict[str, Any]:
     """Give the facts beside the weights that decide the answers, by the name of each part."""
     parts = spec.parts or (spec,)
     return {p.name: import_target(p.decoding)(**p.kwargs) for p in parts if p.decoding}
+
+
+def forecasts(spec: ModelSpec, initial: Sequence[Geometry], repeats: int) -> list[str]:
+    """Say what a run would send to servers: a line for each part that one runs; nothing is sent."""
+    return [
+        import_target(f"{part.remote}:forecast")(initial, repeats, **part.kwargs)
+        for part in spec.remote_parts
+    ]
+
+
+def keeping_answers(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """Have the parts that a server runs keep its replies in a folder; other models stay alike."""
+    if spec.parts:
+        return replace(spec, parts=tuple(keeping_answers(part, folder) for part in spec.parts))
+    if spec.remote is None:
+        return spec
+    return replace(
+        spec, kwargs={**spec.kwargs, "answers": str(folder / f"{spec.name}.answers.jsonl")}
+    )
+
+
+def spent(spec: ModelSpec) -> dict[str, Any]:
+    """Tell what the replies of servers took so far, by the name of each part that one runs.
+
+    Args:
+        spec: A model that `keeping_answers` gave.
+    """
+    return {
+        part.name: import_target(f"{part.remote}:spent")(**part.kwargs)
+        for part in spec.remote_parts
+    }
 
 
 def import_target(target: str) -> Any:

@@ -68,8 +68,19 @@ class ModelSpec:
     environment: str | None = None
     """The name of an environment of its own, which `make env-NAME` makes. It is used where this
     interpreter lacks what the model `requires`."""
+    remote: str | None = None
+    """The module that asks a server for the model; None for a model that runs here.
+
+    `stays_here(**kwargs)` says whether nothing leaves this machine, `forecast(initial, repeats,
+    **kwargs)` what a run would send, and `spent(**kwargs)` what it took. The relaxer takes one
+    argument more, `answers`: the file beside the records in which it keeps every reply."""
     parts: tuple[ModelSpec, ...] = ()
     """The parts of a hybrid, in the order in which they run."""
+
+    @property
+    def remote_parts(self) -> tuple[ModelSpec, ...]:
+        """The parts that a server runs; of a model that is no hybrid itself, or none."""
+        return tuple(part for part in self.parts or (self,) if part.remote)
 
     @property
     def track(self) -> Track:

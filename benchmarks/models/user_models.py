@@ -20,6 +20,7 @@ from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from benchmarks.core import UserError
 from benchmarks.models.specs import MODELS, RELAXATION, ModelSpec
@@ -34,6 +35,7 @@ NAMES_OF_FILES = frozenset(
     {"board.json", "board.md", "board.csv", "leaderboard.svg", "figures", "tables"}
 )
 """What a board writes beside the models' folders: no label, whatever the capitals."""
+_AT_SERVER = re.compile(r"(?P<model>[!-~]+?)(@(?P<url>https?://[!-~]*))?")
 UNDECLARED: dict[str, Any] = {
     "functional": "not stated",
     "training_data": ("not stated",),
@@ -59,12 +61,15 @@ def plugin_models() -> dict[str, ModelSpec]:
     return specs
 
 
-def parse_user_model(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) -> ModelSpec:
+def parse_user_model(
+    name: str, *, trust: bool, prompting: Mapping[str, Any] = {}, known: Mapping[str, ModelSpec]
+) -> ModelSpec:
     """Read `LABEL=KIND:WHERE`.
 
     Args:
         name: The text of the command line.
         trust: Weights may be loaded even if that can run any code.
+        prompting: How a model of a server is asked.
         known: The models whose names are taken.
 
     Raises:
@@ -78,10 +83,12 @@ def parse_user_model(name: str, *, trust: bool, known: Mapping[str, ModelSpec]) 
         raise UserError(f"{label!r} is the name of a file of the board: choose another label")
     if label.lower() in {name.lower() for name in known}:
         raise UserError(f"{label!r} is the name of a model already: choose another label")
-    if kind not in _KINDS or not where:
+    if kind not in (*_KINDS, "chat") or not where:
         raise UserError(f"{name!r}: write {FORMS}")
     if kind == "mace" and not trust:
         raise UserError(f"{where} is a pickle, which can run any code: add --trust if you trust it")
+    if kind == "chat":
+        return _chat(label, where, prompting)
     spec = _KINDS[kind](label, where)
     return replace(spec, kwargs={**spec.kwargs, "trust": True}) if trust and kind in _ASK else spec
 
@@ -173,6 +180,43 @@ def _relaxer(label: str, where: str) -> ModelSpec:
     )
 
 
+def _chat(label: str, where: str, prompting: Mapping[str, Any]) -> ModelSpec:
+    """Describe a model that a server runs; before a URL its name may have a `@` of its own."""
+    found = _AT_SERVER.fullmatch(where)
+    if found is None or (found["url"] is None and "@" in where):
+        raise UserError(f"{where!r}: write MODEL or MODEL@URL, the URL from http:// on")
+    kwargs = {"model": found["model"], **prompting}
+    if found["url"]:
+        kwargs["url"] = found["url"].rstrip("/")
+        try:
+            parts = urlsplit(found["url"])
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise UserError(f"{label}: its URL names no server")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            hint = "put a key into the environment, as CHAT_API_KEY"
+            raise UserError(f"{label}: its URL is stored with the run; {hint}")
+    shots = prompting.get("shots", 0)
+    examples = f"{shots} example{'s' if shots > 1 else ''}" if shots else "no examples"
+    sampled = prompting.get("temperature", 0.0) != 0.0
+    return ModelSpec(
+        name=label,
+        target="t2relax.chat.chat_relaxer:ChatRelaxer",
+        kwargs=kwargs,
+        honours=("offline", "seed") if sampled else ("offline",),
+        family="llm",
+        label=f"{found['model']}, prompted, {examples}",
+        extra="chat",
+        requires=("openai",),
+        decoding="t2relax.chat.chat_relaxer:identity",
+        remote="t2relax.chat.chat_relaxer",
+        batch_size=prompting.get("requests", 8),
+        **UNDECLARED,
+    )
+
+
 _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
     "t5": _trained("t5"),
     "gnn-delta": _trained("gnn-delta"),
@@ -189,8 +233,8 @@ _ASK = ("chgnet", "diep", "matgl", "matgl2")
 """The kinds whose files may hold code; the relaxer finds out when it loads them, and refuses."""
 FORMS = (
     "LABEL=t5:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH, "
-    "LABEL=matgl2:PATH, LABEL=diep:PATH, LABEL=nequix:PATH, LABEL=ase:package.module:factory or "
-    "LABEL=relaxer:package.module:factory"
+    "LABEL=matgl2:PATH, LABEL=diep:PATH, LABEL=nequix:PATH, LABEL=ase:package.module:factory, "
+    "LABEL=relaxer:package.module:factory or LABEL=chat:MODEL[@URL]"
 )
 """The forms in which the user writes models of their own."""
 
