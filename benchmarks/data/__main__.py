@@ -6,6 +6,8 @@
     python -m benchmarks.data split SOURCE… --out DIR
     python -m benchmarks.data manifest FOLDER [--check]
     python -m benchmarks.data perturb SOURCE… --out DIR
+    python -m benchmarks.data metadata [--check]
+    python -m benchmarks.data deposit --out FILE.zip
 
 Each command is a function of its arguments that returns the exit status. A mistake of the user's
 ends with one line on stderr and status 2.
@@ -26,6 +28,8 @@ COMMANDS = {
     "split": "benchmarks.data.splits.split:main",
     "manifest": "benchmarks.data.splits.manifest:main",
     "perturb": "benchmarks.data.perturb:main",
+    "metadata": "benchmarks.data.croissant:main",
+    "deposit": "benchmarks.data.deposit:main",
 }
 """Name of each command -> "module:function"; the module is imported when the command is used."""
 
