@@ -53,6 +53,7 @@ from t2relax.data.training_pairs import (
     Pair,
     PairData,
     read_training_data,
+    supercells,
 )
 from t2relax.lm import t5
 from t2relax.lm.base import LanguageModel
@@ -92,6 +93,10 @@ class T5TrainingConfig:
     even_sizes: float = 0.0
     """Share of the draws, 0 to 1, that take every number of sites equally often, because large
     crystals are rare."""
+    supercells: float = 0.0
+    """Number of pairs with a larger cell that are added, as a share of the number of pairs; see
+    `t2relax.data.training_pairs.supercells`."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
     steps: int = 20_000
     batch_size: int = 64
     learning_rate: float = 3e-3
@@ -112,9 +117,8 @@ class T5TrainingConfig:
 
     def __post_init__(self) -> None:
         positive = ("limit", "steps", "batch_size", "learning_rate", "eval_steps", "patience")
-        require_numbers(
-            self, positive=positive, not_negative=("warmup", "minutes", "workers", "seed")
-        )
+        not_negative = ("supercells", "warmup", "minutes", "workers", "seed")
+        require_numbers(self, positive=positive, not_negative=not_negative)
         if self.init and self.shape:
             raise UserError("--set shapes a new model; a model of --init has its shape")
 
@@ -348,11 +352,13 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
     language_model = starting_model(config)
     model, encode = language_model.model, language_model.encode
     model.config.use_cache = False
+    large = supercells(data.pairs, round(config.supercells * len(data.pairs)), config.seed)
+    pairs = [*data.pairs, *large]
     trainer = RelaxationTrainer(
         model=model,
         args=training_arguments(config),
         data_collator=language_model.collate,
-        train_dataset=PairDataset(data.pairs, Augmentation(), encode, config.seed),
+        train_dataset=PairDataset(pairs, config.augmentation, encode, config.seed),
         eval_dataset=PairDataset(val.pairs, NO_AUGMENTATION, encode),
         callbacks=[StopAfter(config.minutes), EarlyStoppingCallback(config.patience)],
     )
@@ -369,7 +375,7 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
         "validation_data": val.origin,
         "n_pairs": len(data.pairs),
         "n_validation_pairs": len(val.pairs),
-        "max_sites": max(len(pair.initial.numbers) for pair in data.pairs),
+        "max_sites": max(len(pair.initial.numbers) for pair in pairs),
         "n_parameters": model.num_parameters(),
         "command": command,
         "config": plain(config),
@@ -432,18 +438,25 @@ def parse(argv: Sequence[str] | None) -> T5TrainingConfig:
     add("--seed", type=int, default=0)
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="field of T5Config")
     add("--loss", action="append", default=[], metavar="FIELD=VALUE", help="field of LossSettings")
+    add("--augment", action="append", default=[], metavar="FIELD=VALUE", help=_AUGMENT_HELP)
+    add("--supercells", type=float, default=0.0, metavar="SHARE", help=_SUPERCELLS_HELP)
     given = vars(parser.parse_args(argv))
+    augment = parse_fields(given.pop("augment"), "--augment", asdict(Augmentation()))
     shape = parse_fields(given.pop("set"), "--set", T5Config().to_dict())
     loss = LossSettings(**parse_fields(given.pop("loss"), "--loss", asdict(LossSettings())))
     for name in ("data", "val", "init"):
         given[name] = tuple(given[name])
-    return T5TrainingConfig(**given, shape=shape, loss=loss)
+    return T5TrainingConfig(**given, augmentation=Augmentation(**augment), shape=shape, loss=loss)
 
 
 _INIT_HELP: Final = (
     "pretrained T5: a folder, or a name on the hub; several of one shape: the mean of their "
     "weights (default: from scratch)"
 )
+_AUGMENT_HELP: Final = (
+    "probability of a change of the pairs, a field of Augmentation, e.g. displacement=0.6"
+)
+_SUPERCELLS_HELP: Final = "larger cells to add (17 to 64 sites), as a share of the number of pairs"
 _EVEN_HELP: Final = (
     "share of the draws, 0 to 1, that take every number of sites equally often: large crystals are "
     "rare"

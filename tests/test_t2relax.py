@@ -3,6 +3,7 @@
 import json
 import shutil
 from copy import deepcopy
+from dataclasses import fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import get_args
@@ -37,6 +38,7 @@ from t2relax.data.training_pairs import (
     pairs_of,
     read_pairs,
     save_pairs,
+    supercells,
 )
 from t2relax.lm import checkpoint, t5
 from t2relax.lm import decoding as generate
@@ -387,12 +389,66 @@ def test_augmentation_keeps_the_relaxed_crystal(seed):
     moved = initial.frac_coords + rng.normal(0, 0.02, (4, 3))
     final = Geometry(initial.lattice * 1.07, moved, initial.numbers)
     pair = Pair(Crystal.of(initial), delta_between(initial, final))
-    always = dict.fromkeys(("sites", "axes", "origin", "inversion", "along", "dilation"), 1)
-    changed = Augmentation(**always, supercell=0)(pair, rng)
+    always = {field.name: 1 for field in fields(Augmentation)} | {"supercell": 0, "relaxed": 0}
+    changed = Augmentation(**always)(pair, rng)
     start = geometry_of(changed.initial)
     end = apply_delta(start, changed.delta, start.numbers)
     assert np.linalg.det(end.lattice) == pytest.approx(abs(np.linalg.det(final.lattice)), rel=1e-9)
     assert _pair_distances(end) == pytest.approx(_pair_distances(final), abs=1e-6)
+
+
+def test_a_displaced_start_moves_back_to_where_the_relaxed_atoms_are():
+    """The widths of the displacements are half-normal, so their mean square is 0.08 Å squared."""
+    initial = random_geometry((4, 5, 6, 80, 95, 100), [3, 8, 8, 22, 22], 1)
+    pair = Pair(Crystal.of(initial), Delta(np.zeros(6), np.zeros((5, 3))))
+    displace = replace(NO_AUGMENTATION, displacement=1.0)
+    rng = np.random.default_rng(0)
+    squares = []
+    for _ in range(2000):
+        start = displace(pair, rng)
+        assert np.array_equal(start.initial.cellpar, pair.initial.cellpar)
+        back = start.initial.frac_coords + start.delta.frac_coords
+        assert np.allclose(back, pair.initial.frac_coords, atol=1e-12)
+        moves = start.delta.frac_coords @ start.start().lattice
+        assert np.allclose(moves.mean(axis=0), 0, atol=1e-12)
+        squares.append(np.square(moves).mean())
+    # One fifth of the variance of five independent displacements is in their mean.
+    assert np.mean(squares) == pytest.approx(0.8 * 0.08**2, rel=0.1)
+
+
+def test_a_strained_start_has_six_new_parameters_and_the_same_end():
+    initial = random_geometry((4, 5, 6, 80, 95, 100), [3, 8], 2)
+    pair = Pair(Crystal.of(initial), Delta(np.arange(6.0) / 10, np.zeros((2, 3))))
+    strained = replace(NO_AUGMENTATION, strain=1.0)(pair, np.random.default_rng(0))
+    change = strained.initial.cellpar - pair.initial.cellpar
+    assert (change != 0).all()
+    assert np.abs(change[:3] / pair.initial.cellpar[:3]).max() < 0.0513
+    assert np.abs(change[3:]).max() <= 3.0
+    ends = [x.initial.cellpar + x.delta.cellpar for x in (pair, strained)]
+    assert np.allclose(*ends, atol=1e-12)
+
+
+def test_a_relaxed_start_has_nothing_left_to_change():
+    final = Geometry(ROCKSALT.lattice * 1.05, ROCKSALT.frac_coords + 0.01, ROCKSALT.numbers)
+    pair = Pair(Crystal.of(ROCKSALT), delta_between(ROCKSALT, final))
+    relaxed = replace(NO_AUGMENTATION, relaxed=1.0)(pair, np.random.default_rng(0))
+    assert not relaxed.delta.cellpar.any()
+    assert not relaxed.delta.frac_coords.any()
+    assert np.allclose(relaxed.initial.cellpar, Crystal.of(final).cellpar, atol=1e-9)
+
+
+def test_supercells_are_larger_than_the_crystals_they_repeat():
+    small = Pair(Crystal.of(ROCKSALT), Delta(np.zeros(6), np.zeros((2, 3))))
+    large = supercells([small], 40, seed=0)
+    sizes = {len(pair.initial.numbers) for pair in large}
+    assert 30 <= len(large) <= 40  # two sites to 17: 16 is reached and is not large
+    assert min(sizes) > 16
+    assert max(sizes) <= 64
+    assert len(sizes) > 3
+    for pair in large[:3]:
+        per_site = pair.start().structure().volume / len(pair.initial.numbers)
+        assert per_site == pytest.approx(ROCKSALT.structure().volume / 2)
+        assert len(pair.start().structure().get_primitive_structure()) == 2
 
 
 def _pair_distances(geometry):
@@ -524,7 +580,7 @@ def test_each_token_of_a_target_weighs_what_it_says():
 
 
 def test_a_supercell_relaxes_as_its_cell_does():
-    only = Augmentation(sites=0, axes=0, origin=0, inversion=0, along=0, dilation=0, supercell=1)
+    only = replace(NO_AUGMENTATION, supercell=1.0)
     rng = np.random.default_rng(0)
     final = Geometry(ROCKSALT.lattice * 1.05, ROCKSALT.frac_coords + 0.01, ROCKSALT.numbers)
     pair = Pair(Crystal.of(ROCKSALT), delta_between(ROCKSALT, final))

@@ -8,8 +8,9 @@ that are not yours.
 
 An augmentation changes a pair and leaves the physics as it is. Sites, axes and origin are
 conventions. Inversion and an odd permutation of the axes give the mirror image, which has the same
-energy. An initial structure that is moved along the way to its own relaxed structure, or dilated,
-lies (for the sizes used here) in the basin of the same minimum.
+energy. An initial structure that is moved along the way to its own relaxed structure (at the end
+of it there is nothing left to relax), dilated, strained, or whose atoms are displaced, lies (for
+the sizes used here) in the basin of the same minimum.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -37,6 +38,7 @@ from t2relax.text.codec import (
     delta_between,
     geometry_of,
     read_delta,
+    standard_lattice,
     write_cif,
     write_delta,
 )
@@ -248,8 +250,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(command)
 
 
+DISPLACEMENT: Final = 0.08
+"""Width [Å] of the half-normal distribution from which a start draws the width of its own normal
+distribution of displacements, along each axis; the mean displacement is removed."""
+LENGTH_STRAIN: Final = 0.015
+"""Standard deviation of the logarithm of each length under `Augmentation.strain`."""
+SHEAR: Final = 0.8
+"""Standard deviation [°] of the change of each angle under `Augmentation.strain`."""
 LARGEST: Final = 16
-"""Largest number of sites of a supercell: as many as the largest crystals of substitution/train."""
+"""Largest number of sites of a supercell among the augmentations: as many as the largest crystals
+of substitution/train."""
+LARGEST_SUPERCELL: Final = 64
+"""Largest number of sites of `supercells`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,8 +274,14 @@ class Augmentation:
     inversion: float = 0.5
     along: float = 0.35
     """The start becomes a structure between the initial (0) and the relaxed one (1)."""
+    relaxed: float = 0.0
+    """The start becomes the relaxed structure, which stays as it is unless it is changed below."""
     dilation: float = 0.35
     """The start is dilated uniformly; the standard deviation of its lengths is 3 %."""
+    strain: float = 0.0
+    """Each length of the start's cell changes by `LENGTH_STRAIN`, each angle by `SHEAR`."""
+    displacement: float = 0.0
+    """The atoms of the start are displaced, see `DISPLACEMENT`."""
     supercell: float = 0.2
     """The cell is repeated along one axis, to at most `LARGEST` sites: large crystals are rare."""
 
@@ -272,7 +290,10 @@ class Augmentation:
         steps = (
             (self.supercell, _repeat),
             (self.along, _interpolate_to_final),
+            (self.relaxed, _relax),
             (self.dilation, _dilate),
+            (self.strain, _strain),
+            (self.displacement, _displace),
             (self.inversion, _invert),
             (self.origin, _shift),
             (self.axes, _permute_axes),
@@ -284,9 +305,7 @@ class Augmentation:
         return pair
 
 
-NO_AUGMENTATION = Augmentation(
-    sites=0, axes=0, origin=0, inversion=0, along=0, dilation=0, supercell=0
-)
+NO_AUGMENTATION = Augmentation(**{field.name: 0.0 for field in fields(Augmentation)})
 
 
 def _repeat(pair: Pair, rng: np.random.Generator) -> Pair:
@@ -294,7 +313,34 @@ def _repeat(pair: Pair, rng: np.random.Generator) -> Pair:
     n_sites = len(pair.initial.numbers)
     if 2 * n_sites > LARGEST:
         return pair
-    axis, times = rng.integers(3), int(rng.integers(2, LARGEST // n_sites + 1))
+    return _repeat_along(pair, int(rng.integers(3)), int(rng.integers(2, LARGEST // n_sites + 1)))
+
+
+def supercells(pairs: Sequence[Pair], n_pairs: int, seed: int) -> list[Pair]:
+    """Draw pairs and repeat their cells to between `LARGEST` and `LARGEST_SUPERCELL` sites.
+
+    They are pairs of their own, not an augmentation, because batches are made of pairs of similar
+    size: one large cell in a batch of small ones would make the whole batch as long.
+
+    Args:
+        pairs: The pairs to draw from, with replacement.
+        n_pairs: The number of draws; a pair whose cell is still small after the last repetition
+            that fits is drawn in vain.
+        seed: Seed of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in rng.integers(len(pairs), size=n_pairs):
+        pair, most = pairs[i], int(rng.integers(LARGEST + 1, LARGEST_SUPERCELL + 1))
+        while 2 * len(pair.initial.numbers) <= most:
+            times = int(rng.integers(2, min(3, most // len(pair.initial.numbers)) + 1))
+            pair = _repeat_along(pair, int(pair.initial.cellpar[:3].argmin()), times)
+        if len(pair.initial.numbers) > LARGEST:
+            found.append(pair)
+    return found
+
+
+def _repeat_along(pair: Pair, axis: int, times: int) -> Pair:
     factor, share = np.ones(6), np.ones(3)
     factor[axis], share[axis] = times, 1 / times
     cells = np.zeros((times, 1, 3))
@@ -307,7 +353,14 @@ def _repeat(pair: Pair, rng: np.random.Generator) -> Pair:
 
 
 def _interpolate_to_final(pair: Pair, rng: np.random.Generator) -> Pair:
-    way = rng.uniform(0.0, 1.0)
+    return _on_the_line(pair, rng.uniform(0.0, 1.0))
+
+
+def _relax(pair: Pair, _: np.random.Generator) -> Pair:
+    return _on_the_line(pair, 1.0)
+
+
+def _on_the_line(pair: Pair, way: float) -> Pair:
     moved = pair.initial.frac_coords + way * pair.delta.frac_coords
     cell = pair.initial.cellpar + way * pair.delta.cellpar
     left = Delta((1 - way) * pair.delta.cellpar, (1 - way) * pair.delta.frac_coords)
@@ -317,9 +370,34 @@ def _interpolate_to_final(pair: Pair, rng: np.random.Generator) -> Pair:
 def _dilate(pair: Pair, rng: np.random.Generator) -> Pair:
     factor = np.ones(6)
     factor[:3] = np.exp(np.clip(rng.normal(0.0, 0.03), -0.08, 0.08))
-    cell = pair.initial.cellpar * factor
+    return _from_cell(pair, pair.initial.cellpar * factor)
+
+
+def _strain(pair: Pair, rng: np.random.Generator) -> Pair:
+    lengths = np.exp(np.clip(rng.normal(0.0, LENGTH_STRAIN, 3), -0.05, 0.05))
+    angles = np.clip(rng.normal(0.0, SHEAR, 3), -3.0, 3.0)
+    cell = pair.initial.cellpar
+    return _from_cell(pair, np.concatenate([cell[:3] * lengths, cell[3:] + angles]))
+
+
+def _from_cell(pair: Pair, cell: NDArray[np.float64]) -> Pair:
+    """The pair with the start in another cell (6,), its fractional coordinates as they were."""
     change = pair.delta.cellpar + pair.initial.cellpar - cell
     return Pair(replace(pair.initial, cellpar=cell), replace(pair.delta, cellpar=change))
+
+
+def _displace(pair: Pair, rng: np.random.Generator) -> Pair:
+    width = min(abs(rng.normal(0.0, DISPLACEMENT)), 3 * DISPLACEMENT)
+    moves = rng.normal(0.0, width, pair.initial.frac_coords.shape)
+    moves -= moves.mean(axis=0)
+    try:
+        moves = moves @ np.linalg.inv(standard_lattice(pair.initial.cellpar))
+    except CodecError:  # the strained start is no cell, and the pair is taken without changes
+        return pair
+    return Pair(
+        replace(pair.initial, frac_coords=pair.initial.frac_coords + moves),
+        replace(pair.delta, frac_coords=pair.delta.frac_coords - moves),
+    )
 
 
 def _invert(pair: Pair, _: np.random.Generator) -> Pair:
