@@ -175,6 +175,9 @@ def test_cheap_crystals_come_first_and_nothing_is_computed_twice(runs, metals):
     first = [start.symbols for start, _ in metals.calls]
     assert first == [["Cu"]] * 3
     assert stored(runs, "oracle").keys() == {"Cu"}
+    row = rows_of(runs)["identity"]
+    assert row.energy_above_reference.n == row.below_start.n == 1
+    assert row.energy_above_reference.low is row.below_start.low is None  # of one composition
     assert verdict(runs, "--limit", "1") == 0
     assert len(metals.calls) == 3
     verdict(runs)
@@ -197,6 +200,7 @@ def test_ionic_steps_are_counted_for_crystals_whose_atoms_move(runs, metals):
     ]  # fmt: skip
     assert (rows["halfway"].ionic_steps.predicted, rows["halfway"].ionic_steps.start) == (3, 5)
     assert rows["halfway"].ionic_steps.ratio.n == 2
+    assert rows["halfway"].ionic_steps.ratio.low == pytest.approx(0.6)
     assert [start for start, steps in metals.calls if steps and start.symbols == ["Cu"]] == []
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.core import GPA, UserError
 from benchmarks.core.files import READ_ERRORS, atomic_write
-from benchmarks.core.statistics import Estimate, Reduce, Resampling, estimates, interval
+from benchmarks.core.statistics import Estimate, Floats, Reduce, Resampling, estimates, interval
 from benchmarks.store import StoredRun
 from leaderboard.board.schema import DFTVerdict, DFTVerdicts, IonicSteps
 from leaderboard.board.scores import KEY
@@ -145,9 +145,17 @@ def _of_model(
     means = values.groupby("sample_id")[[*NUMBERS, "below"]].mean().reindex(list(ids))
     column = {name: means[name].to_numpy(dtype=float) for name in means}
     ones = np.ones(len(ids))
+
+    def estimate(values: Floats, weights: Floats = ones, reduce: Reduce = Reduce.MEAN) -> Estimate:
+        """With an interval if the samples that count are of several compositions."""
+        counts = np.isfinite(values) & np.isfinite(weights)
+        found = estimates([reduce], values[:, None], weights[:, None], resampling)[:, 0]
+        several = len(np.unique(resampling.membership[counts])) > 1
+        return Estimate.of(
+            float(found[0]), interval(found[1:]) if several else None, int(counts.sum())
+        )
+
     energies = column["energy_above_reference"]
-    median = estimates([Reduce.MEDIAN], energies[:, None], ones[:, None], resampling)[:, 0]
-    several = resampling.n_groups > 1
     ours, starts = column["ionic_steps"], column["start_ionic_steps"]
     both = np.isfinite(ours)
     return DFTVerdict(
@@ -155,21 +163,17 @@ def _of_model(
         n_predictions=len(rows),
         n_without_structure=int((~answered).sum()),
         n_failed=int(failed.sum()),
-        energy_above_reference=Estimate.mean(energies, ones, resampling),
-        median_energy_above_reference=Estimate.of(
-            float(median[0]),
-            interval(median[1:]) if several else None,
-            int(np.isfinite(energies).sum()),
-        ),
-        dft_max_force=Estimate.mean(column["max_force"], ones, resampling),
-        dft_max_stress=Estimate.mean(column["max_stress"], ones, resampling),
-        below_start=Estimate.mean(column["below"], ones, resampling),
+        energy_above_reference=estimate(energies),
+        median_energy_above_reference=estimate(energies, reduce=Reduce.MEDIAN),
+        dft_max_force=estimate(column["max_force"]),
+        dft_max_stress=estimate(column["max_stress"]),
+        below_start=estimate(column["below"]),
         n_steps_failed=int((rows["steps_reason"] != "").sum()),
         ionic_steps=IonicSteps(
             predicted=float(f"{ours[both].mean():.6g}"),
             start=float(f"{starts[both].mean():.6g}"),
             # the mean of ratios, weighted by the divisor, is the ratio of the sums
-            ratio=Estimate.mean(ours / starts, starts, resampling),
+            ratio=estimate(ours / starts, starts),
         )
         if both.any()
         else None,
