@@ -31,7 +31,7 @@ import pandas as pd
 from benchmarks.core import SCORED, Geometry, RelaxSettings, Status, UserError
 from benchmarks.core.cli import check_device, run_command, whole_number
 from benchmarks.core.files import atomic_write
-from benchmarks.core.formatting import format_estimate, inert, markdown_table
+from benchmarks.core.formatting import NOTHING, inert, markdown_table
 from benchmarks.core.geometry import displacements, reduced_composition, strain
 from benchmarks.core.statistics import Estimate, Resampling
 from benchmarks.core.writings import Convention, Writing
@@ -231,8 +231,8 @@ def _page(table: pd.DataFrame, dataset: Dataset) -> str:
 
         def estimated(line: Mapping[str, Any], name: str = name) -> str:
             ends = [line[f"{name}{end}"] for end in ("", "_low", "_high")]
-            point, low, high = (None if pd.isna(x) else float(x) for x in ends)
-            return format_estimate(Estimate(point=point, low=low, high=high, n=line["n"]), 4)
+            point, low, high = (NOTHING if pd.isna(x) else f"{x:.2g}" for x in ends)
+            return point if NOTHING in (point, low, high) else f"{point} [{low}, {high}]"
 
         texts += [f"## {title}", markdown_table(heads, cells(estimated))]
     texts += [

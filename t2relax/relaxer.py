@@ -15,6 +15,7 @@ from benchmarks.core.symmetry import SpaceGroup, space_group
 from t2relax.lm.base import Mode, Prompt, Written
 from t2relax.lm.checkpoint import CHECKPOINT
 from t2relax.lm.pretrained import load
+from t2relax.several_writings import relax_in_writings
 from t2relax.text.codec import (
     CodecError,
     Crystal,
@@ -44,10 +45,12 @@ class TextRelaxer:
             and lets the model choose signs and digits only. `free` takes the text as it comes; a
             text that does not parse is `invalid`. `symmetric` is `constrained` with the changes
             projected on the space group of the input. `best8` draws eight samples under the same
-            constraint and takes the median of each change.
+            constraint and takes the median of each change. `tta` takes the median of the
+            `constrained` answers to eight writings of the input: sites in other orders, other
+            origins, exchanged axes.
         symprec: The tolerance of the input's symmetry [Å].
-        settings: The device, the batch size (64 where it is not given) and, for `best8`, the seed
-            are used. A sample depends on the seed and on the input, not on its batch.
+        settings: The device, the batch size (64 where it is not given) and, for `best8` and `tta`,
+            the seed are used. What is drawn depends on the seed and on the input, not on its batch.
     """
 
     def __init__(
@@ -67,6 +70,12 @@ class TextRelaxer:
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """See `benchmarks.core.Relaxer`; `n_tokens` counts the target's tokens."""
+        if self.mode == "tta":
+            return relax_in_writings(self._relax, structures, self.seed)
+        return self._relax(structures)
+
+    def _relax(self, structures: Sequence[Structure]) -> list[Relaxed]:
+        """The answers to the structures as they are written."""
         outcomes: dict[int, Relaxed] = {}
         todo: list[tuple[int, Geometry, Prompt]] = []
         for i, structure in enumerate(structures):

@@ -223,6 +223,8 @@ def test_the_command_writes_the_tables_and_does_nothing_twice(tmp_path, capsys):
     assert table["n"].tolist() == [2] * 5
     assert table["strain"].to_numpy() == pytest.approx(0, abs=1e-9)
     page = (tmp_path / "invariance.md").read_text()
+    assert "| Model | sites | origin | axes | supercell | mean |" in page
+    assert page.count("| identity |") == 3
     assert "embedded-v1, split test, 2 structures" in page
     parts = sorted(tmp_path.glob("runs/identity/*/part-*.parquet"))
     assert parts

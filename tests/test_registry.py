@@ -30,7 +30,7 @@ HEAVY = ("torch", "pymatgen", "transformers", "chgnet", "mace", "matgl", "pandas
 
 OURS = [
     "identity", "zero-force", "idealise", "bond-balance", "mean-delta", "volume-scaling", "gbr",
-    "t5", "t5-free", "t5-sym", "t5-best8", "t5-equal", "gnn-delta", "mace", "tensornet",
+    "t5", "t5-free", "t5-sym", "t5-best8", "t5-tta", "t5-equal", "gnn-delta", "mace", "tensornet",
 ]  # fmt: skip
 
 
@@ -141,6 +141,7 @@ LIMITS = {
         ("identity", "ase", {"timeout": 60.0}, False),
         ("t5", "torchsim", {"timeout": 60.0}, False),
         ("t5-best8", "ase", {"timeout": 60.0}, True),
+        ("t5-tta", "ase", {"timeout": 60.0}, True),
         ("gnn-delta", "ase", {"timeout": 60.0}, False),
         ("chgnet", "ase", LIMITS, False),
         ("mace", "torchsim", LIMITS | {"engine": "torchsim"}, False),

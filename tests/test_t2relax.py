@@ -22,9 +22,10 @@ from pymatgen.core import Lattice, Structure
 from transformers import T5ForConditionalGeneration
 
 from benchmarks import run
-from benchmarks.core import Geometry, RelaxSettings, Status, UserError
+from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
 from benchmarks.core.geometry import displacements, strain, symmetry
 from benchmarks.core.symmetry import space_group
+from benchmarks.core.writings import Convention, Writing
 from benchmarks.models.registry import MODELS, decoding_identity, resolve
 from benchmarks.testing import check_relaxer, sample_structures
 from t2relax import train
@@ -48,6 +49,7 @@ from t2relax.lm.pretrained import average, from_pretrained, load
 from t2relax.lm.t5 import source_ids
 from t2relax.loss import LossSettings
 from t2relax.relaxer import TextRelaxer, project
+from t2relax.several_writings import relax_in_writings
 from t2relax.text.codec import (
     CELL_TAGS,
     CONTACT_CUTOFF,
@@ -752,6 +754,72 @@ def test_samples_differ_and_do_not_depend_on_the_batch(tiny_folder):
     assert model.decode(prompts[1:], seed=0) == together[1:]
 
 
+# --- several writings of one crystal -------------------------------------------------------------
+
+
+def test_the_median_over_writings_moves_less_when_the_crystal_is_written_otherwise():
+    """With the packaged T5; a relaxation that saw crystals alone would give 0."""
+    apart = {}
+    for mode in ("constrained", "tta"):
+        relaxer = TextRelaxer(mode=mode)
+        given = [Geometry.of(structure) for structure in sample_structures()]
+        draws = [np.random.default_rng(i) for i in range(len(given))]
+        drawn = [Writing.drawn(set(Convention) - {Convention.SUPERCELL}, len(g.numbers), rng)
+                 for g, rng in zip(given, draws, strict=True)]  # fmt: skip
+        written = [w.apply(g).structure() for w, g in zip(drawn, given, strict=True)]
+        answers = relaxer.relax([*sample_structures(), *written])
+        assert {answer.status for answer in answers} == {Status.OK}
+        ends = [Geometry.of(answer.structure) for answer in answers]
+        restored = [w.restore(end, g)
+                    for w, end, g in zip(drawn, ends[len(given):], given, strict=True)]  # fmt: skip
+        pairs = zip(ends[: len(given)], restored, strict=True)
+        apart[mode] = np.mean([strain(end.lattice, other.lattice) for end, other in pairs])
+    assert apart["constrained"] > 0.01
+    assert apart["tta"] < apart["constrained"] / 2
+
+
+def test_answers_to_writings_come_back_and_their_median_is_taken():
+    """Each answer stretches all axes, by 1 % in the first writing and by 3 % in most others; the
+    last one has no structure."""
+    cubic = Structure(Lattice.cubic(4.0), ["Na", "Cl", "Cl"], [[0, 0, 0], [0.5] * 3, [0.2] * 3])
+    seen = []
+
+    def relax(structures):
+        seen.extend(structures)
+        factors = [1.01, 1.03, 1.03, 1.03, 1.02, 1.04, 1.05, None]
+        return [
+            Relaxed(status=Status.INVALID, n_tokens=5, detail="no text")
+            if factor is None
+            else Relaxed(
+                status=Status.OK,
+                n_tokens=10,
+                structure=Structure(factor * s.lattice.matrix, s.species, s.frac_coords),
+            )
+            for factor, s in zip(factors, structures, strict=True)
+        ]
+
+    (found,) = relax_in_writings(relax, [cubic], 0)
+    assert seen[0] == cubic
+    assert len({tuple(s.frac_coords.ravel()) for s in seen}) == 8
+    assert len({tuple(s.atomic_numbers) for s in seen}) > 1
+    assert found.status is Status.OK
+    assert found.n_tokens == 75
+    assert found.structure.lattice.abc == pytest.approx([4.12] * 3)
+    assert found.structure.frac_coords == pytest.approx(cubic.frac_coords, abs=1e-9)
+    assert found.structure.species == cubic.species
+
+
+def test_a_structure_without_any_answer_has_that_to_the_given_writing(tiny_folder):
+    relaxer = TextRelaxer(tiny_folder, mode="tta")
+    large = Structure(Lattice.cubic(9.0), ["Na"] * 9, [[0.1 * i, 0, 0] for i in range(9)])
+    shared = Structure(Lattice.cubic(4.0), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]])
+    refused = relaxer.relax([large, shared])
+    assert [outcome.status for outcome in refused] == [Status.UNSUPPORTED] * 2
+    assert "9 sites" in refused[0].detail
+    assert "shared by several species" in refused[1].detail
+    assert refused[0].n_tokens is None
+
+
 # --- symmetry ------------------------------------------------------------------------------------
 
 
@@ -832,6 +900,8 @@ def test_all_that_decides_an_answer_beside_the_weights_has_a_name(tiny_folder, t
     assert rules["t5"]["max_sites"] == 16
     assert rules["t5"]["vocabulary_sha256"] == TOKENIZER.sha256
     assert rules["t5-best8"]["samples"] == 8
+    assert rules["t5-tta"]["writings"] == 8
+    assert rules["t5-tta"]["deadband_quantile"] == 0.2
     assert len({json.dumps(rule) for rule in rules.values()}) == len(rules)
     assert list(decoding_identity(resolve("t5+mace"))) == ["t5"]
     assert decoding_identity(MODELS["mace"]) == {}

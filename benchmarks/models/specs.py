@@ -109,11 +109,12 @@ def _t5(
     name: str, label: str, mode: str = "constrained", folder: str = "checkpoint", **fields: Any
 ) -> ModelSpec:
     about: dict[str, Any] = {"functional": MIXED, "training_data": _BOTH} | fields
+    seeded = ("seed",) if mode in ("best8", "tta") else ()
     return ModelSpec(
         name=name,
         target="t2relax.relaxer:TextRelaxer",
         kwargs={"path": str(_ROOT / "t2relax" / folder), "mode": mode},
-        honours=("device", "batch_size", "seed") if mode == "best8" else ("device", "batch_size"),
+        honours=("device", "batch_size", *seeded),
         family="llm",
         label=label,
         extra="t5",
@@ -190,6 +191,7 @@ _SPECS = (
     _t5("t5-free", "T5, unconstrained", mode="free"),
     _t5("t5-sym", "T5, symmetry kept", mode="symmetric"),
     _t5("t5-best8", "T5, median of 8 samples", mode="best8"),
+    _t5("t5-tta", "T5, median over 8 writings of the crystal", mode="tta"),
     _t5(
         "t5-equal",
         "T5, equal data",

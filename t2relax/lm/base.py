@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-Mode = Literal["constrained", "free", "symmetric", "best8"]
+Mode = Literal["constrained", "free", "symmetric", "best8", "tta"]
 """A way of decoding; see `t2relax.relaxer.TextRelaxer`."""
 DEADBAND_QUANTILE: Final = 0.2
 """A coordinate stays where it is if the model is less than 70 % sure of its direction.
@@ -32,6 +32,8 @@ needs tokens that are values, so only models with our own vocabulary follow it.
 """
 SAMPLES: Final = 8
 """Number of texts that `best8` draws for each structure."""
+WRITINGS: Final = 8
+"""Number of writings of each structure that `tta` reads."""
 
 TokenRow = Mapping[str, Sequence[float]]
 """A pair as a model reads it: `input_ids` of the prompt, `labels` of the target, and the weight of

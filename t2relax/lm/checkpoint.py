@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.core import UserError
 from benchmarks.core.files import READ_ERRORS, file_sha256
-from t2relax.lm.base import DEADBAND_QUANTILE, SAMPLES, Mode
+from t2relax.lm.base import DEADBAND_QUANTILE, SAMPLES, WRITINGS, Mode
 from t2relax.text.codec import CODEC_VERSION
 
 if TYPE_CHECKING:
@@ -103,10 +103,12 @@ def decoding_identity(
     content = read_record(folder)
     rule: dict[str, Any] = {"mode": mode}
     own = not isinstance(content["vocabulary"], str)
-    if mode in ("constrained", "symmetric") and own:
+    if mode in ("constrained", "symmetric", "tta") and own:
         rule["deadband_quantile"] = DEADBAND_QUANTILE
-    elif mode == "best8":
+    if mode == "best8":
         rule["samples"] = SAMPLES
+    elif mode == "tta":
+        rule["writings"] = WRITINGS
     return {
         **rule,
         "codec_version": content["codec_version"],
