@@ -15,6 +15,7 @@ from benchmarks.dft.__main__ import main
 from benchmarks.dft.pool import Workers, relax_each
 from benchmarks.dft.results import DFTResult, InitialStructure
 from benchmarks.dft.settings import VERSION_3
+from benchmarks.store import read_runs
 from leaderboard.board.dft_verdicts import FILE
 from leaderboard.board.schema import Board
 from leaderboard.publish import make_boards
@@ -246,6 +247,13 @@ def test_other_data_and_models_that_are_not_there_are_one_line(runs, metals, cap
     (runs / "oracle" / FILE).write_bytes(b"PAR1")
     assert verdict(runs, "--models", "oracle") == 2
     assert f"{FILE}: damaged" in one_line(capsys)
+
+
+def test_runs_whose_structures_were_not_kept_are_one_line(runs, metals, capsys, monkeypatch):
+    stripped = [replace(run, table=run.table.slice(0, 0)) for run in read_runs([runs])]
+    monkeypatch.setattr("benchmarks.dft.verdict.read_runs", lambda paths: stripped)
+    assert verdict(runs) == 2
+    assert one_line(capsys) == f"error: {runs}: no structures are stored, only scores"
 
 
 def test_another_program_never_mixes_with_what_is_there(runs, metals, capsys, monkeypatch):

@@ -135,7 +135,9 @@ def main(argv: Sequence[str]) -> int:
         if run.name in (asked or known) and run.table.num_rows:  # else only scores are stored
             key = tuple(str(run.identity.get(each)) for each in DATASET_KEYS)
             sets.setdefault(key, []).append(run)
-    refused, computed = not sets, 0
+    if not sets:
+        raise UserError(f"{', '.join(map(str, args.runs))}: no structures are stored, only scores")
+    refused, computed = False, 0
     for (name, revision, _), members in sets.items():
         dataset = find_dataset(members[0], ()) if name in SETTINGS else None
         if dataset is None:
