@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 # Waiting threads sleep: spinning ones make everything slow once a core is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: env env-sevenn env-nequix env-matgl2 bench test full perf scale lint leaderboard site
+.PHONY: env env-sevenn env-nequix env-matgl2 bench test full fuzz perf scale lint leaderboard site
 
 env: $(VENV)/.installed
 
@@ -55,6 +55,11 @@ test: env
 
 full: env
 	$(BIN)/python -m pytest -m full --timeout 3600
+
+# Mutants of every kind of file that is read; FUZZ_CASES=20000 for more.
+FUZZ_CASES ?= 2000
+fuzz: env
+	FUZZ_CASES=$(FUZZ_CASES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz --timeout 7200
 
 perf: env
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[perf]'

@@ -22,6 +22,7 @@ import yaml
 
 from benchmarks.core import SCORED, Geometry, Status, UserError
 from benchmarks.core.files import atomic_write, file_sha256
+from benchmarks.core.parquet import refuse_bomb
 from benchmarks.core.statistics import Estimate, Resampling, interval
 from benchmarks.data.exposure import Seen, seen
 from benchmarks.metrics import score
@@ -183,6 +184,7 @@ def _plain(text: str) -> str:
 def _table(path: Path) -> Any:
     try:
         file = pq.ParquetFile(path)
+        refuse_bomb(file.metadata)
         groups = [file.metadata.row_group(k) for k in range(file.num_row_groups)]
         if sum(group.total_byte_size for group in groups) > LARGEST_PREDICTIONS:
             raise UserError(f"{path}: holds more than {LARGEST_PREDICTIONS:,} bytes")

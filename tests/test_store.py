@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -871,3 +872,87 @@ def test_a_merge_is_aborted_where_one_of_its_folders_was(tmp_path):
         writer.close(aborted=reason)
     (run,) = read_runs([tmp_path / "a", tmp_path / "b"])
     assert run.provenance["aborted"] == "too many errors"
+
+
+# --- what others may have written -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda h: h["identity"].pop("revision"), "identity: 'revision' is a required property"),
+        (lambda h: h["identity"].update(model=["t5"]), "identity.model: \\['t5'\\] is not of type"),
+        (lambda h: h["identity"].update(model=""), "identity.model: "),
+        (lambda h: h["segments"][0].update(packages=[1]), "segments\\[0\\].packages: \\[1\\] is"),
+        (
+            lambda h: h["segments"][0].update(quarantined=[7]),
+            "quarantined\\[0\\]: 7 is not",
+        ),
+        (lambda h: h["segments"][0].update(training_cost=[{}]), "training_cost\\[0\\]: 'hours' is"),
+        (lambda h: h["segments"][0].update(batch_size=0), "segments\\[0\\].batch_size: 0 is less"),
+        (lambda h: h["segments"][0].update(aborted={}), "segments\\[0\\].aborted: {} is not of"),
+        (lambda h: h["segments"][0].update(peak_memory_mb=1e999), "Infinity is not finite"),
+        (lambda h: h["segments"][0].update(threads=10**400), "10000000000000000000… is too large"),
+    ],
+)
+def test_a_field_of_another_type_is_named(stored, change, where):
+    path = stored / SHARD / "run.json"
+    header = json.loads(path.read_text())
+    change(header)
+    path.write_text(json.dumps(header))
+    with pytest.raises(UserError, match=f"run.json: damaged .*{where}"):
+        read_run(stored)
+
+
+def test_a_header_nested_too_deeply_is_one_line(stored):
+    (stored / SHARD / "run.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="it is nested too deeply"):
+        read_run(stored)
+
+
+def test_what_is_no_unicode_in_a_header_is_replaced(tmp_path):
+    identity = IDENTITY | {"weights": "caf\udce9"}
+    write(tmp_path, [record()], identity)
+    assert read_run(tmp_path).identity["weights"] == "caf?"
+    with RunWriter.open(tmp_path, identity, {}) as writer:
+        assert writer.done == {("a", 0)}
+
+
+def test_a_board_may_lack_family_split_and_weights(tmp_path):
+    write(tmp_path / "a", [record()], {k: v for k, v in IDENTITY.items() if k != "split"})
+    write(tmp_path / "b", [record()], IDENTITY | {"family": "of tomorrow"})
+    found = [run.identity for run in read_runs([tmp_path])]
+    assert [(i["family"], i["split"], i["weights"]) for i in found] == [
+        ("other", None, None),
+        ("other", "test", None),
+    ]
+
+
+CELL = [[4.0, 0, 0], [0, 4, 0], [0, 0, 4]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        ({"status": "fine"}, "unknown status"),
+        ({"status": None}, "status is null"),
+        ({"batch_size": 0}, "batch_size is not positive"),
+        ({"batch_size": None}, "batch_size is null"),
+        ({"batch_seconds": -1.0}, "batch_seconds is negative"),
+        ({"lattice": CELL[:2]}, "a lattice without three vectors"),
+        ({"lattice": [None, *CELL[1:]]}, "null within lattice"),
+        ({"lattice": None}, "a lattice without positions, or the reverse"),
+        ({"numbers": [14]}, "not as many atomic numbers as positions"),
+        ({"numbers": [14, None]}, "null within numbers"),
+        ({"lattice": None, "frac_coords": None}, "an answer that is no structure"),
+    ],
+    ids=str,
+)
+def test_a_row_that_no_record_can_be_is_named(stored, columns, fault):
+    path = stored / SHARD / "part-00001.parquet"
+    rows = pq.read_table(path).to_pylist()
+    assert len(rows[0]["numbers"]) == 2
+    rows[0] |= columns
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+    with pytest.raises(UserError, match=rf"part-00001.parquet: damaged \({fault}\): delete it"):
+        read_run(stored)

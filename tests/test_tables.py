@@ -1,5 +1,6 @@
 """Tables as other programs write them: columns in names of folders, columns twice, nulls."""
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -263,3 +264,22 @@ def test_mutant_of_a_table_is_read_as_pyarrow_reads_it_or_is_one_line(
             check_like_pyarrow(path, dataset)
             read += 1
     assert 20 < read < 180
+
+
+# --- files that unpack to far more than they hold -------------------------------------------------
+
+
+@pytest.mark.parametrize("one", [True, False], ids=["one value", "many row groups"])
+def test_a_file_that_unpacks_to_far_more_is_refused_at_once(tmp_path, lemat_table, rows, one):
+    """100 MB of one letter are 10 kB of zstd."""
+    path = tmp_path / "x.parquet"
+    letters, n = (100_000_000, 1) if one else (10_000_000, 10)
+    table = pa.concat_tables([lemat_table(rows()[:1])] * n)
+    ids = pa.array(["x" * letters] * n)
+    table = table.set_column(table.column_names.index("id"), "id", ids)
+    pq.write_table(table, path, compression="zstd", row_group_size=1, use_dictionary=False)
+    assert path.stat().st_size < 1_000_000
+    begin = time.process_time()
+    with pytest.raises(UserError, match=r"x.parquet: not a readable parquet file .*that unpack to"):
+        load(str(path))
+    assert time.process_time() - begin < 1

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import pickle
 import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.core import UserError
 
@@ -65,6 +67,46 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where its folder is a file there is nothing to remove
             partial.unlink(missing_ok=True)
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON that others may have written; what is no Unicode becomes a question mark.
+
+    Raises:
+        ValueError: It is no JSON, is nested too deeply, or holds numbers that are not finite or
+            integers beyond 64 bits.
+    """
+
+    def finite(digits: str) -> float:
+        if not math.isfinite(number := float(digits)):
+            raise ValueError(f"{digits:.20} is not finite")
+        return number
+
+    def bounded(digits: str) -> int:
+        if len(digits) > 19 or not -(2**63) <= int(digits) < 2**63:
+            raise ValueError(f"{digits:.20}… is too large")
+        return int(digits)
+
+    try:
+        content = json.loads(text, parse_float=finite, parse_constant=finite, parse_int=bounded)
+        plain = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return json.loads(plain)
+
+
+def follow_schema(content: Any, schema: Mapping[str, Any]) -> None:
+    """Hold what JSON or YAML gave to a JSON schema.
+
+    Raises:
+        ValueError: It does not follow the schema; the message names the place.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    found = best_match(Draft202012Validator(schema).iter_errors(content))
+    if found is not None:
+        raise ValueError(f"{found.json_path.removeprefix('$.')}: {found.message:.200}")
 
 
 def file_sha256(path: Path) -> str:

@@ -219,7 +219,7 @@ def load(
         where = named if found.split is None else f"{named}, split {found.split}"
         why = by_reason(dataset.quarantined)
         for first in dataset.quarantined[:1]:
-            why += f"; the first is {first.sample_id}, {first.detail}"
+            why += f"; the first is {first.sample_id:.200}, {first.detail:.200}"
         raise UserError(f"{where}: no usable trajectory ({why})")
     return dataset
 

@@ -7,12 +7,12 @@ the Hub. The embedded sets of this project are such folders.
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from benchmarks.core import UserError
+from benchmarks.core.files import follow_schema, parse_json
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """The embedded set: parquet files, manifest and data card."""
@@ -24,6 +24,32 @@ EMBEDDED_SETS = {
 """The embedded sets by the name that `--data` takes; `embedded` stays version 1."""
 MANIFEST = "manifest.json"
 DEFAULT_SPLIT = "test"
+_MANIFEST_SCHEMA = {
+    "type": "object",
+    "required": ["name", "version", "splits"],
+    "properties": {
+        "name": {"type": "string", "minLength": 1},
+        "version": {"type": ["integer", "string"]},
+        "rule": {"type": "string"},
+        "splits": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "required": ["file", "sha256"],
+                "properties": {
+                    "file": {"type": "string", "minLength": 1},
+                    "sha256": {"type": "string"},
+                },
+            },
+        },
+        "sources": {"type": "array", "items": {"type": "string"}},
+        "n_drawn": {"type": ["integer", "null"], "minimum": 0},
+        "seed": {"type": "integer"},
+        "revision": {"type": "string"},
+        "source_split": {"type": ["string", "null"]},
+    },
+}
+"""What is read of a manifest, which may hold more."""
 _SPLIT_NAME = re.compile(r"(train|val|validation|test)(?![a-z]).*\.parquet", re.IGNORECASE)
 
 
@@ -57,17 +83,24 @@ def split_names(source: str) -> tuple[str, ...]:
     return tuple(split_files(folder))
 
 
-def made_of(source: str) -> tuple[str, ...]:
+def made_of(source: str, above: tuple[Path, ...] = ()) -> tuple[str, ...]:
     """The sources that a held-out split was made of, followed to the end; else `source` alone.
 
+    Args:
+        source: A folder, or another source.
+        above: The folders that were followed to it.
+
     Raises:
-        UserError: Its manifest is not usable.
+        UserError: Its manifest is not usable, or it is made of itself.
     """
     folder = Path(source)
     if source in EMBEDDED_SETS or not (folder / MANIFEST).is_file():
         return (source,)
+    if folder.resolve() in above:
+        raise UserError(f"{folder / MANIFEST}: the split is made of itself: split again")
     sources = read_manifest(folder).get("sources", ())
-    return tuple(inner for each in sources for inner in made_of(each)) or (source,)
+    above = (*above, folder.resolve())
+    return tuple(inner for each in sources for inner in made_of(each, above)) or (source,)
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:
@@ -102,19 +135,21 @@ def choose_split(name: str, split: str | None, splits: list[str]) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of `folder`, checked for the keys that are needed.
+    """The manifest of `folder`, held to its schema; the files that it names lie in the folder.
 
     Raises:
-        UserError: It is not JSON or lacks a key.
+        UserError: It is not JSON, or does not follow the schema.
     """
     path = folder / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for entry in manifest["splits"].values():
-            _ = (entry["file"], entry["sha256"])
-        _ = (manifest["name"], manifest["version"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
+        follow_schema(manifest, _MANIFEST_SCHEMA)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: not a usable manifest ({type(error).__name__}: {error})"
         ) from error
+    for entry in manifest["splits"].values():
+        inside = PurePath(entry["file"])
+        if inside.is_absolute() or ".." in inside.parts or "\0" in entry["file"]:
+            raise UserError(f"{path}: {entry['file']!r:.100} is no file of the folder")
     return manifest

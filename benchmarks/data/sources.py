@@ -24,6 +24,7 @@ from benchmarks.data.folders import (
     MANIFEST,
     choose_split,
     embedded_folder,
+    made_of,
     read_manifest,
     split_files,
 )
@@ -235,13 +236,19 @@ def _held_out_part(
         file = manifest["splits"][split]["file"]
     except KeyError as error:
         raise UserError(f"{path}: not a usable manifest (KeyError: {error})") from error
+    made_of(str(folder))
     whole = resolve_all(sources, inner, limit=limit, seed=seed, offline=offline)
     if whole.revision != revision:
         raise UserError(
             f"{path}: its sources ({', '.join(sources)}) are no longer at {revision}: split again"
         )
-    with (folder / file).open(encoding="utf-8", newline="") as lines:
-        ids = frozenset(row["sample_id"] for row in csv.DictReader(lines))
+    try:
+        with (folder / file).open(encoding="utf-8", newline="") as lines:
+            ids = frozenset(row["sample_id"] for row in csv.DictReader(lines))
+    except (KeyError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"{folder / file}: no table with a column sample_id: split again"
+        ) from error
     digest = f"sha256:{file_sha256(path)}"
     parts = tuple(replace(each, ids=ids) for each in whole.parts)
     return replace(whole, name=name, split=split, revision=digest, ids=ids, parts=parts)

@@ -9,9 +9,10 @@ on one data set can be kept as an archive of few files, see `archive.py`.
 """
 
 from benchmarks.store.archive import read_archive, write_archive
+from benchmarks.store.headers import SCHEMA_VERSION
 from benchmarks.store.reading import read_run, read_runs, run_folders
 from benchmarks.store.records import SCHEMA, Record, Records, table_of
-from benchmarks.store.stored_run import SCHEMA_VERSION, StoredRun
+from benchmarks.store.stored_run import StoredRun
 from benchmarks.store.writing import RunWriter, model_folder
 
 __all__ = [

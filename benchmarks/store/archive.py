@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.core import Geometry, UserError
-from benchmarks.core.files import atomic_write
+from benchmarks.core.files import atomic_write, parse_json
 from benchmarks.store.changes import Change, change
+from benchmarks.store.headers import checked_header
 from benchmarks.store.records import ARCHIVE_SCHEMA, CHANGES, GEOMETRY, SCHEMA, list_column
-from benchmarks.store.stored_run import StoredRun, checked_header, read_table, require_unique
+from benchmarks.store.stored_run import StoredRun, read_table, require_unique
 
 HEADERS: Final = "runs.json"
 PREDICTIONS: Final = "predictions.parquet"
@@ -116,7 +117,7 @@ def read_archive(folder: Path) -> list[StoredRun]:
     path = folder / HEADERS
     remedy = "write the archive again"
     try:
-        headers = list(json.loads(path.read_text(encoding="utf-8")))
+        headers = list(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: damaged ({type(error).__name__}: {error}): {remedy}") from error
     checked = [checked_header(header, path, remedy) for header in headers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import pyarrow.compute as pc
 
 from benchmarks.core import UserError
 from benchmarks.store.archive import HEADERS, read_archive
+from benchmarks.store.headers import FAMILIES, read_header
 from benchmarks.store.records import SCHEMA
 from benchmarks.store.stored_run import (
     StoredRun,
-    read_header,
     read_table,
     require_equal,
     require_unique,
@@ -87,7 +88,19 @@ def read_runs(paths: Iterable[Path]) -> list[StoredRun]:
         for run in read_archive(folder) if is_archive else [read_run(folder)]:
             key = (run.name, *(run.identity.get(k) for k in ("dataset", "revision", "split")))
             groups.setdefault(key, []).append(run)
-    return [_merged(group, tuple(run.folder for run in group)) for group in groups.values()]
+    merged = [_merged(group, tuple(run.folder for run in group)) for group in groups.values()]
+    return [replace(run, identity=_whole(run.identity)) for run in merged]
+
+
+def _whole(identity: dict[str, Any]) -> dict[str, Any]:
+    """Give an identity the fields that a board needs, where an older or another program left them.
+
+    Families that are not known are `other`.
+    """
+    family = identity.get("family")
+    return {"split": None, "weights": None, **identity} | {
+        "family": family if family in FAMILIES else "other"
+    }
 
 
 def _merged(runs: list[StoredRun], folders: tuple[Path, ...]) -> StoredRun:

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry, Status
@@ -40,6 +41,12 @@ ARCHIVE_SCHEMA = pa.schema(
     [*SCHEMA, ("strain", pa.list_(pa.float64())), ("displacements", pa.list_(_VECTOR))]
 )
 """The columns of an archive, whose answers are changes of their initial structures (`Change`)."""
+
+
+_NEVER_NULL = (
+    *("model", "sample_id", "repeat", "status"),
+    *("batch_id", "batch_size", "batch_seconds"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +163,43 @@ def list_column(rows: Sequence[NDArray[Any] | None], kind: Any) -> Any:
         type=kind,
         mask=pa.array([row is None for row in rows], pa.bool_()),
     )
+
+
+def unsound(table: Any) -> str | None:
+    """Say what a table in `SCHEMA` or `ARCHIVE_SCHEMA` holds that no record can; None if nothing.
+
+    The form of its rows is checked, not whether their numbers make sense.
+    """
+    for name in _NEVER_NULL:
+        if table[name].null_count:
+            return f"{name} is null"
+    lists = {name: table[name] for name in (*GEOMETRY, *CHANGES) if name in table.column_names}
+    for name, column in lists.items():
+        entries = pc.list_flatten(column)
+        vectors = pa.types.is_fixed_size_list(entries.type)
+        if entries.null_count or (vectors and pc.list_flatten(entries).null_count):
+            return f"null within {name}"
+    absent = np.full(len(table), -1)
+    lattice, sites, numbers, strain, moved = (
+        np.asarray(pc.fill_null(pc.list_value_length(lists[name]), -1)) if name in lists else absent
+        for name in (*GEOMETRY, *CHANGES)
+    )
+    given, changed, named = lattice >= 0, strain >= 0, numbers >= 0
+    seconds = np.asarray(table["batch_seconds"], dtype=np.float64)
+    statuses = pa.array([str(status) for status in Status])
+    faults = {
+        "unknown status": ~np.asarray(pc.is_in(table["status"], value_set=statuses)),
+        "batch_size is not positive": np.asarray(table["batch_size"]) < 1,
+        "batch_seconds is negative": seconds < 0,  # NaN where nobody took the time
+        "a lattice without three vectors": given & (lattice != 3),
+        "a lattice without positions, or the reverse": given != (sites >= 0),
+        "not as many atomic numbers as positions": given & (numbers != sites),
+        "a strain without six components": changed & (strain != 6),
+        "a strain without displacements, or the reverse": changed != (moved >= 0),
+        "not as many atomic numbers as displacements": changed & named & (numbers != moved),
+        "an answer that is no structure": (changed & given) | (named & ~given & ~changed),
+    }
+    return next((fault for fault, rows in faults.items() if rows.any()), None)
 
 
 def _flat(column: Any) -> tuple[NDArray[np.int32], NDArray[Any]]:

@@ -1,8 +1,7 @@
-"""A stored run, and the checks that all layouts share: headers, tables, strict comparison."""
+"""A stored run, and the checks that all layouts share: tables, strict comparison."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,11 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.core import Geometry, UserError
+from benchmarks.core.parquet import refuse_bomb
 from benchmarks.store.changes import Change
-from benchmarks.store.records import CHANGES, SCHEMA, Records, geometry_columns, list_rows
+from benchmarks.store.headers import SCHEMA_VERSION
+from benchmarks.store.records import (
+    CHANGES,
+    SCHEMA,
+    Records,
+    geometry_columns,
+    list_rows,
+    unsound,
+)
 
-SCHEMA_VERSION = 2
-"""Version 1 had one block `provenance` in place of the segments; it is read as one segment."""
 _OF_ONE = ("first_part", "n_records", "shard")
 """Facts of a segment that say nothing about the run as a whole."""
 _IF_HONOURED = frozenset({"seed", "settings.fmax", "settings.max_steps"})
@@ -106,6 +112,9 @@ class StoredRun:
 
         Returns:
             A run whose `records` can be read; itself if it has all geometries already.
+
+        Raises:
+            UserError: A change is of another number of sites than its initial structure.
         """
         if self.changes is None:
             return self
@@ -121,62 +130,17 @@ class StoredRun:
             if strain is None or moved is None:
                 geometries.append(given.geometry(row))
             else:
+                initial = initial_geometries[sample_id]
+                if len(moved) != len(initial.numbers):
+                    raise UserError(
+                        f"{self.folder}: the answer of '{self.name}' for {sample_id} is no change "
+                        "of its initial structure: other data, or damaged"
+                    )
                 change = Change(strain, moved, numbers[row])
-                geometries.append(change.applied(initial_geometries[sample_id]))
+                geometries.append(change.applied(initial))
         for name, column in geometry_columns(geometries).items():
             table = table.set_column(table.schema.get_field_index(name), name, column)
         return replace(self, table=table.cast(SCHEMA), changes=None)
-
-
-def read_header(folder: Path) -> dict[str, Any]:
-    """Read the header in `run.json`, see `checked_header`.
-
-    Raises:
-        UserError: The file is missing, damaged or too new.
-    """
-    path = folder / "run.json"
-    remedy = f"remove {folder} and run again"
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; is {folder} a run folder?") from error
-    except (OSError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: damaged ({reason}): {remedy}") from error
-    return checked_header(header, path, remedy)
-
-
-def checked_header(header: Any, path: Path, remedy: str) -> dict[str, Any]:
-    """Bring one header of the file `path` into the form of the present schema version.
-
-    Returns:
-        `identity`: a dict; `segments`: a list of dicts; `schema_version`: the version of the file.
-
-    Raises:
-        UserError: A block or a field is missing, or the schema version is not known.
-    """
-    try:
-        identity = dict(header["identity"])
-        version = identity["schema_version"]
-        _ = identity["model"]
-        blocks = [header["provenance"]] if version == 1 else header.get("segments", [])
-        segments = [dict(block) for block in blocks]
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: damaged ({reason}): {remedy}") from error
-    if version not in (1, SCHEMA_VERSION):
-        raise UserError(
-            f"{path}: schema version {version}, this program reads up to {SCHEMA_VERSION}: run "
-            "again into another folder, or use the version that wrote it"
-        )
-    if not segments:
-        raise UserError(f"{path}: damaged (no segments): {remedy}")
-    if version == 1:
-        identity["schema_version"] = SCHEMA_VERSION
-        for block in (identity, *segments):
-            if "end_missing" in block:
-                block["missing_final_frame"] = block.pop("end_missing")
-    return {"identity": identity, "segments": segments, "schema_version": version}
 
 
 def read_table(path: Path, schema: Any, remedy: str) -> Any:
@@ -186,13 +150,17 @@ def read_table(path: Path, schema: Any, remedy: str) -> Any:
         UserError: The file is missing or damaged, or has other columns; it ends with `remedy`.
     """
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        refuse_bomb(file.metadata)
+        table = file.read()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: damaged ({first}): {remedy}") from error
     if not table.schema.equals(schema):
         raise UserError(f"{path}: its columns are not those of a record: {remedy}")
+    if fault := unsound(table):
+        raise UserError(f"{path}: damaged ({fault}): {remedy}")
     return table
 
 

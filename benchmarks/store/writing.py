@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.core import WHOLE, Shard, UserError
-from benchmarks.core.files import atomic_write
+from benchmarks.core.files import atomic_write, parse_json
+from benchmarks.store.headers import SCHEMA_VERSION, read_header
 from benchmarks.store.locking import FolderLock
 from benchmarks.store.reading import parts, read_run, shard_folders
 from benchmarks.store.records import SCHEMA, Record, table_of
-from benchmarks.store.stored_run import SCHEMA_VERSION, keys, read_header, require_equal
+from benchmarks.store.stored_run import keys, require_equal
 
 
 class RunWriter:
@@ -234,4 +235,4 @@ def _remove_empty(folder: Path) -> None:
 
 def _plain(block: Mapping[str, Any]) -> Any:
     """Give the block as JSON gives it back, so that stored and new ones compare equal."""
-    return json.loads(json.dumps(block, allow_nan=False))
+    return parse_json(json.dumps(block, allow_nan=False))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from benchmarks.core import SCORED, Geometry, Status, UserError
-from benchmarks.core.files import atomic_write
+from benchmarks.core.files import atomic_write, parse_json
 from benchmarks.core.geometry import reduced_composition, symmetry
+from benchmarks.core.parquet import refuse_bomb
 from benchmarks.core.statistics import Floats
 from benchmarks.data import Dataset
 from benchmarks.data.exposure import Seen, seen
@@ -76,14 +78,15 @@ def scores(run: StoredRun, dataset: Dataset | None = None, *, store: bool = True
     run = run.with_initial({each: dataset.geometries(index[each])[0] for each in wanted})
     cached = _cached(run)
     slow: dict[str, list[float]] = {}
-    if cached is not None and set(SLOW_COLUMNS) <= set(cached):
+    if cached is not None and {"structures", *SLOW_COLUMNS} <= {*cached}:
         done = cached[cached["scored"] == 1]
         columns = done[list(SLOW_COLUMNS)].to_numpy().tolist()
         slow = dict(zip(done["structures"], columns, strict=True))
     table = _computed(run, dataset, index, slow)
     whole = len(table) == run.table.num_rows
     if store and whole and not in_archive(run) and not _same_records(table, cached):
-        _write(table, run, run.folder / FILE)
+        with suppress(UserError):  # runs on a read-only disk need no cache
+            _write(table, run, run.folder / FILE)
     return table
 
 
@@ -175,8 +178,10 @@ def store_archive_scores(
         table.assign(model=run.name)[["model", *table]]
         for run, table in zip(runs, tables, strict=True)
     ]
-    _write(pd.concat(named, ignore_index=True), runs[0], folder / FILE)
-    return True
+    with suppress(UserError):  # an archive on a read-only disk needs no cache
+        _write(pd.concat(named, ignore_index=True), runs[0], folder / FILE)
+        return True
+    return False
 
 
 def _write(table: pd.DataFrame, run: StoredRun, path: Path) -> None:
@@ -188,7 +193,7 @@ def _write(table: pd.DataFrame, run: StoredRun, path: Path) -> None:
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     arrow = arrow.replace_schema_metadata({"scores": json.dumps(about)})
     with atomic_write(path) as partial:
-        pq.write_table(arrow, partial, compression="zstd")
+        pq.write_table(arrow, partial, compression="zstd", write_page_checksum=True)
 
 
 def _versions() -> dict[str, str]:
@@ -209,11 +214,17 @@ def _read(run: StoredRun) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     if not path.exists():
         return None
     try:
-        arrow = pq.read_table(path)
-        about = json.loads((arrow.schema.metadata or {})[b"scores"])
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        refuse_bomb(file.metadata)
+        arrow = file.read()
+        arrow.validate(full=True)
+        about = dict(parse_json((arrow.schema.metadata or {})[b"scores"].decode()))
+        _check_columns(arrow)
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{path} is damaged ({type(error).__name__}): delete it and score the run again"
+            f"{path} is damaged ({type(error).__name__}: {reason:.200}): delete it and score the "
+            "run again"
         ) from error
     if "model" in arrow.column_names:
         arrow = arrow.filter(pc.equal(arrow["model"], run.name)).drop_columns("model")
@@ -223,6 +234,34 @@ def _read(run: StoredRun) -> tuple[pd.DataFrame, dict[str, Any]] | None:
             empty = [name for name in stored if arrow[name].null_count == len(arrow)]
             arrow = arrow.drop_columns(empty)
     return arrow.to_pandas(), about
+
+
+def _check_columns(arrow: Any) -> None:
+    """Make sure that a stored table has what every board needs, of the right types.
+
+    Raises:
+        ValueError: It has not.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kinds = dict(zip(arrow.column_names, arrow.schema.types, strict=True))
+    texts = {"sample_id", "status", "group", "functional", "source"}
+    kept = {*texts, "structures", "crystal_system", "end_of"}
+    numbers = {"repeat", *COLUMNS, *SLOW_COLUMNS, *COSTS} & {*kinds}
+    for name in sorted(texts | {"repeat", "scored"}):
+        if name not in kinds or arrow[name].null_count:
+            raise ValueError(f"no whole column {name}")
+    for name, kind in kinds.items():
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+        if (name in kept and not text) or (
+            name in numbers and not (number or pa.types.is_null(kind))
+        ):
+            raise ValueError(f"column {name} is {kind}")
+    known = pa.array([str(status) for status in Status], arrow.schema.field("status").type)
+    if not pc.all(pc.is_in(arrow["status"], value_set=known)).as_py() and len(arrow):
+        raise ValueError("unknown status")
 
 
 def _stored_only(run: StoredRun) -> pd.DataFrame:
@@ -249,8 +288,11 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def _cached(run: StoredRun) -> pd.DataFrame | None:
-    """Stored scores, if the same programs computed them."""
-    found = _read(run)
+    """Stored scores, if the same programs computed them; damaged ones are computed again."""
+    try:
+        found = _read(run)
+    except UserError:
+        return None
     if found is None or any(found[1].get(key) != value for key, value in _versions().items()):
         return None
     return found[0]

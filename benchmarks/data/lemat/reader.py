@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.core import UserError
+from benchmarks.core.parquet import refuse_bomb
 
 _VECTORS = pa.list_(pa.list_(pa.float64()))
 COLUMNS: dict[str, Any] = {
@@ -99,6 +100,7 @@ class FrameFiles:
             footer = _open(path).metadata if isinstance(path, Path) else path.footer()
             with reading(path):
                 names = footer.schema.to_arrow_schema().names
+                refuse_bomb(footer)
             lacks = frozenset(name for name in COLUMNS if name not in names)
             if missing := [name for name in COLUMNS if name in lacks - set(folder_columns(path))]:
                 lacking = ", ".join(missing)
@@ -204,7 +206,7 @@ def reading(path: FramePath) -> Iterator[None]:
     """Turn Arrow's error about a damaged file into one line that names the file."""
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable parquet file ({first})") from error
 
