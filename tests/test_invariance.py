@@ -17,6 +17,7 @@ from leaderboard.board.schema import Board, Invariance
 from leaderboard.scoring import INVARIANCE, with_invariance
 from leaderboard.site import board_table
 from leaderboard.views.markdown import markdown
+from leaderboard.views.table_columns import rewritten
 from studies import invariance
 from tests.conftest import one_line
 from tests.site_runs import scored_runs
@@ -291,7 +292,19 @@ def test_a_status_that_changes_is_told_under_the_table(tmp_path):
         strain=Estimate(point=0.0, low=0.0, high=0.0, n=3),
         displacement=Estimate(point=0.0, low=0.0, high=0.0, n=3),
     )  # fmt: skip
-    assert "Structures that one of them ends in another status: text 2." in markdown(board)
+    assert "Structures whose status one of them changes: text 2." in markdown(board)
+
+
+def test_differences_of_rounding_are_not_written_out():
+    def shown(strain, moved):
+        ends = (Estimate(point=x, low=x, high=x, n=1) for x in (strain, moved))
+        numbers = dict(zip(("strain", "displacement"), ends, strict=True))
+        found = Invariance(dataset="toys", structures=1, status_changed=0, **numbers)
+        return rewritten(SimpleNamespace(invariance=found))
+
+    assert shown(4.4e-8, 9.5e-8) == "< 1e-06, < 1e-06 Å"
+    assert shown(0.0, 0.00123) == "0, 0.0012 Å"
+    assert rewritten(SimpleNamespace(invariance=None)) == "—"
 
 
 @pytest.mark.parametrize(

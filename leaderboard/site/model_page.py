@@ -18,7 +18,7 @@ from benchmarks.store import StoredRun
 from leaderboard.board.schema import IDENTITY, Board, Row, Saving
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site.drawing import DiagramLine, diagram, element_places
-from leaderboard.views.table_columns import repeated, training
+from leaderboard.views.table_columns import repeated, rewritten, training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,6 +163,7 @@ def card(run: StoredRun, row: Row) -> list[tuple[str, str]]:
         ("Functional of its training data", row.functional or "none"),
         ("Training data", "; ".join(exposure) or "none"),
         ("Cost of its training", training(row, whole=True)),
+        ("Written otherwise, its answers move by", rewritten(row) if row.invariance else ""),
         ("Authors", ", ".join(map(str, provenance.get("authors") or ()))),
         ("Described at", str(provenance.get("link") or "")),
         ("Chosen by", str(provenance.get("chosen_by") or "")),

@@ -18,6 +18,8 @@ from leaderboard.board.rows import RANKED_BY
 from leaderboard.board.schema import Board, Hardware, Row
 
 _MARKS: Final = "¹²³⁴⁵⁶⁷⁸⁹"
+ROUNDING: Final = 1e-6
+"""Differences below are those of rounding in single precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,11 @@ def rewritten(row: Row) -> str:
     found = row.invariance
     if found is None or found.strain.point is None or found.displacement.point is None:
         return NOTHING
-    return f"{found.strain.point:.2g}, {found.displacement.point:.2g} Å"
+    strain, moved = (
+        f"{x:.2g}" if x == 0 or x >= ROUNDING else f"< {ROUNDING:g}"
+        for x in (found.strain.point, found.displacement.point)
+    )
+    return f"{strain}, {moved} Å"
 
 
 def rewriting(board: Board) -> list[str]:
@@ -126,7 +132,7 @@ def rewriting(board: Board) -> list[str]:
         "sites in another order, from another origin, with exchanged axes, and as a supercell: "
         "mean strain between the cells, and mean displacement of the sites, over these four "
         f"writings of {' and '.join(sets)}; 0 is right."
-        + (f" Structures that one of them ends in another status: {changed}." if changed else "")
+        + (f" Structures whose status one of them changes: {changed}." if changed else "")
     ]
 
 
