@@ -5,6 +5,7 @@ Each proof is a file that would leave a mark, fetch a file or clear a cache when
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -226,6 +227,48 @@ def test_a_pickle_is_no_gradient_boosting(tmp_path):
     (tmp_path / "m.skops").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
     one_line(lambda: gbr.load(tmp_path / "m.skops"), "m.skops is no file of `baselines.train gbr`")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_type_of_others_in_skops_is_not_built(tmp_path):
+    from skops.io import dump
+
+    from baselines import gbr
+
+    dump({"models": Evil(tmp_path / "ran")}, tmp_path / "m.skops")
+    one_line(lambda: gbr.load(tmp_path / "m.skops"), "m.skops", "types that are not trusted")
+    assert not (tmp_path / "ran").exists()
+
+
+LOADERS = re.compile(
+    r"\b(?:torch\.load|pickle\.loads?|joblib\.load|np\.load|dill\.loads?|shelve\.open|marshal\.loads?)"
+    r"\(|trust_remote_code|allow_pickle|weights_only|\byaml\.(?:unsafe_|full_)?load\(|\b(?:eval|exec)\("
+)
+"""Calls and options by which Python runs code of a file."""
+SAFE = re.compile(
+    r"torch\.load\(.*weights_only=(?:True|not trust)\b|trust_remote_code=False|allow_pickle=False"
+    r"|^\s*weights_only=True,|\.eval\(\)|`[^`]*(?:weights_only|pickle)[^`]*`"
+)
+OUR_OWN = {
+    # what the driver has just written to its child, and what a relaxer has just answered
+    ("benchmarks/models/environments.py", "pickle.load(sys.stdin.buffer)"),
+    ("benchmarks/testing.py", "pickle.loads(pickle.dumps(outcome))"),
+}
+
+
+def test_every_loader_that_could_run_code_is_told_not_to():
+    root, found, unsafe = Path(__file__).parents[1], 0, []
+    for package in ("benchmarks", "baselines", "t2relax", "leaderboard", "studies"):
+        for path in sorted((root / package).rglob("*.py")):
+            name = path.relative_to(root).as_posix()
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                if not LOADERS.search(line):
+                    continue
+                found += 1
+                own = any(name == file and text in line for file, text in OUR_OWN)
+                if not (own or SAFE.search(line)):
+                    unsafe.append(f"{name}:{number}: {line.strip()}")
+    assert found > 10
+    assert unsafe == []
 
 
 @pytest.mark.parametrize("beside", ["pytorch_model.bin", "training_args.bin", "adapter_model.bin"])

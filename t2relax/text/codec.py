@@ -267,7 +267,7 @@ def read_delta(text: str, initial: Crystal) -> tuple[Delta, NDArray[np.int16]]:
     head, loop, body = text.partition(SITE_LOOP + "\n")
     if not loop:
         raise CodecError("no loop of sites")
-    header, *cell_lines = head.splitlines()
+    header, *cell_lines = head.splitlines() or [""]
     if header != "data_delta" or [x.split(" ")[0] for x in cell_lines] != list(DELTA_TAGS):
         raise CodecError("the header and the seven lines of the cell are not all there, in order")
     values = [re.fullmatch(rf"\S+ {_NUMBER}", line) for line in cell_lines]
