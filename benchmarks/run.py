@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command = shlex.join(["python", "-m", "benchmarks.run", *argv])
     interrupted = "interrupted; the same command goes on from here"
+    if args.emit:
+        return run_command(lambda: _emit(args, argv))
     return run_command(lambda: _run(args, command), interrupted=interrupted)
 
 
@@ -66,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         help=_LAST_FRAME,
     )
     add("--shard", type=_shard, default=WHOLE, metavar="i/n", help=_SHARD)
+    add("--cluster", metavar="local:N|tcp://…|FILE.yaml", help=_CLUSTER)
+    add("--emit", metavar="slurm[:N]|pbs[:N]", help=_EMIT)
     add("--repeats", type=whole_number(1), default=1, metavar="R", help="default: 1")
     add("--seed", type=int, default=0, help="default: 0")
     add("--device", default="cpu", metavar="cpu|cuda", help="default: cpu")
@@ -105,6 +109,8 @@ PROMPTING = (
 )  # fmt: skip
 """The options that say how a model of a server is asked."""
 _SHARD = "run part i of n, chosen by a hash of the sample id; the parts can run side by side"
+_CLUSTER = "run on many workers: N processes here, those of a Dask scheduler, or jobs of a queue"
+_EMIT = "print the script of a job array of N parts for a queue, and run nothing"
 _DATA = "default: embedded; several are read as one set"
 _ENGINE = "of potentials: one structure after the other, or many at a time; default: ase"
 _TIMEOUT = "for one structure; a batch has little more, and halves are tried; default: 600"
@@ -151,6 +157,18 @@ def _model_list() -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _emit(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    from benchmarks.engine.job_array import job_array
+
+    if args.cluster or args.shard != WHOLE:
+        raise UserError("--emit makes the parts: leave out --shard and --cluster")
+    resolve_all(["identity", *_names(args)], trust=args.trust, prompting={})
+    at = next(i for i, word in enumerate(argv) if word.partition("=")[0] == "--emit")
+    rest = [*argv[:at], *argv[at + (1 if "=" in argv[at] else 2) :]]
+    _print(job_array(args.emit, rest, device=args.device))
+    return 0
+
+
 def _run(args: argparse.Namespace, command: str) -> int:
     specs = _requested(args)
     # Imported after the names are known to be right, so that a slip is answered at once.
@@ -167,6 +185,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
         command=command,
         log=_say,
         shard=args.shard,
+        cluster=args.cluster,
     )
     if not run.positions:
         raise UserError(f"--shard {args.shard.number}/{args.shard.total} holds none of the samples")
@@ -174,7 +193,10 @@ def _run(args: argparse.Namespace, command: str) -> int:
         _print(_dry_run(plans, run))
         return 0
     given_up = run_all(plans, run)
-    _publish(run)
+    if n_left := _left_to_others(plans, run):
+        _say(f"{n_left} structures are left to other parts; the last one prints the board")
+    else:
+        _publish(run)
     for reason in given_up:
         _say(reason)
     return 1 if given_up else 0
@@ -182,19 +204,29 @@ def _run(args: argparse.Namespace, command: str) -> int:
 
 def _requested(args: argparse.Namespace) -> list[ModelSpec]:
     """Find the models, `identity` before all, and make sure that their dependencies are there."""
-    names = [name.strip() for name in args.models.split(",") if name.strip()]
-    if not names:
-        raise UserError("say what to run: --models t5,mace (names: --list-models)")
     prompting = {name: getattr(args, name) for name in PROMPTING if getattr(args, name) is not None}
-    named = resolve_all(["identity", *names], trust=args.trust, prompting=prompting)
-    if prompting and not any(spec.remote_parts for spec in named):
+    named = resolve_all(["identity", *_names(args)], trust=args.trust, prompting=prompting)
+    prompted = [spec.name for spec in named if spec.remote_parts]
+    if prompting and not prompted:
         option = next(iter(prompting)).replace("_", "-")
         raise UserError(f"--{option} is for prompted models, LABEL=chat:MODEL[@URL]: none is named")
+    if args.cluster and prompted:
+        raise UserError(f"--cluster: {prompted[0]} is asked of a server, which no worker speeds up")
     specs = [on_engine(spec, args.engine) for spec in named]
     for spec in specs:
         interpreter(spec)
-    check_device(args.device)
+    if args.cluster and args.shard != WHOLE:
+        raise UserError("--cluster makes parts of its own: leave out --shard")
+    if not args.cluster or args.cluster.startswith("local:"):
+        check_device(args.device)
     return specs
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    names = [name.strip() for name in args.models.split(",") if name.strip()]
+    if not names:
+        raise UserError("say what to run: --models t5,mace (names: --list-models)")
+    return names
 
 
 def _load(args: argparse.Namespace) -> Dataset:
@@ -229,6 +261,22 @@ def _dry_run(plans: Sequence[ModelRun], run: BenchmarkRun) -> str:
             initial = [run.dataset.geometries(i)[0] for i in run.positions]
             lines += [f"    {line}" for line in forecasts(plan.spec, initial, run.repeats)]
     return "\n".join(lines)
+
+
+def _left_to_others(plans: Sequence[ModelRun], run: BenchmarkRun) -> int:
+    """Count what other parts have not stored yet; nothing is left to others by the whole."""
+    from benchmarks.store import model_folder, read_run
+
+    if run.shard == WHOLE:
+        return 0
+    wanted = {(name, repeat) for name in run.dataset.ids for repeat in range(run.repeats)}
+    mine = {(run.dataset.ids[i], repeat) for i in run.positions for repeat in range(run.repeats)}
+    n_left = 0
+    for plan in plans:
+        table = read_run(model_folder(run.out, plan.spec.name)).table
+        stored = zip(table["sample_id"].to_pylist(), table["repeat"].to_pylist(), strict=True)
+        n_left += len(wanted - mine - set(stored))
+    return n_left
 
 
 def _publish(run: BenchmarkRun) -> None:

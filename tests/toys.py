@@ -260,3 +260,43 @@ class HoldsTheInterpreter(ReturnsInput):
 
         Path(self.file).write_text(str(os.getpid()))
         ctypes.PyDLL(None).sleep(60)
+
+
+class CountsLoads(ReturnsInput):
+    """Leaves a mark in `folder` each time that it is loaded."""
+
+    def __init__(self, folder):
+        super().__init__()
+        (Path(folder) / str(os.getpid())).touch()
+
+
+class TakesTheWord(ReturnsInput):
+    """Writes another driver's word into a file as soon as it is asked for anything."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def relax(self, structures):
+        Path(self.file).write_text("another")
+        return super().relax(structures)
+
+
+class KillsItsDriver(ReturnsInput):
+    """Kills the process that started it."""
+
+    def misbehave(self):
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+
+
+class SlowlyStretches(Stretches):
+    """Takes 0.1 s for each structure, whose cell it stretches by an amount of its own."""
+
+    def __init__(self):
+        super().__init__(1.0)
+
+    def _one(self, structure):
+        time.sleep(0.1)
+        self.factor = 1 + structure.volume / 10_000
+        return super()._one(structure)

@@ -141,8 +141,13 @@ class Shard(NamedTuple):
 
     def holds(self, sample_id: str) -> bool:
         """Say whether a sample belongs to this part."""
+        return self.total == 1 or self.of(sample_id, self.total) == self
+
+    @classmethod
+    def of(cls, sample_id: str, total: int) -> Shard:
+        """Give the one of `total` parts to which a sample belongs."""
         digest = hashlib.sha256(sample_id.encode()).digest()
-        return int.from_bytes(digest[:8]) % self.total == self.number % self.total
+        return cls(int.from_bytes(digest[:8]) % total or total, total)
 
     @property
     def folder(self) -> str:

@@ -16,7 +16,9 @@ from tqdm import tqdm
 
 from benchmarks.core import WHOLE, MissingFinalFrame, RelaxSettings, Shard, Status
 from benchmarks.data import Dataset
-from benchmarks.engine.execute import Budget, ModelRunSummary, run_model
+from benchmarks.engine.cluster import DaskWorkers, connected, governed, run_parts
+from benchmarks.engine.execute import Budget, ModelRunSummary, Task, run_model
+from benchmarks.engine.part import Part
 from benchmarks.engine.process import threads
 from benchmarks.models.provenance import (
     environment,
@@ -52,6 +54,8 @@ class BenchmarkRun:
     """Called with one line per model."""
     shard: Shard = WHOLE
     """The part of the samples that this process runs."""
+    cluster: str | None = None
+    """The workers that run them, as `benchmarks.engine.cluster.connected` takes them."""
 
     @cached_property
     def positions(self) -> list[int]:
@@ -142,28 +146,39 @@ def run_all(plans: Sequence[ModelRun], run: BenchmarkRun) -> list[str]:
         UserError: A stored run cannot be resumed (before any model runs), or a relaxer says while
             loading that something is missing.
     """
-    common = environment(run.settings.device)
     with ExitStack() as stack:
+        folders = [model_folder(run.out, plan.spec.name) for plan in plans]
+        words = [
+            stack.enter_context(governed(folder, run.log)) if run.cluster else ""
+            for folder in folders
+        ]
+        # The driver of a cluster need not have the device that its workers have.
+        common = environment("cpu" if run.cluster else run.settings.device)
         writers = [
             stack.enter_context(
                 RunWriter.open(
-                    model_folder(run.out, plan.spec.name),
-                    plan.identity(run),
-                    common | plan.provenance(run),
-                    shard=run.shard,
+                    folder, plan.identity(run), common | plan.provenance(run), shard=run.shard
                 )
             )
-            for plan in plans
+            for plan, folder in zip(plans, folders, strict=True)
         ]
-        pairs = zip(plans, writers, strict=True)
-        reasons = [_run_samples(plan.spec, writer, run) for plan, writer in pairs]
+        workers = (
+            stack.enter_context(connected(run.cluster, run.settings.device, run.log))
+            if run.cluster
+            else None
+        )
+        reasons = [
+            _run_samples(plan, writer, run, workers, word)
+            for plan, writer, word in zip(plans, writers, words, strict=True)
+        ]
     return [reason for reason in reasons if reason]
 
 
-def _run_samples(spec: ModelSpec, writer: RunWriter, run: BenchmarkRun) -> str | None:
+def _run_samples(
+    plan: ModelRun, writer: RunWriter, run: BenchmarkRun, workers: DaskWorkers | None, word: str
+) -> str | None:
     """Run one model on the samples that are not stored yet; say why it was given up, if it was."""
-    dataset, settings = run.dataset, run.settings
-    spec = keeping_answers(spec, writer.folder)
+    spec, dataset = keeping_answers(plan.spec, writer.folder), run.dataset
     budget = Budget()
     for status in writer.statuses.elements():
         budget.add(Status(status))
@@ -174,33 +189,51 @@ def _run_samples(spec: ModelSpec, writer: RunWriter, run: BenchmarkRun) -> str |
     begin = time.monotonic()
     with tqdm(total=run.n_wanted, desc=spec.name, disable=None, file=sys.stderr) as bar:
 
+        def count(statuses: Counter[str]) -> None:
+            counts.update(statuses)
+            bar.update(statuses.total())
+
         def store(records: list[Record]) -> None:
             writer.append(records)
-            counts.update(record.status.value for record in records)
-            bar.update(len(records))
+            count(Counter(record.status.value for record in records))
 
         for repeat in range(run.repeats):
-            todo = [i for i in run.positions if (dataset.ids[i], repeat) not in writer.done]
-            summary = run_model(
-                spec,
-                ((dataset.ids[i], repeat, dataset.geometries(i)[0]) for i in todo),
-                # Relaxers seed their sampling from seed and structure: a repeat is another seed.
-                settings=replace(settings, seed=settings.seed + repeat),
-                on_records=store,
-                budget=budget,
-                first_batch=writer.next_batch_id,
-                log=writer.folder / LOG,
-            )
+            left = [i for i in run.positions if (dataset.ids[i], repeat) not in writer.done]
+            todo = (Task(dataset.ids[i], repeat, dataset.geometries(i)[0]) for i in left)
+            # Relaxers seed their sampling from seed and structure: a repeat is another seed.
+            settings = replace(run.settings, seed=run.settings.seed + repeat)
+            if workers is None:
+                summary = run_model(
+                    spec,
+                    todo,
+                    settings=settings,
+                    on_records=store,
+                    budget=budget,
+                    first_batch=writer.next_batch_id,
+                    log=writer.folder / LOG,
+                )
+            else:
+                part = Part(
+                    spec=spec,
+                    settings=replace(settings, batch_size=settings.batch_size or spec.batch_size),
+                    folder=writer.folder.parent.absolute(),
+                    shard=run.shard,
+                    todo=list(todo),
+                    identity=plan.identity(run),
+                    provenance=plan.provenance(run),
+                    word=word,
+                    log=LOG,
+                )
+                summary = run_parts(workers, part, budget=budget, on_statuses=count)
             summaries.append(summary)
             if summary.aborted:
                 break
     seconds = time.monotonic() - begin
     summary = ModelRunSummary.over_repeats(summaries)
     took = spent(spec)
-    if took:
-        writer.note(spent=took)
-        for name, sums in took.items():
-            run.log(f"{name}: " + ", ".join(f"{n:.6g} {what}" for what, n in sums.items()))
+    writer.note(**{"spent": took} if took else {})
+    for name, sums in took.items():
+        run.log(f"{name}: " + ", ".join(f"{n:.6g} {what}" for what, n in sums.items()))
     writer.close(ended=now(), load_average_end=load_average(), **asdict(summary))
     if n_new := counts.total():
         outcomes = ", ".join(f"{n} {status}" for status, n in counts.most_common())

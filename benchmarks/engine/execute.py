@@ -119,7 +119,7 @@ def run_model(
     budget = budget or Budget(limits.error_budget)
     with Driver(spec, settings, limits, log=log, first_batch=first_batch) as driver:
         try:
-            for batch in _batches(todo, batch_size):
+            for batch in batches(todo, batch_size):
                 if budget.overdrawn():
                     break
                 for records in driver.solve(batch):
@@ -132,7 +132,8 @@ def run_model(
     return driver.summary(aborted)
 
 
-def _batches(todo: Iterable[tuple[str, int, Geometry]], size: int) -> Iterator[list[Task]]:
+def batches(todo: Iterable[tuple[str, int, Geometry]], size: int) -> Iterator[list[Task]]:
+    """Make batches of structures of similar size, reading a few batches ahead."""
     tasks = (Task(*item) for item in todo)
     while window := list(islice(tasks, WINDOW * size)):
         window.sort(key=lambda task: len(task.geometry.numbers))
@@ -199,6 +200,10 @@ class Driver:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker; the next batch would start another one."""
         self._end_worker()
 
     def summary(self, aborted: str | None) -> ModelRunSummary:
@@ -236,6 +241,11 @@ class Driver:
             size = (len(batch) + 1) // 2 if reply.out_of_memory or reply.late else 1
             for start in range(0, len(batch), size):
                 yield from self.solve(batch[start : start + size])
+
+    def give_up(self, batch: list[Task], detail: str) -> list[Record]:
+        """Make the records of structures that are not tried again: `resource`, with a reason."""
+        failed = EncodedOutcome(Relaxed(status=Status.RESOURCE, detail=detail))
+        return self._records(batch, [failed] * len(batch), 0.0)
 
     def time_limit(self, n_structures: int) -> float:
         """Compute the time that a batch has [s]; the head of this module tells the rule."""

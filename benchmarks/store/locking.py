@@ -12,6 +12,10 @@ from pathlib import Path
 from benchmarks.core import UserError
 
 
+class FolderBusyError(UserError):
+    """Another process writes to the folder."""
+
+
 class FolderLock:
     """Creates a folder and locks it until `close`.
 
@@ -20,7 +24,8 @@ class FolderLock:
     stays behind when the process is killed; on the same machine the next process removes it.
 
     Raises:
-        UserError: Another process writes to the folder, or the folder cannot be written.
+        FolderBusyError: Another process writes to the folder.
+        UserError: The folder cannot be written, or a lock file stays behind in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +41,7 @@ class FolderLock:
         except OSError as error:
             os.close(handle)
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
-                raise UserError(f"{folder}: another process is writing to it") from error
+                raise _busy(folder) from error
             self._file = _lock_file(folder, error)
         else:
             self._handle = handle
@@ -48,6 +53,29 @@ class FolderLock:
         if self._file is not None:
             self._file.unlink(missing_ok=True)
         self._handle = self._file = None
+
+
+def require_free(folder: Path) -> None:
+    """Make sure that no process holds the lock of a folder; several may ask at the same time.
+
+    Raises:
+        FolderBusyError: A process does.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN) or (folder / ".lock").exists():
+            raise _busy(folder) from error
+    finally:
+        os.close(handle)
+
+
+def _busy(folder: Path) -> FolderBusyError:
+    return FolderBusyError(f"{folder}: another process is writing to it")
 
 
 def _lock_file(folder: Path, reason: OSError) -> Path:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.core import WHOLE, Shard, UserError
 from benchmarks.core.files import atomic_write, parse_json
 from benchmarks.store.headers import SCHEMA_VERSION, read_header
-from benchmarks.store.locking import FolderLock
+from benchmarks.store.locking import FolderLock, require_free
 from benchmarks.store.reading import parts, read_run, shard_folders
 from benchmarks.store.records import SCHEMA, Record, table_of
 from benchmarks.store.stored_run import keys, require_equal
@@ -29,8 +31,8 @@ class RunWriter:
 
     Attributes:
         folder: The folder of the shard.
-        done: (sample_id, repeat) of every record of the model that is stored, in any shard, or
-            buffered.
+        outcomes: The status of every record that is stored, in any shard (in its own, of a writer
+            that a driver started), or buffered; by (sample_id, repeat).
         statuses: The number of stored records of each status.
         next_batch_id: Larger than any stored or buffered; a resumed run counts on from here.
     """
@@ -47,8 +49,9 @@ class RunWriter:
         flush_seconds: float,
     ) -> None:
         self.folder = folder
-        self.done: set[tuple[str, int]] = set(keys(stored))
-        self.statuses: Counter[str] = Counter(stored["status"].to_pylist())
+        statuses = map(sys.intern, stored["status"].to_pylist())
+        self.outcomes: dict[tuple[str, int], str] = dict(zip(keys(stored), statuses, strict=True))
+        self.statuses: Counter[str] = Counter(self.outcomes.values())
         self.next_batch_id: int = 1 + (pc.max(stored["batch_id"]).as_py() or 0) if self.done else 0
         self._header = header
         self._segment = segment
@@ -71,6 +74,7 @@ class RunWriter:
         provenance: Mapping[str, Any],
         *,
         shard: Shard = WHOLE,
+        driven: bool = False,
         flush_every: int = 500,
         flush_seconds: float = 30.0,
     ) -> RunWriter:
@@ -86,14 +90,18 @@ class RunWriter:
             identity: JSON-able; needs `model`.
             provenance: JSON-able; recorded, not compared.
             shard: The part that this process writes.
+            driven: A driver holds the run and tells which samples nobody else computes; only the
+                records of this shard are then read.
             flush_every: Write a part when so many records are buffered …
             flush_seconds: … or when the last part is so old [s] at an `append`. The first waits
                 1 s and each later one twice as long, up to this, so that a process which is killed
                 early has stored something.
 
         Raises:
-            UserError: The stored identity differs, a stored file is damaged, the folder cannot be
-                written, or another process is writing to the shard.
+            FolderBusyError: Another process writes to the shard, or to one of the same samples: the
+                whole and each of its parts exclude each other.
+            UserError: The stored identity differs, a stored file is damaged, or the folder cannot
+                be written.
         """
         header = _plain({"identity": {"schema_version": SCHEMA_VERSION, **identity}})
         own = folder / shard.folder
@@ -101,6 +109,11 @@ class RunWriter:
         try:
             for leftover in own.glob(".*.tmp"):
                 leftover.unlink()
+            if not driven:
+                whole = shard == WHOLE
+                for other in folder.glob("shard-*") if whole else [folder / WHOLE.folder]:
+                    if other != own:
+                        require_free(other)
             stored = shard_folders(folder)
             for other in stored:
                 old = read_header(other)
@@ -113,7 +126,8 @@ class RunWriter:
             for each in {folder, own} - set(stored):
                 _require_no_parts(each)
             header["segments"] = read_header(own)["segments"] if own in stored else []
-            table = read_run(folder).table if stored else SCHEMA.empty_table()
+            read = {own} & set(stored) if driven else {folder} if stored else set()
+            tables = [SCHEMA.empty_table(), *(read_run(each).table for each in read)]
         except BaseException:
             lock.close()
             _remove_empty(own)
@@ -123,7 +137,7 @@ class RunWriter:
             header,
             _plain(provenance),
             lock,
-            stored=table,
+            stored=pa.concat_tables(tables),
             flush_every=flush_every,
             flush_seconds=flush_seconds,
         )
@@ -140,11 +154,11 @@ class RunWriter:
         """
         for record in records:
             key = (record.sample_id, record.repeat)
-            if key in self.done:
+            if key in self.outcomes:
                 raise ValueError(f"{key} is already recorded in {self.folder.parent}")
             if record.model != self._header["identity"]["model"]:
                 raise ValueError(f"a record of {record.model} for {self.folder}")
-            self.done.add(key)
+            self.outcomes[key] = str(record.status)
             self.next_batch_id = max(self.next_batch_id, record.batch_id + 1)
             self._part[1].append(record)
         waited = time.monotonic() - self._flushed_at
@@ -168,8 +182,8 @@ class RunWriter:
     def close(self, **provenance: Any) -> None:
         """Flush, record last facts (`ended`, `aborted`, …) and let go of the shard.
 
-        A run that had nothing left to do stays byte for byte as it was, unless it was given up
-        and does not say so yet.
+        A run that had nothing left to do stays byte for byte as it was, unless it says something
+        else of having been given up.
         """
         if self._lock is None:
             return
@@ -177,10 +191,8 @@ class RunWriter:
             self.flush()
             self.note(**provenance)
             segments = self._header["segments"]
-            given_up = self._segment.get("aborted")
-            if self._has_segment or (
-                given_up and not (segments and segments[-1].get("aborted") == given_up)
-            ):
+            said = segments[-1].get("aborted") if segments else None
+            if self._has_segment or provenance.get("aborted", said) != said:
                 self._write_header()
         finally:
             self._lock.close()
@@ -197,6 +209,11 @@ class RunWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def done(self) -> Set[tuple[str, int]]:
+        """(sample_id, repeat) of every record in `outcomes`."""
+        return self.outcomes.keys()
 
     @property
     def _has_segment(self) -> bool:
