@@ -67,8 +67,7 @@ class T5ForRelaxation(T5ForConditionalGeneration):
     def set_loss(self, settings: LossSettings) -> None:
         """Prepare the loss; it is needed before the first training step."""
         self.loss_settings = settings
-        self.values = torch.from_numpy(ordinal_values()).float()
-        self.soft = _smoothed_targets(self.values, settings.smoothing)
+        self.number_loss = NumberLoss(settings)
 
     def forward(
         self,
@@ -115,6 +114,23 @@ class T5ForRelaxation(T5ForConditionalGeneration):
         return functional.linear(hidden, self.lm_head.weight[:TARGET_SIZE])
 
     def _loss(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        return self.number_loss(logits, labels, weights)
+
+
+class NumberLoss:
+    """The loss of this module, of the tokens that spell targets.
+
+    Args:
+        settings: Its shape; the weights of the tokens come with each batch.
+    """
+
+    def __init__(self, settings: LossSettings) -> None:
+        self.settings = settings
+        self.values = torch.from_numpy(ordinal_values()).float()
+        self.soft = _smoothed_targets(self.values, settings.smoothing)
+
+    def __call__(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Compute the loss of (n, TARGET_SIZE) logits, (n,) labels and their weights."""
         log_p = functional.log_softmax(logits, dim=-1)
         losses = functional.nll_loss(log_p, labels, reduction="none")
         ordinal = (labels >= ORDINAL.start) & (labels < ORDINAL.stop)
@@ -123,13 +139,13 @@ class T5ForRelaxation(T5ForConditionalGeneration):
         values = self.values.to(labels.device)
         off = (values[place][:, None] - values).abs_()
         soft = self.soft.to(labels.device)[place]
-        number = (self.loss_settings.distance * off * rows.exp() - soft * rows).sum(dim=-1)
+        number = (self.settings.distance * off * rows.exp() - soft * rows).sum(dim=-1)
         losses = losses.masked_scatter(ordinal, number)
         total = (losses * weights).sum()
-        if self.loss_settings.number:
+        if self.settings.number:
             fine = (labels >= REST.start) & (labels < REST.stop)
             for rows, span in ((ordinal, ORDINAL), (fine, REST)):
-                total = total + self.loss_settings.number * _no_number(log_p[rows], span).sum()
+                total = total + self.settings.number * _no_number(log_p[rows], span).sum()
         return total / weights.sum()
 
 

@@ -1,4 +1,4 @@
-"""Token-level training of the T5 on relaxations.
+"""Token-level training of a language model on relaxations: a T5, or a decoder-only model.
 
     python -m t2relax.train --data embedded --data TRAIN.parquet --val VAL.parquet --out DIR
 
@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
+    GraniteConfig,
     T5Config,
     Trainer,
     TrainerCallback,
@@ -55,18 +56,31 @@ from t2relax.data.training_pairs import (
     read_training_data,
     supercells,
 )
-from t2relax.lm import t5
+from t2relax.lm import causal, t5
 from t2relax.lm.base import LanguageModel
 from t2relax.lm.checkpoint import CODEC_FILE, origin
-from t2relax.lm.pretrained import average, from_pretrained
+from t2relax.lm.pretrained import (
+    LoraSettings,
+    add_lora,
+    average,
+    causal_start,
+    from_pretrained,
+    is_causal,
+)
 from t2relax.loss import LossSettings
 from t2relax.muon import MuonAdamW
-from t2relax.text.codec import CODEC_VERSION
+from t2relax.text.codec import CODEC_VERSION, CodecError
 from t2relax.text.tokens import Tokenizer
 
 NOT_IDENTITY: Final = ("data", "val", "init", "out", "minutes", "workers")
 """Fields of the configuration that the identity of a training does not hold as they are: sources
 and starts are in it by their hashes, and the others do not say what is trained."""
+
+
+ADDED_LATER: Final = {"architecture": "t5", "lora": None}
+"""Fields that older trainings did not record; with these values they are left out, so that an older
+training goes on."""
+Architecture = Literal["t5", "causal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +98,8 @@ class T5TrainingConfig:
     out: Path
     """Folder of the model; OUT/state holds what an interrupted training goes on from."""
     init: tuple[str, ...] = ()
-    """Pretrained T5s to start from: folders, or names on the hub. The mean of their weights is the
-    start; without any the model starts from scratch."""
+    """Pretrained models to start from: folders, or names on the hub. The mean of their weights is
+    the start; without any the model starts from scratch."""
     limit: int | None = None
     """Largest number of relaxations of each source that is not an archive."""
     every_frame: bool = False
@@ -112,20 +126,26 @@ class T5TrainingConfig:
     """Processes that write and tokenise text."""
     seed: int = 0
     shape: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `T5Config` that differ from those of `t2relax.lm.t5.new_model`."""
+    """Fields of `T5Config` that differ from those of `t2relax.lm.t5.new_model`, or of
+    `GraniteConfig` that differ from those of `t2relax.lm.causal.new_model`."""
     loss: LossSettings = field(default_factory=LossSettings)
+    architecture: Architecture = "t5"
+    """The architecture of a model from scratch; a start has its own."""
+    lora: LoraSettings | None = None
+    """The low-rank changes that are trained; None to train all weights."""
 
     def __post_init__(self) -> None:
         positive = ("limit", "steps", "batch_size", "learning_rate", "eval_steps", "patience")
         not_negative = ("supercells", "warmup", "minutes", "workers", "seed")
         require_numbers(self, positive=positive, not_negative=not_negative)
-        if self.init and self.shape:
-            raise UserError("--set shapes a new model; a model of --init has its shape")
+        if self.init and (self.shape or self.architecture != "t5"):
+            raise UserError("--set and --architecture shape a new model; one of --init has its own")
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide what is trained, as plain JSON values; see `NOT_IDENTITY`."""
         values: dict[str, Any] = plain(self)
-        return {name: value for name, value in values.items() if name not in NOT_IDENTITY}
+        left_out = {*NOT_IDENTITY, *(n for n, v in ADDED_LATER.items() if values[n] == v)}
+        return {name: value for name, value in values.items() if name not in left_out}
 
 
 def training_identity(config: T5TrainingConfig, data: PairData, val: PairData) -> dict[str, Any]:
@@ -349,11 +369,11 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
         require_same_training(state, there, identity)
     with atomic_write(stored) as partial:
         partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-    language_model = starting_model(config)
-    model, encode = language_model.model, language_model.encode
-    model.config.use_cache = False
     large = supercells(data.pairs, round(config.supercells * len(data.pairs)), config.seed)
     pairs = [*data.pairs, *large]
+    language_model = starting_model(config, [*pairs, *val.pairs])
+    model, encode = language_model.model, language_model.encode
+    model.config.use_cache = False
     trainer = RelaxationTrainer(
         model=model,
         args=training_arguments(config),
@@ -393,18 +413,36 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
     return record
 
 
-def starting_model(config: T5TrainingConfig) -> LanguageModel:
+def starting_model(config: T5TrainingConfig, pairs: Sequence[Pair]) -> LanguageModel:
     """Make the model that a training starts with.
 
+    Args:
+        config: The configuration.
+        pairs: All that the model is to read.
+
     Raises:
-        UserError: A start cannot be loaded.
+        UserError: A start cannot be loaded, or a crystal is too large for it.
     """
-    tokenizer = Tokenizer()
-    if config.init:
-        model = average([from_pretrained(name, tokenizer) for name in config.init])
+    tokenizer, causal_init = Tokenizer(), any(map(is_causal, config.init))
+    if config.lora and not causal_init:
+        raise UserError("--lora changes a published decoder-only model: name it with --init")
+    found: LanguageModel
+    if causal_init:
+        found = causal_start(config.init, config.loss)
+        found = add_lora(found, config.lora) if config.lora else found
+    elif config.architecture == "causal":
+        model = causal.new_model(tokenizer, config.seed, **config.shape)
+        found = causal.own_model(model, tokenizer, loss=config.loss)
     else:
-        model = t5.new_model(tokenizer, config.seed, **config.shape)
-    return t5.T5LanguageModel(model, tokenizer, loss=config.loss)
+        inits = [from_pretrained(name, tokenizer) for name in config.init]
+        model = average(inits) if inits else t5.new_model(tokenizer, config.seed, **config.shape)
+        found = t5.T5LanguageModel(model, tokenizer, loss=config.loss)
+    largest = max(pairs, key=lambda pair: len(pair.initial.numbers))
+    try:
+        found.prompt(largest.initial)
+    except CodecError as error:
+        raise UserError(f"the largest crystal of --data and --val does not fit: {error}") from error
+    return found
 
 
 def start_of(init: str) -> str | dict[str, Any]:
@@ -423,7 +461,7 @@ def parse(argv: Sequence[str] | None) -> T5TrainingConfig:
     add("--data", action="append", required=True, help="training data; may be repeated")
     add("--val", action="append", required=True, help="validation data; may be repeated")
     add("--out", type=Path, required=True)
-    add("--init", action="append", default=[], metavar="T5", help=_INIT_HELP)
+    add("--init", action="append", default=[], metavar="MODEL", help=_INIT_HELP)
     add("--limit", type=int, help="relaxations of each --data that is not an archive, at most")
     add("--every-frame", action="store_true", help="start from each frame of a trajectory")
     add("--even-sizes", type=_share, default=0.0, metavar="SHARE", help=_EVEN_HELP)
@@ -436,27 +474,35 @@ def parse(argv: Sequence[str] | None) -> T5TrainingConfig:
     add("--minutes", type=float, default=float("inf"), help="stop after this long")
     add("--workers", type=int, default=2, help="processes that write and tokenise text")
     add("--seed", type=int, default=0)
-    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="field of T5Config")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help=_SET_HELP)
+    add("--architecture", choices=get_args(Architecture), default="t5", help=_ARCHITECTURE_HELP)
+    add("--lora", action="append", default=[], metavar="FIELD=VALUE", help=_LORA_HELP)
     add("--loss", action="append", default=[], metavar="FIELD=VALUE", help="field of LossSettings")
     add("--augment", action="append", default=[], metavar="FIELD=VALUE", help=_AUGMENT_HELP)
     add("--supercells", type=float, default=0.0, metavar="SHARE", help=_SUPERCELLS_HELP)
     given = vars(parser.parse_args(argv))
     augment = parse_fields(given.pop("augment"), "--augment", asdict(Augmentation()))
-    shape = parse_fields(given.pop("set"), "--set", T5Config().to_dict())
+    new = T5Config() if given["architecture"] == "t5" else GraniteConfig()
+    shape = parse_fields(given.pop("set"), "--set", new.to_dict())
+    lora = parse_fields(given.pop("lora"), "--lora", asdict(LoraSettings()))
     loss = LossSettings(**parse_fields(given.pop("loss"), "--loss", asdict(LossSettings())))
     for name in ("data", "val", "init"):
         given[name] = tuple(given[name])
+    given["lora"] = LoraSettings(**lora) if lora else None
     return T5TrainingConfig(**given, augmentation=Augmentation(**augment), shape=shape, loss=loss)
 
 
 _INIT_HELP: Final = (
-    "pretrained T5: a folder, or a name on the hub; several of one shape: the mean of their "
-    "weights (default: from scratch)"
+    "pretrained T5 or decoder-only model: a folder, or a name on the hub; several of one shape: "
+    "the mean of their weights (default: from scratch)"
 )
 _AUGMENT_HELP: Final = (
     "probability of a change of the pairs, a field of Augmentation, e.g. displacement=0.6"
 )
 _SUPERCELLS_HELP: Final = "larger cells to add (17 to 64 sites), as a share of the number of pairs"
+_SET_HELP: Final = "field of T5Config, or of GraniteConfig with --architecture causal"
+_ARCHITECTURE_HELP: Final = "of a model from scratch (default: t5)"
+_LORA_HELP: Final = "train low-rank changes alone: r (16), alpha (32), dropout (0)"
 _EVEN_HELP: Final = (
     "share of the draws, 0 to 1, that take every number of sites equally often: large crystals are "
     "rare"

@@ -31,6 +31,7 @@ PACKAGES = (
     "dgl",
     "diep",
     "e3nn",
+    "llguidance",
     "mace-torch",
     "matgl",
     "moyopy",

@@ -127,12 +127,12 @@ def check_factory(where: str) -> None:
         raise UserError(f"{where!r}: {module} has no {factory}")
 
 
-def _trained(like: str) -> Callable[[str, str], ModelSpec]:
+def _trained(like: str, **fields: Any) -> Callable[[str, str], ModelSpec]:
     """Make a function that describes weights trained by us as those of the model `like`."""
 
     def spec(label: str, where: str) -> ModelSpec:
         kwargs = {"path": _existing(where)}
-        return replace(MODELS[like], name=label, label=label, kwargs=kwargs, **UNDECLARED)
+        return replace(MODELS[like], name=label, label=label, kwargs=kwargs, **UNDECLARED | fields)
 
     return spec
 
@@ -219,6 +219,7 @@ def _chat(label: str, where: str, prompting: Mapping[str, Any]) -> ModelSpec:
 
 _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
     "t5": _trained("t5"),
+    "causal": _trained("t5", extra="causal"),
     "gnn-delta": _trained("gnn-delta"),
     "chgnet": _potential("chgnet"),
     "mace": _potential("mace"),
@@ -232,9 +233,10 @@ _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
 _ASK = ("chgnet", "diep", "matgl", "matgl2")
 """The kinds whose files may hold code; the relaxer finds out when it loads them, and refuses."""
 FORMS = (
-    "LABEL=t5:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, LABEL=matgl:PATH, "
-    "LABEL=matgl2:PATH, LABEL=diep:PATH, LABEL=nequix:PATH, LABEL=ase:package.module:factory, "
-    "LABEL=relaxer:package.module:factory or LABEL=chat:MODEL[@URL]"
+    "LABEL=t5:PATH, LABEL=causal:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, "
+    "LABEL=matgl:PATH, LABEL=matgl2:PATH, LABEL=diep:PATH, LABEL=nequix:PATH, "
+    "LABEL=ase:package.module:factory, LABEL=relaxer:package.module:factory or "
+    "LABEL=chat:MODEL[@URL]"
 )
 """The forms in which the user writes models of their own."""
 

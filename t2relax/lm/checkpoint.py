@@ -8,7 +8,7 @@ architecture.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,7 @@ def is_encoder_decoder(folder: Path) -> bool:
 def save(
     model: PreTrainedModel,
     folder: Path,
-    vocabulary: Sequence[str] | str,
-    vocabulary_sha256: str,
+    vocabulary: Mapping[str, Any],
     card: Mapping[str, Any],
 ) -> None:
     """Write weights and configuration, and what t2relax.json holds.
@@ -52,15 +51,14 @@ def save(
     Args:
         model: The trained model, in the precision that is stored.
         folder: The folder; it is made if it does not exist.
-        vocabulary: Our tokens by id, or the name of the file in the folder that holds others.
-        vocabulary_sha256: The hash of either.
+        vocabulary: `vocabulary`, our tokens by id or the name of the file in the folder that holds
+            others, `vocabulary_sha256`, its hash, and what else is to be known of it.
         card: The record of the training, as plain JSON values.
     """
     model.save_pretrained(folder)
     content = {
         "codec_version": CODEC_VERSION,
-        "vocabulary_sha256": vocabulary_sha256,
-        "vocabulary": vocabulary,
+        **vocabulary,
         "training": dict(card),
     }
     (folder / CODEC_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,28 +1,36 @@
 """Models that exist: the checkpoint folders of this project, and published models as starts.
 
     python -m t2relax.train --init google/flan-t5-base --data TRAIN.parquet --val VAL.parquet …
+    python -m t2relax.train --init Qwen/Qwen3-0.6B --lora r=16 --learning-rate 2e-4 …
 
-A published T5 gets our vocabulary in place of its own. Text never goes through SentencePiece, which
-drops line ends and repeated spaces: the tokenizer only serves to find the first vectors of our
-tokens.
+The configuration of a model says whether it is a T5 or decoder-only. The latter keeps its
+tokenizer. A published T5 gets our vocabulary in place of its own. Its text never goes through
+SentencePiece, which drops line ends and repeated spaces: the tokenizer only serves to find the
+first vectors of our tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from benchmarks.core import UserError
+from benchmarks.core.cli import check_installed, require_numbers
 from benchmarks.core.files import READ_ERRORS
-from t2relax.lm import checkpoint, t5
+from t2relax.lm import causal, checkpoint, t5
 from t2relax.lm.base import LanguageModel
-from t2relax.loss import T5ForRelaxation
+from t2relax.lm.own_tokens import OwnTokens
+from t2relax.lm.subwords import published_subwords
+from t2relax.loss import LossSettings, T5ForRelaxation
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 
 
@@ -33,9 +41,9 @@ def load(folder: Path, device: str = "cpu") -> LanguageModel:
         UserError: no checkpoint there, a damaged one, or one of another codec.
     """
     checkpoint.weights(folder)
-    if not checkpoint.is_encoder_decoder(folder):
-        raise UserError(f"{folder} is of an architecture that this version does not know")
-    return t5.load(folder, device)
+    if checkpoint.is_encoder_decoder(folder):
+        return t5.load(folder, device)
+    return causal.load(folder, device)
 
 
 def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
@@ -55,21 +63,12 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
     if (Path(name) / checkpoint.CODEC_FILE).is_file():
         t5.load(Path(name))  # refuses another codec
         return _read(name, local=True)
-    damaged: tuple[type[Exception], ...] = (SafetensorError, *READ_ERRORS)
-    local = Path(name).is_dir()  # then nothing is to be asked of the hub
-    try:
+    with _one_line(name):
+        local = Path(name).is_dir()  # then nothing is to be asked of the hub
         model = _read(name, local)
         pieces = AutoTokenizer.from_pretrained(
             name, local_files_only=local, trust_remote_code=False
         )
-    except damaged as error:
-        reason = (str(error).strip() or "it cannot be loaded.").splitlines()[0]
-        if "Weights only load failed" in reason:
-            reason = "it holds more than tensors, and loading that could run any code."
-        raise UserError(
-            f"--init {name}: {reason} Give a folder with config.json, model.safetensors and "
-            "tokenizer.json, or a name on the hub"
-        ) from error
     ids = [pieces(token, add_special_tokens=False)["input_ids"] for token in tokenizer.vocabulary]
     known = [[i for i in row if i != pieces.unk_token_id] for row in ids]
     vectors = _means(model.shared.weight.detach(), known)
@@ -83,7 +82,119 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
     return model
 
 
-def average(models: Sequence[T5ForRelaxation]) -> T5ForRelaxation:
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turn what libraries raise about a start into one line for the user."""
+    damaged: tuple[type[Exception], ...] = (SafetensorError, *READ_ERRORS)
+    try:
+        yield
+    except UserError:
+        raise
+    except damaged as error:
+        reason = (str(error).strip() or "it cannot be loaded.").splitlines()[0]
+        if "Weights only load failed" in reason:
+            reason = "it holds more than tensors, and loading that could run any code."
+        raise UserError(
+            f"--init {name}: {reason} Give a folder with config.json, model.safetensors and "
+            "tokenizer.json, or a name on the hub"
+        ) from error
+
+
+def is_causal(name: str) -> bool:
+    """Return whether the configuration of a start is that of a decoder-only model.
+
+    Raises:
+        UserError: nothing to be found under the name, or it is neither that nor a T5.
+    """
+    with _one_line(name):
+        config = AutoConfig.from_pretrained(
+            name, local_files_only=Path(name).is_dir(), trust_remote_code=False
+        )
+    if config.model_type == "t5":
+        return False
+    if config.is_encoder_decoder or config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(
+            f"--init {name} is a {config.model_type}: give a T5 or a decoder-only model"
+        )
+    return True
+
+
+def causal_start(names: Sequence[str], loss: LossSettings) -> causal.CausalLanguageModel:
+    """Read a decoder-only model as the start of a training.
+
+    Args:
+        names: Folders in the hub's layout, names on the hub, or folders that
+            `python -m t2relax.train` wrote; of several the mean of the weights is taken.
+        loss: The settings of the loss of a model with our vocabulary.
+
+    Raises:
+        UserError: nothing to be found under a name, it is damaged or brings code, or its tokenizer
+            does not give our texts back.
+    """
+    first, *others = [_read_causal(name, loss) for name in names]
+    average([first.model, *(other.model for other in others)])
+    return first
+
+
+def _read_causal(name: str, loss: LossSettings) -> causal.CausalLanguageModel:
+    local = Path(name).is_dir()
+    if (Path(name) / checkpoint.CODEC_FILE).is_file():
+        found = causal.load(Path(name))
+        if isinstance(found.tokens, OwnTokens):
+            return causal.own_model(found.model, found.tokens.tokenizer, loss=loss)
+        return found
+    with _one_line(name):
+        tokens = published_subwords(
+            AutoTokenizer.from_pretrained(name, local_files_only=local, trust_remote_code=False)
+        )
+        model, stored = causal.read(name, local), causal.stored_precision(name, local)
+    return causal.CausalLanguageModel(model, tokens, stored=stored)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings:
+    """Low-rank changes of all linear layers (Hu et al., ICLR 2022), which alone are trained.
+
+    Raises:
+        UserError: A number makes no sense.
+    """
+
+    r: int = 16
+    """The rank."""
+    alpha: float = 32.0
+    """The change is scaled by alpha / r."""
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_numbers(self, positive=("r", "alpha"), not_negative=("dropout",))
+
+
+def add_lora(
+    language_model: causal.CausalLanguageModel, settings: LoraSettings
+) -> causal.CausalLanguageModel:
+    """Freeze the weights and add low-rank changes, which `save` adds to the weights.
+
+    Raises:
+        UserError: The package peft is not installed.
+    """
+    check_installed("--lora", ("peft",), "causal")
+    from peft import LoraConfig, get_peft_model
+
+    language_model.model = get_peft_model(
+        language_model.model,
+        LoraConfig(
+            r=settings.r,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        ),
+    )
+    language_model.muon = False
+    return language_model
+
+
+def average(models: Sequence[Any]) -> Any:
     """The first model with the mean of all their weights (model soup: Wortsman et al., ICML 2022).
 
     Raises:

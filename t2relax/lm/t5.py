@@ -145,7 +145,7 @@ def save(
         folder: The folder; it is made if it does not exist.
         card: The record of the training, as plain JSON values.
     """
-    checkpoint.save(model.half(), folder, tokenizer.vocabulary, tokenizer.sha256, card)
+    checkpoint.save(model.half(), folder, tokenizer.record(), card)
 
 
 def load(folder: Path, device: str = "cpu") -> T5LanguageModel:

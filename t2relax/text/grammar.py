@@ -67,6 +67,28 @@ class Template:
         return moves
 
 
+def unchanged_target(numbers: NDArray[np.int16]) -> str:
+    """Write the target of sites with these (n_sites,) atomic numbers of which none moves."""
+    return _target(numbers, " +00.000")
+
+
+def target_pattern(numbers: NDArray[np.int16]) -> str:
+    """Give the regular expression of all targets of these (n_sites,) atomic numbers.
+
+    It says of characters what `template` says of tokens; what is not a number has no character
+    with a meaning in a pattern.
+    """
+    return _target(numbers, r" [+-][0-9][0-9]\.[0-9][0-9][0-9]")
+
+
+def _target(numbers: NDArray[np.int16], number: str) -> str:
+    cell = "".join(f"{tag}{number}\n" for tag in DELTA_TAGS)
+    sites = "".join(
+        f"\n{label.rstrip('0123456789')} {label}{number * 3}" for label in site_labels(numbers)
+    )
+    return f"data_delta\n{cell}{SITE_LOOP}{sites}"
+
+
 def template(numbers: NDArray[np.int16], tokenizer: Tokenizer) -> Template:
     """Write the template of the target for sites with these (n_sites,) atomic numbers."""
     number = tokenizer.number

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
+from typing import Any
 
 from ase.data import chemical_symbols
 
@@ -106,6 +107,10 @@ class Tokenizer:
     def sha256(self) -> str:
         """Hash of the vocabulary, stored with a checkpoint and compared when it is loaded."""
         return hashlib.sha256("\0".join(self.vocabulary).encode()).hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """The vocabulary and its hash, as a checkpoint folder holds them."""
+        return {"vocabulary_sha256": self.sha256, "vocabulary": self.vocabulary}
 
     def encode(self, text: str, size: int | None = None) -> list[int]:
         """Return the token ids of a text, without `</s>`.
