@@ -3,12 +3,19 @@
 import json
 import random
 import re
+import socket
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import Geometry, RelaxSettings, Status, UnavailableError
@@ -18,16 +25,18 @@ from benchmarks.run import main
 from benchmarks.store import read_run
 from benchmarks.store.records import Record, table_of
 from benchmarks.testing import check_mirrored, check_relaxer, sample_structures
+from leaderboard.site.model_page import _asked
+from tests import tiny
 from tests.chat_server import VERSION, chatting
 from tests.conftest import one_line
 
 pytest.importorskip("openai", reason="needs the extra chat")
 
 from t2relax.chat import server as server_module
-from t2relax.chat.answers import AnswerFile, read_answer
+from t2relax.chat.answers import AnswerFile, read_answer, token_counts
 from t2relax.chat.chat_relaxer import ChatRelaxer, forecast, identity
 from t2relax.chat.questions import ExamplePool, cif_of, messages, token_bound
-from t2relax.chat.server import Server, is_loopback
+from t2relax.chat.server import Reply, Server, is_loopback
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -482,6 +491,19 @@ def test_a_reply_that_is_kept_is_not_asked_for_again(chat, tmp_path):
     assert AnswerFile(kept).version == VERSION
 
 
+def test_two_workers_may_keep_replies_in_one_file(tmp_path):
+    kept = tmp_path / "toy.answers.jsonl"
+    reply = Reply("x" * 20_000, VERSION, "stop", 7, 3)
+    files = [AnswerFile(kept), AnswerFile(kept)]
+    with ThreadPoolExecutor(2) as pool:
+        for file, name in zip(files, "ab", strict=True):
+            for i in range(10):
+                pool.submit(file.keep, f"{name}{i}", reply, 1.0)
+    assert token_counts(kept) == {"replies": 20, "prompt_tokens": 140, "completion_tokens": 60}
+    again = AnswerFile(kept)
+    assert all(again.get(f"{name}{i}") == reply for name in "ab" for i in range(10))
+
+
 def test_another_version_of_the_model_ends_the_run(chat, tmp_path):
     kept = str(tmp_path / "toy.answers.jsonl")
     outcome(chat, answers=kept)
@@ -545,6 +567,7 @@ def command(tmp_path, chat, lemat_frame, write_lemat, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_against_a_server_is_a_row(chat, command, tmp_path, capsys):
     options = ("--requests", "2", "--price", "1,10", "--offline")
     assert command(*options) == 0
@@ -576,6 +599,7 @@ def test_a_run_against_a_server_is_a_row(chat, command, tmp_path, capsys):
     assert "decoding" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_a_server_ended_goes_on_where_it_was(chat, command, tmp_path, capsys):
     chat.faults = [None] * 4  # the version, and three answers
     chat.always = 401
@@ -588,6 +612,13 @@ def test_a_run_that_a_server_ended_goes_on_where_it_was(chat, command, tmp_path,
     stored = read_run(tmp_path / "runs" / "gpt")
     assert [record.status for record in stored.records] == [Status.OK] * N
     assert stored.provenance["aborted"] is None
+    took = {"replies": 6, "prompt_tokens": 4200, "completion_tokens": 1800}
+    assert [segment["spent"]["gpt"]["replies"] for segment in stored.segments] == [3, 6]
+    assert stored.provenance["spent"] == {"gpt": took}
+    shards = [{"shard": name, "spent": {"gpt": took | {"cost": 0.5}}} for name in "ab"]
+    both = replace(stored, segments=(*stored.segments[:1], *shards)).provenance["spent"]
+    assert both["gpt"]["replies"] == 3 + 6 + 6
+    assert _asked(both) == "15 replies, 10,500 tokens in, 4,500 tokens out, cost 1"
 
 
 def test_mistakes_are_told_before_anything_is_sent(chat, command, capsys):
@@ -611,3 +642,50 @@ def test_mistakes_are_told_before_anything_is_sent(chat, command, capsys):
     for bad in (["--price", "1"], ["--price", "1,-1"], ["--temperature", "hot"], ["--shots", "0"]):
         with pytest.raises(SystemExit):
             command(*bad)
+
+
+@pytest.mark.full
+def test_a_local_checkpoint_behind_transformers_serve_is_a_row(tmp_path, monkeypatch):
+    """The server of transformers[serving], with a model of one layer that writes no CIF."""
+    for name in ("fastapi", "uvicorn", "torch"):
+        pytest.importorskip(name, reason="needs transformers[serving]")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = tiny.chat_checkpoint(tmp_path / "model")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
+    with subprocess.Popen([*command, "--device", "cpu", "--port", port]) as server:
+        try:
+            for _ in range(600):
+                with suppress(OSError), socket.create_connection(("localhost", int(port))):
+                    break
+                time.sleep(0.5)
+            name = f"tiny=chat:{folder}@http://localhost:{port}/v1"
+            out = tmp_path / "runs"
+            where = ["--limit", "3", "--max-tokens", "32", "--offline", "--out", str(out)]
+            assert main(["--models", name, "--shots", "1", *where]) == 0
+        finally:
+            server.terminate()
+    stored = read_run(out / "tiny")
+    assert [record.status for record in stored.records] == [Status.INVALID] * 3
+    assert {record.n_tokens for record in stored.records} == {32}
+    assert all("cut off at 32 tokens" in record.detail for record in stored.records)
+    assert stored.identity["decoding"]["tiny"]["served"].startswith(str(folder))
+
+
+def test_the_workflow_parses_and_gives_inputs_to_the_shell_as_variables_only():
+    path = Path(__file__).parents[1] / ".github" / "workflows" / "language-models.yml"
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert list(workflow[True]) == ["workflow_dispatch"]  # YAML's `on`
+    assert workflow["permissions"] == {"contents": "read"}
+    job = workflow["jobs"]["row"]
+    assert job["runs-on"] == ["self-hosted", "gpu"]
+    scripts = [step["run"] for step in job["steps"] if "run" in step]
+    assert len(scripts) == 5
+    for script in scripts:
+        assert "${{" not in script
+        assert "API_KEY" not in script
+        subprocess.run(["bash", "-n", "-c", script], check=True)
+    with_key = [step["name"] for step in job["steps"] if "secrets." in str(step)]
+    assert with_key == ["ask"]

@@ -756,6 +756,13 @@ def test_part_with_other_columns_is_an_error(stored):
             '{"identity": {"model": "a", "schema_version": 2}, "segments": []}',
             "damaged \\(no segments",
         ),
+        (
+            (
+                '{"identity": {"schema_version": 2, "model": "a", "dataset": "", "revision": ""},'
+                ' "segments": [{"spent": 3}]}'
+            ),
+            "spent",
+        ),
     ],
 )
 def test_bad_header_is_one_line(stored, text, words):

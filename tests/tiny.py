@@ -78,3 +78,33 @@ def mace(path, energy=ENERGY):
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model.double(), path)
     return path
+
+
+def chat_checkpoint(folder):
+    """A decoder-only model with a chat template in the layout of the hub; it babbles."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<s>", "</s>"]
+    bpe.train_from_iterator(
+        ["_cell_length_a 5.6400", "_atom_site_fract_x", "Na Na1 0.00000"],
+        trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=letters),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}<s>"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    widths = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    LlamaForCausalLM(LlamaConfig(vocab_size=300, **widths, **heads, **ids)).save_pretrained(folder)
+    return Path(folder)

@@ -38,6 +38,17 @@ _COST: Final = {
     "properties": {"hours": {"type": "number", "minimum": 0}, "device": _TEXT, "source": _TEXT},
     "additionalProperties": False,
 }
+_SPENT: Final = {
+    "type": "object",
+    "required": ["replies", "prompt_tokens", "completion_tokens"],
+    "properties": {
+        "replies": {"type": "integer", "minimum": 0},
+        "prompt_tokens": {"type": "integer", "minimum": 0},
+        "completion_tokens": {"type": "integer", "minimum": 0},
+        "cost": {"type": "number", "minimum": 0},
+    },
+    "additionalProperties": False,
+}
 _SEGMENT: Final = {
     "type": "object",
     "properties": {
@@ -64,6 +75,7 @@ _SEGMENT: Final = {
         "load_seconds": _NUMBER,
         "warmup_seconds": _NUMBER,
         "declared_seconds": _NUMBER,
+        "spent": {"type": "object", "additionalProperties": _SPENT},
         "submitted": {"type": ["boolean", "object", "null"]},
         "redistributable": {"type": ["boolean", "null"]},
         "quarantined": {

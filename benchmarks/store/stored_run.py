@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -61,7 +62,8 @@ class StoredRun:
         """The segments as one: the first, changed to what is true for the run as a whole.
 
         `started` and `ended` are the first and the last time, `peak_memory_mb` and `batch_size`
-        are the largest, and `aborted` is the reason of the first shard whose last process gave up.
+        are the largest, `spent` is the sum over the shards (each process counts all replies of its
+        shard), and `aborted` is the reason of the first shard whose last process gave up.
         """
         merged = {key: value for key, value in self.segments[0].items() if key not in _OF_ONE}
         for name, choose in (
@@ -74,6 +76,12 @@ class StoredRun:
             if values:
                 merged[name] = choose(values)
         last = {segment.get("shard"): segment for segment in self.segments}
+        shards = {each.get("shard"): each["spent"] for each in self.segments if "spent" in each}
+        spent: dict[str, Counter[str]] = {}
+        for part, counts in (item for shard in shards.values() for item in shard.items()):
+            spent.setdefault(part, Counter()).update(counts)
+        if spent:
+            merged["spent"] = {part: dict(counts) for part, counts in spent.items()}
         reasons = [segment.get("aborted") for segment in last.values()]
         if any("aborted" in segment for segment in self.segments):
             merged["aborted"] = next(filter(None, reasons), None)

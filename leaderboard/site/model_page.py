@@ -32,6 +32,7 @@ COSTS: Final = (
     "latency_median", "latency_p95", "wall_time_mean", "wall_time_median", "throughput",
     "n_force_evals", "n_tokens", "peak_memory", "load_time",
 )  # fmt: skip
+_WAYS: Final = (("prompt", "in"), ("completion", "out"))
 EXTREMES: Final = 5
 """The number of best, and of worst, structures that a page lists."""
 _CURVES: Final = (
@@ -167,8 +168,20 @@ def card(run: StoredRun, row: Row) -> list[tuple[str, str]]:
         ("Authors", ", ".join(map(str, provenance.get("authors") or ()))),
         ("Described at", str(provenance.get("link") or "")),
         ("Chosen by", str(provenance.get("chosen_by") or "")),
+        ("Asked of a server", _asked(provenance.get("spent") or {})),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _asked(spent: Mapping[str, Mapping[str, float]]) -> str:
+    """Tell what the replies of servers took, each part of a hybrid for itself."""
+    parts = []
+    for name, counts in spent.items():
+        tokens = [f"{counts[f'{kind}_tokens']:,} tokens {way}" for kind, way in _WAYS]
+        cost = [f"cost {counts['cost']:.4g}"] if "cost" in counts else []
+        whose = f"{name}: " if len(spent) > 1 else ""
+        parts.append(whose + ", ".join([f"{counts['replies']:,} replies", *tokens, *cost]))
+    return "; ".join(parts)
 
 
 def _reported(board: Board, row: Row, name: str) -> Reported:

@@ -137,11 +137,11 @@ class AnswerFile:
                 return
             line = {"request": request, "seconds": round(seconds, 3), **asdict(reply)}
             try:
-                with self.path.open("ab") as file:
+                # Unbuffered: each line is one write, whatever another worker appends meanwhile.
+                with self.path.open("ab", buffering=0) as file:
                     # A write that was cut off has left half a line.
                     start = "\n" if file.tell() else ""
                     file.write(f"{start}{json.dumps(line)}".encode())
-                    file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
                 reason = f"{self.path}: cannot be written ({error.strerror})"

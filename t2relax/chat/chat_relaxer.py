@@ -198,8 +198,8 @@ def identity(**about: Any) -> dict[str, Any]:
 def forecast(initial: Iterable[Geometry], repeats: int, **about: Any) -> str:
     """Say how many tokens a run sends and gets, and what they cost, without sending anything.
 
-    Tokens are counted as tokenizers do that take each digit for itself; most need fewer. An answer
-    is taken to be as long as the CIF of its question.
+    Tokens are counted at most (`token_bound`). An answer is taken to be as long as the CIF of its
+    question.
 
     Args:
         initial: The crystals that are asked about.
