@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from benchmarks.core import Geometry
+from benchmarks.core import Geometry, UserError
+from benchmarks.core.files import file_sha256
 from benchmarks.data import frames, load
 from benchmarks.data.__main__ import main
 from benchmarks.data.audit import audit
@@ -464,3 +465,23 @@ def test_the_quirky_table_is_split_too(shared_data, tmp_path, capsys):
     assert main(command) == 0
     assert "34 train, 8 test, 4 val" in capsys.readouterr().out
     assert "46 trajectories quarantined" in (tmp_path / "q" / "report.md").read_text()
+
+
+def test_a_split_that_is_made_of_itself_is_one_line(tmp_path):
+    (tmp_path / "test.csv").write_text("sample_id\na\n")
+    about = {
+        "name": "x", "version": 1, "sources": [str(tmp_path)], "n_drawn": None, "seed": 0,
+        "revision": "", "source_split": None,
+        "splits": {"test": {"file": "test.csv", "sha256": file_sha256(tmp_path / "test.csv")}},
+    }  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"manifest\.json: the split is made of itself"):
+        load(str(tmp_path), split="test")
+
+
+@pytest.mark.parametrize("file", ["../test.csv", "/etc/passwd", "a/../../b", "a\0b"])
+def test_a_manifest_names_files_of_its_folder_only(tmp_path, file):
+    about = {"name": "x", "version": 1, "splits": {"test": {"file": file, "sha256": ""}}}
+    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"manifest\.json: .* is no file of the folder"):
+        load(str(tmp_path), split="test")

@@ -1,5 +1,6 @@
 import json
 from collections import namedtuple
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -588,6 +589,52 @@ def test_slow_scores_of_another_version_are_computed_again(tmp_path, toy, monkey
     monkeypatch.setattr("leaderboard.board.scores.score_slow", None)
     with pytest.raises(TypeError):
         scores(run, toy)
+
+
+def damaged_scores(table, damage):
+    """The stored scores with a fault, as bytes."""
+    if damage == "truncated":
+        return table.read_bytes()[:500]
+    if damage == "empty":
+        return b""
+    if damage == "flipped":
+        data = bytearray(table.read_bytes())
+        data[60] ^= 0xFF
+        return bytes(data)
+    arrow = pq.read_table(table)
+    if damage == "another type":
+        at = arrow.column_names.index("lattice_error")
+        arrow = arrow.set_column(at, "lattice_error", pa.array(["x"] * len(arrow)))
+    else:
+        arrow = arrow.drop_columns([damage])
+    pq.write_table(arrow, table)
+    return table.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "empty", "flipped", "another type", "scored", "group", "structures"]
+)
+def test_damaged_scores_are_computed_again_where_the_data_are_there(tmp_path, toy, damage):
+    run = read_run(write(tmp_path, "m", oracle, toy))
+    first, path = scores(run, toy), run.folder / FILE
+    path.write_bytes(damaged_scores(path, damage))
+    if damage != "structures":  # which nobody needs who has no data
+        with pytest.raises(UserError, match=r"is damaged .*: delete it and score the run again"):
+            scores(run)
+    assert scores(run, toy).equals(first)
+    assert scores(run).equals(first)
+
+
+def test_a_run_on_a_full_disk_is_scored_without_a_cache(tmp_path, toy, monkeypatch):
+    @contextmanager
+    def full(path):
+        raise UserError(f"{path}: cannot be written (No space left on device)")
+        yield
+
+    run = read_run(write(tmp_path, "m", oracle, toy))
+    monkeypatch.setattr("leaderboard.board.scores.atomic_write", full)
+    assert len(scores(run, toy)) == len(toy)
+    assert not (run.folder / FILE).exists()
 
 
 def test_a_smaller_limit_does_not_shrink_the_stored_scores(tmp_path, toy):

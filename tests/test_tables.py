@@ -1,5 +1,6 @@
 """Tables as other programs write them: columns in names of folders, columns twice, nulls."""
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -264,6 +265,15 @@ def test_mutant_of_a_table_is_read_as_pyarrow_reads_it_or_is_one_line(
             check_like_pyarrow(path, dataset)
             read += 1
     assert 20 < read < 180
+
+
+def test_name_that_is_not_utf_8_is_one_line(tmp_path, capfd, lemat_table, rows):
+    path = tmp_path / os.fsdecode(b"caf\xe9.parquet")
+    path.write_bytes(b"PAR1")
+    assert run(["--models", "identity", "--data", str(path), "--out", str(tmp_path / "runs")]) == 2
+    error = capfd.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert "caf\\udce9.parquet: not a readable parquet file" in error[0]
 
 
 # --- files that unpack to far more than they hold -------------------------------------------------

@@ -37,7 +37,7 @@ _MANIFEST_SCHEMA = {
                 "type": "object",
                 "required": ["file", "sha256"],
                 "properties": {
-                    "file": {"type": "string", "minLength": 1},
+                    "file": {"type": "string", "minLength": 1, "maxLength": 250},
                     "sha256": {"type": "string"},
                 },
             },
@@ -71,6 +71,14 @@ def embedded_folder(name: str) -> Path:
     return folder
 
 
+def has_manifest(folder: Path) -> bool:
+    """Say whether there is a manifest in a folder, or False where its name is none."""
+    try:
+        return (folder / MANIFEST).is_file()
+    except (OSError, ValueError):  # a name that is too long, no permission
+        return False
+
+
 def split_names(source: str) -> tuple[str, ...]:
     """The names of the splits that a local source has; empty for a single file or the Hub.
 
@@ -78,7 +86,7 @@ def split_names(source: str) -> tuple[str, ...]:
         UserError: Its manifest is not usable.
     """
     folder = embedded_folder(source) if source in EMBEDDED_SETS else Path(source)
-    if (folder / MANIFEST).is_file():
+    if has_manifest(folder):
         return tuple(read_manifest(folder)["splits"])
     return tuple(split_files(folder))
 
@@ -94,7 +102,7 @@ def made_of(source: str, above: tuple[Path, ...] = ()) -> tuple[str, ...]:
         UserError: Its manifest is not usable, or it is made of itself.
     """
     folder = Path(source)
-    if source in EMBEDDED_SETS or not (folder / MANIFEST).is_file():
+    if source in EMBEDDED_SETS or not has_manifest(folder):
         return (source,)
     if folder.resolve() in above:
         raise UserError(f"{folder / MANIFEST}: the split is made of itself: split again")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.core import UserError
-from benchmarks.core.files import file_sha256
+from benchmarks.core.files import atomic_write, file_sha256
 from benchmarks.data.dataset import ids_sha256, load
 from benchmarks.data.folders import MANIFEST, read_manifest, split_files
 
@@ -102,6 +102,7 @@ def main(argv: Sequence[str]) -> int:
         same = path.is_file() and path.read_text(encoding="utf-8") == text
         sys.stdout.write(f"{path}: {'agrees' if same else 'differs'}\n")
         return 0 if same else 1
-    path.write_text(text, encoding="utf-8")
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     sys.stdout.write(f"wrote {path}\n")
     return 0
