@@ -625,6 +625,17 @@ def test_damaged_scores_are_computed_again_where_the_data_are_there(tmp_path, to
     assert scores(run).equals(first)
 
 
+def test_a_crystal_system_that_is_not_stored_is_unknown(tmp_path, toy):
+    run = read_run(write(tmp_path, "m", oracle, toy))
+    scores(run, toy)
+    arrow = pq.read_table(run.folder / FILE)
+    at = arrow.column_names.index("crystal_system")
+    nulls = pa.array([None] * len(arrow), pa.string())
+    arrow = arrow.set_column(at, "crystal_system", nulls)
+    pq.write_table(arrow, run.folder / FILE)
+    assert set(scores(run)["crystal_system"]) == {"unknown"}
+
+
 def test_a_run_on_a_full_disk_is_scored_without_a_cache(tmp_path, toy, monkeypatch):
     @contextmanager
     def full(path):

@@ -233,7 +233,10 @@ def _read(run: StoredRun) -> tuple[pd.DataFrame, dict[str, Any]] | None:
             stored = [name for name in (*COLUMNS, *SLOW_COLUMNS) if name in arrow.column_names]
             empty = [name for name in stored if arrow[name].null_count == len(arrow)]
             arrow = arrow.drop_columns(empty)
-    return arrow.to_pandas(), about
+    table = arrow.to_pandas()
+    if "crystal_system" in table:
+        table["crystal_system"] = table["crystal_system"].fillna("unknown")
+    return table, about
 
 
 def _check_columns(arrow: Any) -> None:
