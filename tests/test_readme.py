@@ -86,6 +86,8 @@ def test_the_make_targets_of_the_pages_exist():
 PACKAGES = "benchmarks|t2relax|baselines|leaderboard|studies"
 WITH_SUBCOMMANDS = {"benchmarks.data", "baselines.train", "leaderboard.submit"}
 SUBCOMMANDS = {("benchmarks.dft", "verdict")}  # of modules that also work without one
+OF_TWO_WORDS = {"build"}
+"""Subcommands that have a second word."""
 
 
 def commands():
@@ -100,6 +102,7 @@ def commands():
             module, *words = shlex.split(line)
             first = (module, *words[:1])
             given = words[:1] if module in WITH_SUBCOMMANDS or first in SUBCOMMANDS else []
+            given = words[:2] if given and given[0] in OF_TWO_WORDS else given
             flags = {word.partition("=")[0] for word in words if word.startswith("--")}
             found.setdefault((module, *given), set()).update(flags)
     return found

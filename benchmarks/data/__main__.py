@@ -8,6 +8,7 @@
     python -m benchmarks.data perturb SOURCE… --out DIR
     python -m benchmarks.data metadata [--check]
     python -m benchmarks.data deposit --out FILE.zip
+    python -m benchmarks.data build substitution --out DIR [--sources DIR]
 
 Each command is a function of its arguments that returns the exit status. A mistake of the user's
 ends with one line on stderr and status 2.
@@ -30,6 +31,7 @@ COMMANDS = {
     "perturb": "benchmarks.data.perturb:main",
     "metadata": "benchmarks.data.croissant:main",
     "deposit": "benchmarks.data.deposit:main",
+    "build substitution": "benchmarks.data.build.substitution:main",
 }
 """Name of each command -> "module:function"; the module is imported when the command is used."""
 
@@ -40,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(f"usage: python -m benchmarks.data {{{','.join(COMMANDS)}}} …")
         return 0
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
         sys.stderr.write(f"error: no command {name!r}: use one of {', '.join(COMMANDS)}\n")
         return 2
-    if rest and f"{name} {rest[0]}" in COMMANDS:
-        name, rest = f"{name} {rest[0]}", rest[1:]
     module, function = COMMANDS[name].split(":")
     command: Callable[[Sequence[str]], int] = getattr(import_module(module), function)
     return run_command(lambda: command(rest))

@@ -84,7 +84,14 @@ class TableWriter:
 
 
 def table(relaxation: Relaxation, material: str, functional: str, trajectory: str) -> Any:
-    """An Arrow table of `SCHEMA`, one row per step.
+    """An Arrow table of `SCHEMA`; the arguments are those of `rows`."""
+    return pa.Table.from_pylist(rows(relaxation, material, functional, trajectory), schema=SCHEMA)
+
+
+def rows(
+    relaxation: Relaxation, material: str, functional: str, trajectory: str
+) -> list[dict[str, Any]]:
+    """The values of `SCHEMA`, one row per step; columns that are not known are left out.
 
     Args:
         relaxation: Checked: the same sites in the same order in every step.
@@ -99,7 +106,7 @@ def table(relaxation: Relaxation, material: str, functional: str, trajectory: st
         "immutable_id": material,
         "functional": functional,
     }
-    rows = [
+    return [
         {
             **same,
             "lattice_vectors": step.lattice.tolist(),
@@ -113,7 +120,6 @@ def table(relaxation: Relaxation, material: str, functional: str, trajectory: st
         }
         for i, step in enumerate(relaxation.steps)
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def _composition(symbols: tuple[str, ...]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Data sets that are built from public files which may be fetched, but are not copied here."""
