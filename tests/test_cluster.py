@@ -1,6 +1,7 @@
 """A run on many workers is the run on one: every sample once, with the same answers."""
 
 import contextlib
+import errno
 import itertools
 import multiprocessing
 import os
@@ -16,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
+import scipy
 from pymatgen.core import Lattice, Structure
 
 from benchmarks.core import WHOLE, RelaxSettings, Shard
-from benchmarks.engine import cluster, part
+from benchmarks.engine import cluster, part, parts_run
 from benchmarks.engine.execute import Task
 from benchmarks.engine.part import DRIVER, Part, relax_part
 from benchmarks.run import main
@@ -120,6 +123,40 @@ def test_a_worker_with_other_weights_is_refused_and_writes_nothing(tmp_path):
     assert not (tmp_path / "m" / "shard-0001").exists()
 
 
+def test_a_worker_with_other_packages_is_a_segment_that_says_so(tmp_path, monkeypatch):
+    assert relax_part(some_part(tmp_path / "m", [1, 2])).statuses == {"ok": 2}
+    metadata = tmp_path / "site" / "scipy-0.0.1.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: scipy\nVersion: 0.0.1\n")
+    monkeypatch.syspath_prepend(metadata.parents[1])
+    part._machine.cache_clear()
+    asked = some_part(tmp_path / "m", [3], number=2)
+    (asked.folder / DRIVER).write_text("next")
+    assert relax_part(replace(asked, word="next")).statuses == {"ok": 1}
+    part._machine.cache_clear()
+    versions = [segment["packages"]["scipy"] for segment in read_run(tmp_path / "m").segments]
+    assert versions == [scipy.__version__, "0.0.1"]
+
+
+def test_a_full_disk_is_one_line_and_what_is_stored_stays(tmp_path, monkeypatch):
+    asked = some_part(tmp_path / "m", [1, 2, 3, 4], batch_size=1)
+    asked = replace(asked, flush_seconds=0.0)
+    write_table, written = pq.write_table, []
+
+    def until_full(table, where, **options):
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(where)
+        write_table(table, where, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", until_full)
+        one_line(lambda: relax_part(asked), "m/shard-0001/part-00002.parquet", "No space left")
+    assert statuses(tmp_path / "m") == {1: "ok", 2: "ok"}
+    assert relax_part(asked).statuses == {"ok": 4}
+    assert statuses(tmp_path / "m") == dict.fromkeys([1, 2, 3, 4], "ok")
+
+
 def test_a_model_that_cannot_be_loaded_costs_no_structure(tmp_path):
     asked = some_part(tmp_path / "m", [1, 2], "CannotLoad", batch_size=1)
     report = relax_part(asked)
@@ -148,7 +185,7 @@ def test_a_structure_that_kills_whoever_touches_it_is_given_up_alone(tmp_path):
 def test_samples_are_cut_into_parts_for_all_workers():
     todo = [Task(f"s{i}", 0, toys.geometry(1)) for i in range(640)]
     for batch_size, n_parts in ((1, 8), (64, 8), (128, 5), (1000, 2)):
-        parts = cluster.cut(todo, 2, batch_size)
+        parts = parts_run.cut(todo, 2, batch_size)
         assert len(parts) == n_parts
         assert all(shard.holds(task.sample_id) for shard, tasks in parts for task in tasks)
         assert sorted(t.sample_id for _, tasks in parts for t in tasks) == sorted(
@@ -190,17 +227,17 @@ def test_a_driver_waits_for_workers_of_an_earlier_one(tmp_path):
         assert (folder / DRIVER).read_text() != "earlier"
         lock.close()
 
-    cluster.PATIENCE, patience = 0.1, cluster.PATIENCE
+    parts_run.PATIENCE, patience = 0.1, parts_run.PATIENCE
     try:
-        with cluster.governed(folder, log) as word:
+        with parts_run.governed(folder, log) as word:
             assert (folder / DRIVER).read_text() == word
             held = FolderLock(folder / WHOLE.folder)
-            with pytest.raises(FolderBusyError), cluster.governed(folder, log):
+            with pytest.raises(FolderBusyError), parts_run.governed(folder, log):
                 pass
             assert (folder / DRIVER).read_text() == word
             held.close()
     finally:
-        cluster.PATIENCE = patience
+        parts_run.PATIENCE = patience
     assert said == [f"waiting: {folder / 'shard-0003'}: another process is writing to it"]
     assert not (folder / DRIVER).exists()
 
@@ -437,6 +474,18 @@ def test_two_workers_answer_as_one_process_does(data, undisturbed, tmp_path, cap
     assert {path.name for path in (out / "slow").glob("shard-*")} == parts
 
 
+def test_jobs_of_a_queue_come_with_the_work(data, undisturbed, tmp_path, capsys):
+    """dask-jobqueue's local queue: jobs are processes, started when there is something to do."""
+    queue = tmp_path / "queue.yaml"
+    own = f"cores: 1, memory: 1GB, local-directory: {tmp_path}, worker-extra-args: [--no-dashboard]"
+    queue.write_text(f"jobqueue: {{local: {{{own}}}}}\nadapt: {{maximum_jobs: 2}}\n")
+    command = ["--models", MODEL, "--data", data, "--out", str(tmp_path / "runs")]
+    assert main([*command, "--cluster", str(queue)]) == 0
+    assert answers(tmp_path / "runs") == undisturbed
+    parts = {Shard.of(sample_id, 8).folder for sample_id, _ in undisturbed}
+    assert {path.name for path in (tmp_path / "runs" / "slow").glob("shard-*")} == parts
+
+
 def test_whatever_is_killed_every_sample_is_there_once(data, undisturbed, tmp_path):
     out = tmp_path / "runs"
     with Site(data, out, tmp_path) as site:
@@ -446,6 +495,37 @@ def test_whatever_is_killed_every_sample_is_there_once(data, undisturbed, tmp_pa
             assert site.kill(kind)
         site.finish()
     assert answers(out) == undisturbed
+
+
+def test_a_second_driver_ends_with_one_line(data, tmp_path, capsys):
+    out = tmp_path / "runs"
+    with parts_run.governed(out / "identity", print):
+        with RunWriter.open(out / "identity", IDENTITY | {"model": "identity"}, {}):
+            command = ["--models", MODEL, "--data", data, "--out", str(out)]
+            assert main([*command, "--cluster", "local:2"]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert (
+            error == f"error: {out / 'identity' / 'shard-0000'}: another process is writing to it"
+        )
+    assert not list(out.rglob("*"))
+
+
+def test_a_folder_that_is_removed_ends_the_run_with_one_line(data, tmp_path, capsys):
+    out, mark = tmp_path / "runs", tmp_path / "mark"
+    os.environ["REMOVES"] = f"{out / 'removes'}:{mark}"
+    command = ["--models", "removes=relaxer:tests.toys:removes_a_folder", "--data", data]
+    command += ["--out", str(out), "--cluster", "local:1"]
+    try:
+        assert main(command) == 2
+    finally:
+        del os.environ["REMOVES"]
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {out / 'removes'}")
+    assert mark.exists()
+    assert main(command) == 0
+    records = list(read_run(out / "removes").records)
+    assert len(records) == len({r.sample_id for r in records}) == N
+    assert {str(r.status) for r in records} == {"ok"}
 
 
 @pytest.mark.full

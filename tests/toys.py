@@ -4,6 +4,7 @@ A structure is told by the number of its sites.
 """
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -300,3 +301,17 @@ class SlowlyStretches(Stretches):
         time.sleep(0.1)
         self.factor = 1 + structure.volume / 10_000
         return super()._one(structure)
+
+
+def removes_a_folder():
+    """A relaxer that removes the folder that REMOVES names, once."""
+
+    class Removes(ReturnsInput):
+        def relax(self, structures):
+            folder, _, mark = os.environ.get("REMOVES", "").partition(":")
+            if folder and not Path(mark).exists():
+                Path(mark).touch()
+                shutil.rmtree(folder)
+            return super().relax(structures)
+
+    return Removes()

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from benchmarks.core import WHOLE, MissingFinalFrame, RelaxSettings, Shard, Status
 from benchmarks.data import Dataset
-from benchmarks.engine.cluster import DaskWorkers, connected, governed, run_parts
+from benchmarks.engine.cluster import DaskWorkers, connected
 from benchmarks.engine.execute import Budget, ModelRunSummary, Task, run_model
 from benchmarks.engine.part import Part
+from benchmarks.engine.parts_run import governed, run_parts
 from benchmarks.engine.process import threads
 from benchmarks.models.provenance import (
     environment,

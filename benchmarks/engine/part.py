@@ -1,10 +1,10 @@
 """The worker's end of a run on many machines: relaxes one part of the samples into its own shard.
 
-A part is asked for by a driver (`benchmarks.engine.cluster`), may be asked for again after a loss,
-and is never computed twice: its folder is locked, and what is stored there already is left out. The
-driver's word stands in the file `DRIVER` of the model's folder. A worker stops before its next
-batch when another word stands there, so that what an earlier command left running gives way to the
-next one, on any file system that both see.
+A part is asked for by a driver (`benchmarks.engine.parts_run`), may be asked for again after a
+loss, and is never computed twice: its folder is locked, and what is stored there already is left
+out. The driver's word stands in the file `DRIVER` of the model's folder. A worker stops before its
+next batch when another word stands there, so that what an earlier command left running gives way to
+the next one, on any file system that both see.
 """
 
 from __future__ import annotations
