@@ -11,7 +11,7 @@ from ase.neighborlist import primitive_neighbor_list
 
 from benchmarks.core import Geometry
 from benchmarks.core.files import READ_ERRORS
-from benchmarks.core.geometry import MIN_DISTANCE
+from benchmarks.core.geometry import MIN_DISTANCE, MinimumImage
 from benchmarks.data.structures import FoundStructure, StructureError
 from benchmarks.data.structures.cif import read_cif
 from benchmarks.data.structures.formats import format_of, read_images
@@ -86,6 +86,9 @@ def _fault(geometry: Geometry) -> str:
         return "its cell or its coordinates are not finite"
     if np.linalg.cond(lattice) > MAX_SKEW:
         return "its cell is flat, or so skewed that it is damaged"
+    own = float(np.linalg.norm(MinimumImage.of(lattice).reduced, axis=1).min())
+    if own < MIN_DISTANCE:  # so many images would be within reach that the search takes long
+        return f"two of its atoms are {own:.2f} Å apart: disordered or damaged"
     distances = primitive_neighbor_list(  # linear in the atoms, own images included
         "d", [True] * 3, lattice, frac_coords, MIN_DISTANCE, use_scaled_positions=True
     )
