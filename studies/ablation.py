@@ -40,7 +40,7 @@ from leaderboard.views.figures import save_figure
 from studies.cached_runs import cached_run, seeds
 from t2relax import train_seq
 from t2relax.data.training_pairs import read_training_data
-from t2relax.lm import checkpoint
+from t2relax.lm import checkpoint, t5
 from t2relax.policy import Policy, PolicySettings, TokenizedPair, load_free, optimizer_of, updates
 from t2relax.reward import ESTIMATORS, MEASURES, Floats, Measure, Reward
 
@@ -318,7 +318,8 @@ class Ablation:
         self.start = make_start(args)
         data, val = read_training_data(args.data, args.val)
         self.pairs = data.pairs
-        self.examples: list[TokenizedPair] = train_seq.subset(val.pairs, args.eval_size)
+        tokenizer = t5.load(self.start).tokenizer
+        self.examples: list[TokenizedPair] = train_seq.subset(val.pairs, args.eval_size, tokenizer)
         self.identity = {
             "start": checkpoint.origin(self.start)["weights"],
             "data": data.identity(),
@@ -349,8 +350,8 @@ class Ablation:
 
     def _run(self, name: str, settings: PolicySettings) -> dict[str, Any]:
         """Train and decode; None in a column means that there is no value."""
-        model = load_free(self.start, "cuda" if torch.cuda.is_available() else "cpu")
-        policy = Policy(model, settings, Reward(settings.failure))
+        start = load_free(self.start, "cuda" if torch.cuda.is_available() else "cpu")
+        policy = Policy(start.model, settings, Reward(settings.failure, start.tokenizer))
         began, steps = time.monotonic(), 0
         if settings.steps:
             logs = updates(policy, optimizer_of(policy), self.pairs)
@@ -360,7 +361,7 @@ class Ablation:
                 if time.monotonic() - began > 60 * self.args.minutes:
                     break
         minutes = (time.monotonic() - began) / 60
-        columns = train_seq.validate(model, self.examples, policy.reward)
+        columns = train_seq.validate(start.model, self.examples, policy.reward)
         plain = {k: [x if np.isfinite(x) else None for x in v.tolist()] for k, v in columns.items()}
         return {"steps": steps, "minutes": round(minutes, 2), "columns": plain}
 

@@ -214,7 +214,9 @@ class Comparison:
         self.args = args
         self.shape = parse_fields(args.set, "--set", T5Config().to_dict())
         self.data, val = read_training_data(args.data, args.val)
-        self.val_pairs = [example.pair for example in subset(val.pairs, args.eval_size)]
+        self.val_pairs = [
+            example.pair for example in subset(val.pairs, args.eval_size, Tokenizer())
+        ]
         self.origin = {
             "codec_version": CODEC_VERSION,
             "data": self.data.origin,

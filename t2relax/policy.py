@@ -211,20 +211,19 @@ def _longest(batch: Sequence[TokenizedPair]) -> int:
     return max(len(e.target) for e in batch)
 
 
-def load_free(folder: Path, device: str = "cpu") -> T5ForRelaxation:
-    """Load the model of a checkpoint, ready to be trained and to write without a grammar.
+def load_free(folder: Path, device: str = "cpu") -> t5.T5LanguageModel:
+    """Load a checkpoint, ready to be trained and to write without a grammar.
 
     It may write any sequence of the tokens that spell targets, also when it is loaded elsewhere.
 
     Raises:
         UserError: no checkpoint there, or one of another codec.
     """
-    loaded = t5.load(folder).model
-    model: T5ForRelaxation = T5ForRelaxation(loaded.config).to(device).eval()
-    model.load_state_dict(loaded.state_dict())
-    model.set_loss(FREE_TEXT_LOSS)
+    loaded = t5.load(folder)
+    model: T5ForRelaxation = T5ForRelaxation(loaded.model.config).to(device).eval()
+    model.load_state_dict(loaded.model.state_dict())
     model.generation_config.suppress_tokens = list(range(TARGET_SIZE, model.config.vocab_size))
-    return model
+    return t5.T5LanguageModel(model, loaded.tokenizer, loaded.max_sites, FREE_TEXT_LOSS)
 
 
 def optimizer_of(policy: Policy) -> torch.optim.Optimizer:
@@ -245,7 +244,7 @@ def updates(
         pairs: The pairs to train on.
         first: The number of steps already taken.
     """
-    settings, tokenizer = policy.settings, Tokenizer()
+    settings, tokenizer = policy.settings, policy.reward.tokenizer
     drawn = islice(batches(pairs, settings.batch_size, settings.seed), first, settings.steps)
     for step, chosen in enumerate(drawn, start=first):
         for group in optimizer.param_groups:

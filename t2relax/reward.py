@@ -59,11 +59,12 @@ class Reward:
 
     Args:
         failure: physical reward of a text that is not a structure of the input's atoms.
+        tokenizer: The tokenizer of the model that writes the texts; by default that of a new one.
     """
 
-    def __init__(self, failure: float = FAILURE) -> None:
+    def __init__(self, failure: float = FAILURE, tokenizer: Tokenizer | None = None) -> None:
         self.failure = failure
-        self.tokenizer = Tokenizer()
+        self.tokenizer = tokenizer or Tokenizer()
         self._rouge = RougeScorer(["rougeL"], tokenizer=_Words())
         # As `sacrebleu.sentence_bleu(…, tokenize="none")`, which builds this anew for each text.
         self._bleu = BLEU(tokenize="none", effective_order=True)

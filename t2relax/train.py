@@ -58,7 +58,7 @@ from t2relax.data.training_pairs import (
 )
 from t2relax.lm import causal, t5
 from t2relax.lm.base import LanguageModel
-from t2relax.lm.checkpoint import CODEC_FILE, origin
+from t2relax.lm.checkpoint import CODEC_FILE, origin, read_record
 from t2relax.lm.pretrained import (
     LoraSettings,
     add_lora,
@@ -70,7 +70,7 @@ from t2relax.lm.pretrained import (
 from t2relax.loss import LossSettings
 from t2relax.muon import MuonAdamW
 from t2relax.text.codec import CODEC_VERSION, CodecError
-from t2relax.text.tokens import Tokenizer
+from t2relax.text.tokens import PLAIN_VOCABULARY, VOCABULARY, Tokenizer
 
 NOT_IDENTITY: Final = ("data", "val", "init", "out", "minutes", "workers")
 """Fields of the configuration that the identity of a training does not hold as they are: sources
@@ -111,6 +111,8 @@ class T5TrainingConfig:
     """Number of pairs with a larger cell that are added, as a share of the number of pairs; see
     `t2relax.data.training_pairs.supercells`."""
     augmentation: Augmentation = field(default_factory=Augmentation)
+    plain_text: bool = False
+    """The text of a crystal lacks the columns of `benchmarks.core.bonds.balancing_shifts`."""
     steps: int = 20_000
     batch_size: int = 64
     learning_rate: float = 3e-3
@@ -163,7 +165,7 @@ def training_identity(config: T5TrainingConfig, data: PairData, val: PairData) -
         "from": [start if isinstance(start, str) else start["weights"] for start in starts],
         **config.settings(),
         "codec_version": CODEC_VERSION,
-        "vocabulary_sha256": Tokenizer().sha256,
+        "vocabulary_sha256": tokenizer_of(config).sha256,
     }
 
 
@@ -367,6 +369,11 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
     if checkpoint:
         there = json.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else None
         require_same_training(state, there, identity)
+        # Hugging Face's trainer takes another step where the last one did not end an epoch.
+        if (config.out / CODEC_FILE).is_file():
+            record: dict[str, Any] = read_record(config.out)["training"]
+            if record["identity"] == identity and record["steps"] >= config.steps:
+                return record
     with atomic_write(stored) as partial:
         partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
     large = supercells(data.pairs, round(config.supercells * len(data.pairs)), config.seed)
@@ -423,7 +430,7 @@ def starting_model(config: T5TrainingConfig, pairs: Sequence[Pair]) -> LanguageM
     Raises:
         UserError: A start cannot be loaded, or a crystal is too large for it.
     """
-    tokenizer, causal_init = Tokenizer(), any(map(is_causal, config.init))
+    tokenizer, causal_init = tokenizer_of(config), any(map(is_causal, config.init))
     if config.lora and not causal_init:
         raise UserError("--lora changes a published decoder-only model: name it with --init")
     found: LanguageModel
@@ -443,6 +450,11 @@ def starting_model(config: T5TrainingConfig, pairs: Sequence[Pair]) -> LanguageM
     except CodecError as error:
         raise UserError(f"the largest crystal of --data and --val does not fit: {error}") from error
     return found
+
+
+def tokenizer_of(config: T5TrainingConfig) -> Tokenizer:
+    """The tokenizer of a model with our vocabulary."""
+    return Tokenizer(PLAIN_VOCABULARY if config.plain_text else VOCABULARY)
 
 
 def start_of(init: str) -> str | dict[str, Any]:
@@ -478,6 +490,7 @@ def parse(argv: Sequence[str] | None) -> T5TrainingConfig:
     add("--architecture", choices=get_args(Architecture), default="t5", help=_ARCHITECTURE_HELP)
     add("--lora", action="append", default=[], metavar="FIELD=VALUE", help=_LORA_HELP)
     add("--loss", action="append", default=[], metavar="FIELD=VALUE", help="field of LossSettings")
+    add("--plain-text", action="store_true", help=_PLAIN_HELP)
     add("--augment", action="append", default=[], metavar="FIELD=VALUE", help=_AUGMENT_HELP)
     add("--supercells", type=float, default=0.0, metavar="SHARE", help=_SUPERCELLS_HELP)
     given = vars(parser.parse_args(argv))
@@ -496,6 +509,7 @@ _INIT_HELP: Final = (
     "pretrained T5 or decoder-only model: a folder, or a name on the hub; several of one shape: "
     "the mean of their weights (default: from scratch)"
 )
+_PLAIN_HELP: Final = "a text that does not say where the sites would balance their bonds"
 _AUGMENT_HELP: Final = (
     "probability of a change of the pairs, a field of Augmentation, e.g. displacement=0.6"
 )

@@ -99,10 +99,10 @@ def validate(
     return {name: np.array([rows[i][name] for i in range(len(rows))]) for name in rows[0]}
 
 
-def subset(pairs: Sequence[Pair], count: int) -> list[TokenizedPair]:
+def subset(pairs: Sequence[Pair], count: int, tokenizer: Tokenizer) -> list[TokenizedPair]:
     """Choose `count` pairs, always the same ones; all pairs if there are fewer."""
     chosen = np.random.default_rng(0).permutation(len(pairs))[:count]
-    return [tokenize_pair(pairs[i], Tokenizer()) for i in sorted(chosen)]
+    return [tokenize_pair(pairs[i], tokenizer) for i in sorted(chosen)]
 
 
 class SequenceTraining:
@@ -119,11 +119,12 @@ class SequenceTraining:
 
     def __init__(self, config: SequenceTrainingConfig, data: PairData, val: PairData) -> None:
         self.config, self.data, self.val = config, data, val
-        self.examples = subset(val.pairs, config.eval_size)
         self.start = [checkpoint.origin(folder) for folder in config.init]
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = average([load_free(folder, device) for folder in config.init])
-        self.policy = Policy(self.model, config.policy, Reward(config.policy.failure))
+        starts = [load_free(folder, device) for folder in config.init]
+        self.model, tokenizer = average([each.model for each in starts]), starts[0].tokenizer
+        self.policy = Policy(self.model, config.policy, Reward(config.policy.failure, tokenizer))
+        self.examples = subset(val.pairs, config.eval_size, tokenizer)
         self.optimizer = optimizer_of(self.policy)
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"reward": -np.inf}
@@ -223,7 +224,7 @@ class SequenceTraining:
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "validation": self.best,
         }
-        t5.save(self.model, Tokenizer(), self.config.out, record)
+        t5.save(self.model, self.policy.reward.tokenizer, self.config.out, record)
         (self.config.out / "history.json").write_text(json.dumps(self.history) + "\n")
         return record
 

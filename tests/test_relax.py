@@ -79,7 +79,7 @@ def never(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tiny_folder(tmp_path_factory):
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     sizes = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 2}
     folder = tmp_path_factory.mktemp("tiny")
     t5.save(t5.new_model(Tokenizer(), **sizes), Tokenizer(), folder, {"max_sites": 8})

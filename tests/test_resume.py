@@ -156,7 +156,7 @@ def test_the_hash_of_pairs_is_of_the_pairs_and_not_of_their_name(archives):
         (train, ["--loss", "cell"], "--loss wants FIELD=VALUE, not 'cell'"),
         (train, ["--set", "num_layer=1"], "did you mean num_layers?"),
         (train, ["--set", "num_layers=a"], "--set num_layers=a: num_layers is of type int"),
-        (train, ["--init", "x", "--set", "d_ff=8"], "a model of --init has its shape"),
+        (train, ["--init", "x", "--set", "d_ff=8"], "one of --init has its own"),
         (train_seq, ["--eval-steps", "0"], "--eval-steps 0: it must be larger than 0"),
         (train_seq, ["--batch-size", "0"], "--batch-size 0: it must be larger than 0"),
         (train_seq, ["--eval-size", "0"], "--eval-size 0: it must be larger than 0"),

@@ -23,6 +23,7 @@ from transformers import T5ForConditionalGeneration
 
 from benchmarks import run
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status, UserError
+from benchmarks.core.bonds import balancing_shifts, neighbours
 from benchmarks.core.geometry import displacements, strain, symmetry
 from benchmarks.core.symmetry import space_group
 from benchmarks.core.writings import Convention, Writing
@@ -46,7 +47,6 @@ from t2relax.lm import decoding as generate
 from t2relax.lm.base import Mode, Written, sample_levels
 from t2relax.lm.decoding import decode_constrained
 from t2relax.lm.pretrained import average, from_pretrained, load
-from t2relax.lm.t5 import source_ids
 from t2relax.loss import LossSettings
 from t2relax.relaxer import TextRelaxer, project
 from t2relax.several_writings import relax_in_writings
@@ -74,6 +74,7 @@ from t2relax.text.tokens import (
     FINE_TOKENS,
     FORCED,
     PAD_ID,
+    PLAIN_VOCABULARY,
     TARGET_SIZE,
     VOCABULARY,
     Tokenizer,
@@ -132,7 +133,7 @@ def random_geometry(cellpar, species, seed):
 
 
 def test_the_text_is_the_cif_that_ase_writes_in_single_spaces_and_fixed_decimals():
-    assert write_cif(Crystal.of(ROCKSALT)) == (
+    assert write_cif(Crystal.of(ROCKSALT), balance=False) == (
         "data_image0\n"
         '_chemical_formula_sum "Na1 Cl1"\n'
         "_t2_volume_per_site 21.952\n"
@@ -189,6 +190,30 @@ def test_the_target_lists_changes_and_zero_has_a_plus():
     )
 
 
+def test_the_text_says_where_each_site_would_balance_its_bonds():
+    """Along a the two species of a chain have bonds of 1.88 and 2.12 Å; b and c are long."""
+    chain = Geometry(
+        np.diag([4.0, 8.0, 8.0]), np.array([[0, 0, 0], [0.47, 0, 0]]), np.array([11, 17], np.int16)
+    )
+    crystal = Crystal.of(chain)
+    plain, told = write_cif(crystal, balance=False), write_cif(crystal)
+    shifts = balancing_shifts(neighbours(chain.lattice, chain.frac_coords, 5.5), chain.numbers)
+    assert shifts[0, 0] < 0 < shifts[1, 0]
+    assert np.abs(shifts[:, 1:]).max() < 1e-9
+    step = f"{100 * shifts[1, 0] / 4:04.1f}"
+    head = "_atom_site_fract_z\n"
+    columns = "_t2_balance_fract_x\n_t2_balance_fract_y\n_t2_balance_fract_z\n"
+    assert told == plain.replace(head, head + columns).replace(
+        "Na Na1 0.00000 0.00000 0.00000", f"Na Na1 0.00000 0.00000 0.00000 -{step} +00.0 +00.0"
+    ).replace(
+        "Cl Cl2 0.47000 0.00000 0.00000", f"Cl Cl2 0.47000 0.00000 0.00000 +{step} +00.0 +00.0"
+    )
+    assert TOKENIZER.decode(TOKENIZER.encode(told)) == told
+    assert TOKENIZER.source(crystal) == [*TOKENIZER.encode(told), EOS_ID]
+    older = Tokenizer(PLAIN_VOCABULARY)
+    assert older.source(crystal) == [*older.encode(plain), EOS_ID]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(lengths, lengths, lengths, angles, angles, angles), numbers, seeds)
 def test_contacts_are_the_shortest_distances_that_ase_finds(cellpar, species, seed):
@@ -198,7 +223,8 @@ def test_contacts_are_the_shortest_distances_that_ase_finds(cellpar, species, se
         return  # three angles that span no cell
     zs = np.array(species[:5], dtype=np.int16)
     fracs = np.random.default_rng(seed).random((len(zs), 3))
-    listed = [line.split(" ") for line in _contacts(lattice, fracs, zs).splitlines()[1:]]
+    distances = np.linalg.norm(neighbours(lattice, fracs, 5.5), axis=-1)
+    listed = [line.split(" ") for line in _contacts(distances, zs).splitlines()[1:]]
     atoms = Atoms(numbers=zs, scaled_positions=fracs, cell=lattice, pbc=True)
     first, second, distances = neighbor_list("ijd", atoms, CONTACT_CUTOFF + 1e-9)
     found = {}
@@ -326,8 +352,10 @@ def test_elements_keywords_and_the_two_parts_of_a_number_are_single_tokens():
 
 
 def test_the_vocabulary_of_the_committed_checkpoint_is_pinned():
-    assert len(VOCABULARY) == len(set(VOCABULARY)) == 5614
-    assert TOKENIZER.sha256[:16] == "1238ec933a71febc"
+    assert len(VOCABULARY) == len(set(VOCABULARY)) == 5615
+    assert Tokenizer(PLAIN_VOCABULARY).sha256[:16] == "1238ec933a71febc"
+    assert VOCABULARY[:-1] == PLAIN_VOCABULARY
+    assert load(checkpoint.CHECKPOINT).tokenizer.vocabulary in (PLAIN_VOCABULARY, VOCABULARY)
 
 
 @pytest.mark.parametrize("text", ["Na Na1 1,0", "\n_cell_volume 3", "Xx", "\t", "data_image", "é"])
@@ -608,7 +636,7 @@ def decode_slowly(model, structures):
     rows = []
     for structure in structures:
         geometry = Geometry.of(structure)
-        source = torch.tensor([source_ids(Crystal.of(geometry), TOKENIZER)])
+        source = torch.tensor([TOKENIZER.source(Crystal.of(geometry))])
         grammar = template(geometry.numbers, TOKENIZER)
         mask = torch.from_numpy(allowed(model.lm_head.out_features))
         ids = [PAD_ID]
@@ -640,7 +668,7 @@ def test_cache_batch_and_skipped_tokens_change_nothing(tiny, monkeypatch, encode
     geometries = [Geometry.of(structure) for structure in structures]
     fast = decode_constrained(
         tiny,
-        [source_ids(Crystal.of(geometry), TOKENIZER) for geometry in geometries],
+        [TOKENIZER.source(Crystal.of(geometry)) for geometry in geometries],
         [template(geometry.numbers, TOKENIZER) for geometry in geometries],
     )
     assert [row[0].tolist() for row in fast] == decode_slowly(tiny, structures)
@@ -672,7 +700,7 @@ def test_only_the_leading_digits_of_coordinates_can_be_doubted():
 
 
 def test_free_texts_are_those_of_generate(tiny):
-    sources = [source_ids(Crystal.of(Geometry.of(s)), TOKENIZER) for s in sample_structures()]
+    sources = [TOKENIZER.source(Crystal.of(Geometry.of(s))) for s in sample_structures()]
     texts = generate.decode_free(tiny, sources, 40)
     for source, text in zip(sources, texts, strict=True):
         (row,) = tiny.generate(
@@ -683,7 +711,7 @@ def test_free_texts_are_those_of_generate(tiny):
 
 
 def test_a_text_ends_with_its_end_and_samples_follow_each_other(tiny):
-    sources = [source_ids(Crystal.of(Geometry.of(s)), TOKENIZER) for s in sample_structures()[:2]]
+    sources = [TOKENIZER.source(Crystal.of(Geometry.of(s))) for s in sample_structures()[:2]]
     texts = generate.decode_free(tiny, sources, 300, 8, torch.Generator().manual_seed(0))
     assert len(texts) == 16
     assert all(text.index(EOS_ID) == len(text) - 1 for text in texts if EOS_ID in text)
@@ -701,7 +729,7 @@ def test_an_embedding_larger_than_the_vocabulary_cannot_leak_tokens():
     geometry = Geometry.of(sample_structures()[5])
     ((row,),) = decode_constrained(
         model,
-        [source_ids(Crystal.of(geometry), TOKENIZER)],
+        [TOKENIZER.source(Crystal.of(geometry))],
         [template(geometry.numbers, TOKENIZER)],
     )
     assert row.max() < len(TOKENIZER)
@@ -898,7 +926,7 @@ def test_all_that_decides_an_answer_beside_the_weights_has_a_name(tiny_folder, t
     assert rules["t5"]["mode"] == "constrained"
     assert rules["t5"]["deadband_quantile"] == 0.2
     assert rules["t5"]["max_sites"] == 16
-    assert rules["t5"]["vocabulary_sha256"] == TOKENIZER.sha256
+    assert rules["t5"]["vocabulary_sha256"] == load(checkpoint.CHECKPOINT).tokenizer.sha256
     assert rules["t5-best8"]["samples"] == 8
     assert rules["t5-tta"]["writings"] == 8
     assert rules["t5-tta"]["deadband_quantile"] == 0.2
@@ -997,7 +1025,7 @@ def test_a_published_checkpoint_gets_our_vocabulary(hub_folder):
     geometry = Geometry.of(sample_structures()[1])
     grammar = template(geometry.numbers, TOKENIZER)
     ((ids,),) = decode_constrained(
-        after.eval(), [source_ids(Crystal.of(geometry), TOKENIZER)], [grammar]
+        after.eval(), [TOKENIZER.source(Crystal.of(geometry))], [grammar]
     )
     read_delta(TOKENIZER.decode(ids.tolist()), Crystal.of(geometry))
 

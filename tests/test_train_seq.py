@@ -207,7 +207,8 @@ def test_minimum_risk_is_the_gradient_of_the_expected_reward():
 
 def policy_of(start, **settings):
     settings = {"batch_size": 2, "group": 3, "steps": 2, **settings}
-    return Policy(load_free(start), PolicySettings(**settings), Reward())
+    loaded = load_free(start)
+    return Policy(loaded.model, PolicySettings(**settings), Reward(tokenizer=loaded.tokenizer))
 
 
 def test_samples_are_free_but_of_the_tokens_of_targets(start):

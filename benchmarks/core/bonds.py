@@ -71,7 +71,8 @@ def balancing_shifts(
     for one, other in product(np.unique(numbers), repeat=2):
         block = np.ix_(numbers == one, numbers == other)
         typical[block] = min(np.median(nearest[block].min(axis=axis)) for axis in (0, 1))
-    bonded = np.nonzero(lengths <= BOND_CUTOFF)
+    # Sites at one place have no direction between them.
+    bonded = np.nonzero((lengths <= BOND_CUTOFF) & (lengths > 0.0))
     first, second = bonded[:2]
     toward = vectors[bonded] / lengths[bonded][:, None]
     # A bond far shorter than typical would otherwise outweigh every other one.

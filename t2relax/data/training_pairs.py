@@ -39,7 +39,6 @@ from t2relax.text.codec import (
     geometry_of,
     read_delta,
     standard_lattice,
-    write_cif,
     write_delta,
 )
 from t2relax.text.tokens import EOS_ID, TARGET_SIZE, Tokenizer
@@ -104,9 +103,8 @@ def encode_pair(pair: Pair, tokenizer: Tokenizer) -> tuple[list[int], list[int]]
     Raises:
         CodecError: the pair cannot be written at the stated decimals.
     """
-    source = tokenizer.encode(write_cif(pair.initial))
     target = tokenizer.encode(write_delta(pair.delta, pair.initial), TARGET_SIZE)
-    return [*source, EOS_ID], [*target, EOS_ID]
+    return tokenizer.source(pair.initial), [*target, EOS_ID]
 
 
 def pairs_of(samples: Iterable[Sample]) -> tuple[list[Pair], list[str]]:

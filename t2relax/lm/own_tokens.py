@@ -17,7 +17,7 @@ from t2relax.data.token_dataset import PairEncoding, pad
 from t2relax.data.training_pairs import Pair
 from t2relax.lm.base import DEADBAND_QUANTILE, TokenRow
 from t2relax.lm.decoding import nearest
-from t2relax.text.codec import Crystal, write_cif
+from t2relax.text.codec import Crystal
 from t2relax.text.grammar import ORDINAL, REST, Template, template
 from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, Tokenizer
 
@@ -72,7 +72,7 @@ class OwnTokens:
 
     def prompt_ids(self, crystal: Crystal) -> list[int]:
         """See `CausalTokens`; `</s>` stands between the CIF and the target."""
-        return [*self.tokenizer.encode(write_cif(crystal)), EOS_ID]
+        return self.tokenizer.source(crystal)
 
     def text(self, ids: Sequence[int]) -> str:
         """See `CausalTokens`."""

@@ -28,6 +28,7 @@ from benchmarks.core.cli import check_installed, require_numbers
 from benchmarks.core.files import READ_ERRORS
 from t2relax.lm import causal, checkpoint, t5
 from t2relax.lm.base import LanguageModel
+from t2relax.lm.embeddings import initial_vectors
 from t2relax.lm.own_tokens import OwnTokens
 from t2relax.lm.subwords import published_subwords
 from t2relax.loss import LossSettings, T5ForRelaxation
@@ -54,15 +55,17 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
 
     Args:
         name: A folder in the hub's layout, a name on the hub (`t5-small`), or a folder that
-            `python -m t2relax.train` wrote, which is taken as it is.
+            `python -m t2relax.train` wrote, which keeps its vectors.
         tokenizer: The tokenizer of the model that comes out.
 
     Raises:
         UserError: nothing to be found under the name, or it is damaged or brings code.
     """
     if (Path(name) / checkpoint.CODEC_FILE).is_file():
-        t5.load(Path(name))  # refuses another codec
-        return _read(name, local=True)
+        own = t5.load(Path(name)).tokenizer.vocabulary  # refuses another codec
+        if own != tokenizer.vocabulary[: len(own)]:
+            raise UserError(f"--init {name}: its text has columns that --plain-text leaves out")
+        return _grown(_read(name, local=True), tokenizer)
     with _one_line(name):
         local = Path(name).is_dir()  # then nothing is to be asked of the hub
         model = _read(name, local)
@@ -79,6 +82,17 @@ def from_pretrained(name: str, tokenizer: Tokenizer) -> T5ForRelaxation:
         model.shared.weight.copy_(vectors)  # last, because both may be one matrix
     model.config.pad_token_id = model.config.decoder_start_token_id = PAD_ID
     model.config.eos_token_id = EOS_ID
+    return model
+
+
+def _grown(model: T5ForRelaxation, tokenizer: Tokenizer) -> T5ForRelaxation:
+    """Give the tokens behind those of the model the vectors of a new model."""
+    known, size = model.shared.weight.shape[0], len(tokenizer)
+    if known < size:
+        vectors = torch.from_numpy(initial_vectors(tokenizer, model.config.d_model, seed=0))
+        model.resize_token_embeddings(size, mean_resizing=False)
+        with torch.no_grad():
+            model.shared.weight[known:] = vectors[known:]
     return model
 
 

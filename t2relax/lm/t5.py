@@ -22,7 +22,7 @@ from t2relax.lm.base import LanguageModel, Prompt, TokenRow, Written, sample_lev
 from t2relax.lm.decoding import decode_constrained, decode_free
 from t2relax.lm.embeddings import initial_vectors
 from t2relax.loss import LossSettings, T5ForRelaxation
-from t2relax.text.codec import Crystal, write_cif
+from t2relax.text.codec import Crystal
 from t2relax.text.grammar import template
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
 
@@ -66,7 +66,7 @@ class T5LanguageModel(LanguageModel):
 
     def prompt(self, crystal: Crystal) -> Prompt:
         """See `LanguageModel`."""
-        return Prompt(crystal.numbers, source_ids(crystal, self.tokenizer))
+        return Prompt(crystal.numbers, self.tokenizer.source(crystal))
 
     def decode(self, prompts: Sequence[Prompt], seed: int | None = None) -> list[list[Written]]:
         """See `LanguageModel`; leading digits are medians, in the dead zone of the coordinates."""
@@ -94,11 +94,6 @@ class T5LanguageModel(LanguageModel):
     def _written(self, ids: list[int]) -> Written:
         end = ids.index(EOS_ID) + 1 if EOS_ID in ids else len(ids)
         return Written(self.tokenizer.decode(ids), end)
-
-
-def source_ids(crystal: Crystal, tokenizer: Tokenizer) -> list[int]:
-    """The token ids that the encoder reads: those of the CIF, and `</s>`."""
-    return [*tokenizer.encode(write_cif(crystal)), EOS_ID]
 
 
 def new_model(

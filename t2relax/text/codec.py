@@ -1,8 +1,9 @@
 """Structure to CIF text and back, and the relaxed structure as changes of the initial one.
 
 The source text of the model is the CIF that ASE writes, with single spaces, with numbers at fixed
-decimals and without the columns that never vary, and with two local data items that follow from
-the rest: the volume per site, and the shortest contact of each two species. The target text lists,
+decimals and without the columns that never vary, and with local data items that follow from the
+rest: the volume per site, the shortest contact of each two species, and for each site the shift
+that would balance its bonds (`benchmarks.core.bonds`). The target text lists,
 in the shape of a CIF, what relaxation changes: the six cell parameters and the fractional
 coordinates of each site (minimum image, uniform translation removed). All in the input's own
 setting and site order; a CIF forgets the orientation of the cell, so `apply_delta` takes it from
@@ -25,6 +26,7 @@ from ase.io.cif import write_cif as ase_write_cif
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry
+from benchmarks.core.bonds import balancing_shifts, neighbours
 from benchmarks.core.geometry import cell_parameters, displacements
 
 CODEC_VERSION = 3
@@ -70,6 +72,8 @@ CONTACT_LOOP = (
     "loop_\n_t2_contact_type_symbol_1\n_t2_contact_type_symbol_2\n"
     "_t2_contact_distance\n_t2_contact_multiplicity"
 )
+BALANCE_COLUMNS = "_t2_balance_fract_x\n_t2_balance_fract_y\n_t2_balance_fract_z"
+"""The columns of `balancing_shifts`, behind the coordinates; hundredths, at one decimal."""
 _NUMBER = r"([+-]\d{2}\.\d{3})"
 _SITE = re.compile(r"([A-Z][a-z]?) ([A-Z][a-z]?)(\d+) " + " ".join([_NUMBER] * 3))
 
@@ -120,8 +124,13 @@ def site_labels(numbers: NDArray[np.int16]) -> list[str]:
     return [f"{chemical_symbols[number]}{i}" for i, number in enumerate(map(int, numbers), start=1)]
 
 
-def write_cif(crystal: Crystal) -> str:
+def write_cif(crystal: Crystal, balance: bool = True) -> str:
     """The CIF that ASE writes as the model reads it: numbers at fixed decimals, sites in [0, 1).
+
+    Args:
+        crystal: The structure.
+        balance: Whether the sites have the columns of `balancing_shifts`; checkpoints of older
+            vocabularies read a text without.
 
     Raises:
         CodecError: no sites, non-finite numbers, or a cell that is none.
@@ -137,9 +146,19 @@ def write_cif(crystal: Crystal) -> str:
     )
     volume = f"{SITE_VOLUME_TAG} {np.linalg.det(lattice) / len(fracs):.3f}\n"
     before, after = _ase_text(tuple(crystal.numbers.tolist()))
-    sites = after.format(*(f"{x:.{FRAC_DECIMALS}f}" for x in fracs.ravel()))
-    contacts = _contacts(lattice, fracs, crystal.numbers)
-    return f"{before}{volume}{cell}{SYMMETRY}{CONTACT_LOOP}{contacts}\n{SITE_LOOP}{sites}"
+    apart = neighbours(lattice, fracs, CONTACT_CUTOFF * CONTACT_SHELL)
+    contacts = _contacts(np.linalg.norm(apart, axis=-1), crystal.numbers)
+    columns = [[f" {x:.{FRAC_DECIMALS}f}" for x in row] for row in fracs]
+    loop = SITE_LOOP
+    if balance:
+        loop = f"{SITE_LOOP}\n{BALANCE_COLUMNS}"
+        shifts = 100 * balancing_shifts(apart, crystal.numbers) @ np.linalg.inv(lattice)
+        for row, shift in zip(
+            columns, np.clip(np.round(shifts, 1), -99.9, 99.9) + 0.0, strict=True
+        ):
+            row += [f" {x:+05.1f}" for x in shift]
+    sites = after.format(*("".join(row) for row in columns))
+    return f"{before}{volume}{cell}{SYMMETRY}{CONTACT_LOOP}{contacts}\n{loop}{sites}"
 
 
 def standard_lattice(cellpar: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -156,7 +175,7 @@ def standard_lattice(cellpar: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=4096)
 def _ase_text(numbers: tuple[int, ...]) -> tuple[str, str]:
-    """The text that ASE writes before the cell, and its site lines with `{}` for a coordinate."""
+    """The text that ASE writes before the cell, and its site lines with `{}` for their numbers."""
     buffer = io.BytesIO()
     atoms = Atoms(numbers=numbers, cell=np.eye(3), pbc=True)
     ase_write_cif(buffer, atoms, labels=[site_labels(np.array(numbers))])
@@ -165,15 +184,15 @@ def _ase_text(numbers: tuple[int, ...]) -> tuple[str, str]:
     head = [line for line in lines[:cell] if not line.startswith("_chemical_formula_structural")]
     sites = lines[lines.index("_atom_site_occupancy") + 1 :]
     names = [line.split(" ")[:2] for line in sites]
-    return "\n".join(head) + "\n", "".join(f"\n{a} {b} {{}} {{}} {{}}" for a, b in names)
+    return "\n".join(head) + "\n", "".join(f"\n{a} {b}{{}}" for a, b in names)
 
 
-def _contacts(
-    lattice: NDArray[np.float64], fracs: NDArray[np.float64], numbers: NDArray[np.int16]
-) -> str:
-    """A line for each two species: their shortest distance [Å], and how often that site has it."""
+def _contacts(distances: NDArray[np.float64], numbers: NDArray[np.int16]) -> str:
+    """A line for each two species: their shortest distance [Å], and how often that site has it.
+
+    `distances` (n_sites, n_sites, n_images) are the lengths of `neighbours`.
+    """
     species = list(dict.fromkeys(numbers.tolist()))
-    distances = _distances(lattice, fracs)
     nearest = distances.min(axis=2)
     lines = []
     for one, other in combinations_with_replacement(species, 2):
@@ -186,20 +205,6 @@ def _contacts(
             names = f"{chemical_symbols[one]} {chemical_symbols[other]}"
             lines.append(f"\n{names} {shortest:.3f} {count}")
     return "".join(lines)
-
-
-def _distances(lattice: NDArray[np.float64], fracs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n_sites, n_sites, n_images) [Å], all that are below `CONTACT_CUTOFF` * `CONTACT_SHELL`."""
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
-    reach = np.floor(CONTACT_CUTOFF * CONTACT_SHELL / heights + 0.5).astype(int)
-    grids = np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij")
-    images = np.stack(grids, axis=-1).reshape(-1, 3) @ lattice
-    apart = fracs[None] - fracs[:, None]
-    apart = (apart - np.round(apart)) @ lattice
-    distances: NDArray[np.float64] = np.linalg.norm(apart[:, :, None] + images, axis=-1)
-    same = np.arange(len(fracs))
-    distances[same, same, len(images) // 2] = np.inf  # a site and itself
-    return distances
 
 
 def delta_between(initial: Geometry, final: Geometry) -> Delta:

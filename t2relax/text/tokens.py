@@ -14,6 +14,7 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from t2relax.text.codec import (
+    BALANCE_COLUMNS,
     CELL_TAGS,
     CONTACT_LOOP,
     DELTA_TAGS,
@@ -21,6 +22,8 @@ from t2relax.text.codec import (
     SITE_VOLUME_TAG,
     SYMMETRY,
     CodecError,
+    Crystal,
+    write_cif,
 )
 
 PAD, EOS = "<pad>", "</s>"
@@ -57,7 +60,8 @@ _TARGET: tuple[str, ...] = (
 )
 TARGET_SIZE = len(_TARGET)
 """Number of tokens, from the first, that spell every target."""
-VOCABULARY: tuple[str, ...] = (
+_BALANCE = f"\n{BALANCE_COLUMNS}"
+PLAIN_VOCABULARY: tuple[str, ...] = (
     *_TARGET,
     *'. \n"',
     'data_image0\n_chemical_formula_sum "',
@@ -71,6 +75,8 @@ VOCABULARY: tuple[str, ...] = (
     *FREQUENT_ANGLES,
     *(form for x in _SYMBOLS for form in (x, f" {x}", f"\n{x}")),
 )
+"""The vocabulary of a text without the columns that balance the bonds."""
+VOCABULARY = (*PLAIN_VOCABULARY, _BALANCE)
 """Token strings by id. Append only: an id, once in a checkpoint, keeps its meaning."""
 
 PAD_ID, EOS_ID = 0, 1
@@ -102,6 +108,16 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return len(self.vocabulary)
+
+    def source(self, crystal: Crystal) -> list[int]:
+        """Return the token ids of the text that the model reads, with `</s>`.
+
+        The sites have the columns that balance the bonds if the vocabulary can spell them.
+
+        Raises:
+            CodecError: The crystal has no text.
+        """
+        return [*self.encode(write_cif(crystal, _BALANCE in self._ids)), EOS_ID]
 
     @cached_property
     def sha256(self) -> str:

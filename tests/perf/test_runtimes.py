@@ -17,7 +17,6 @@ from benchmarks.core import Geometry
 from benchmarks.data import load
 from t2relax.data.token_dataset import pad
 from t2relax.lm.decoding import decode_free, encode
-from t2relax.lm.t5 import source_ids
 from t2relax.relaxer import TextRelaxer
 from t2relax.text.codec import Crystal
 from t2relax.text.tokens import PAD_ID
@@ -41,7 +40,7 @@ def sources(shared_data, relaxer):
     """Token ids of real starting structures, by length."""
     data = load(str(shared_data / "substitution" / "val.parquet"), limit=MANY)
     texts = [
-        source_ids(Crystal.of(Geometry.of(sample.initial)), relaxer.language_model.tokenizer)
+        relaxer.language_model.tokenizer.source(Crystal.of(Geometry.of(sample.initial)))
         for sample in data
     ]
     return sorted(texts, key=len)

@@ -23,7 +23,6 @@ from benchmarks.core import Geometry, RelaxSettings
 from benchmarks.data import load
 from t2relax.data.token_dataset import pad
 from t2relax.lm.decoding import DEADBAND_QUANTILE, decode_constrained, nearest
-from t2relax.lm.t5 import source_ids
 from t2relax.relaxer import TextRelaxer
 from t2relax.text.codec import Crystal
 from t2relax.text.grammar import ORDINAL, REST, template
@@ -106,8 +105,7 @@ def test_decoding_against_generate(benchmark, inputs):
     structures, relaxer = inputs
     geometries = [Geometry.of(structure) for structure in structures]
     sources = [
-        source_ids(Crystal.of(geometry), relaxer.language_model.tokenizer)
-        for geometry in geometries
+        relaxer.language_model.tokenizer.source(Crystal.of(geometry)) for geometry in geometries
     ]
     templates = [
         template(geometry.numbers, relaxer.language_model.tokenizer) for geometry in geometries
