@@ -120,6 +120,7 @@ def write(
                     n_force_evals=10 + i,
                 )  # fmt: skip
                 writer.append([record])
+        writer.close(aborted=more.get("aborted"))
     return folder / name
 
 

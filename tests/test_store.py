@@ -451,7 +451,9 @@ def version_1(tmp_path):
 def test_a_run_of_version_1_is_read(version_1):
     (run,) = read_runs([version_1.parent])
     assert [r.sample_id for r in run.records] == ["a", "b"]
-    assert run.identity == {"schema_version": 2, **IDENTITY, "missing_final_frame": "keep"}
+    left_out = {"family": "other", "weights": None}
+    renamed = {"schema_version": 2, "missing_final_frame": "keep"}
+    assert run.identity == IDENTITY | renamed | left_out
     assert run.provenance["missing_final_frame"] == {"policy": "keep", "sample_ids": []}
     assert (run.provenance["peak_memory_mb"], run.segments[0]["cpu"]) == (4000.0, "A")
     assert [segment["n_records"] for segment in run.segments] == [2]
