@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def connected(where: str, device: str, log: Callable[[str], None]) -> Iterator[D
         stack.enter_context(dask.config.set(_SETTINGS))
         cluster, most = _cluster(where, device)
         if not isinstance(cluster, str):
-            stack.callback(cluster.close)
+            stack.callback(_close, cluster)
         try:
             client = Client(cluster, set_as_default=False, timeout=PATIENCE)
         except (OSError, ValueError, TypeError) as error:
@@ -90,6 +90,12 @@ def connected(where: str, device: str, log: Callable[[str], None]) -> Iterator[D
         stack.callback(client.close)
         log(f"dashboard: {client.dashboard_link}")
         yield DaskWorkers(client=client, most=most, device=device, log=log)
+
+
+def _close(cluster: Any) -> None:
+    """End the workers; those that do not hear of it end without a scheduler."""
+    with suppress(TimeoutError):
+        cluster.close(timeout=3 * PATIENCE)
 
 
 def _cluster(where: str, device: str) -> tuple[Any, int | None]:
