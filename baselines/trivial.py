@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +58,7 @@ class Idealise:
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """Idealise each structure; see `benchmarks.core.Relaxer`."""
-        return [
-            Relaxed(status=Status.OK, structure=self._idealised(Geometry.of(s)).structure())
-            if s.is_ordered
-            else Relaxed(status=Status.UNSUPPORTED, detail="mixed sites")
-            for s in structures
-        ]
+        return _each_ordered(structures, self._idealised)
 
     def _idealised(self, start: Geometry) -> Geometry:
         for symprec in self.symprec * np.array([1.0, 0.75, 0.5, 0.25]):
@@ -87,18 +82,25 @@ class BondBalance:
 
     def relax(self, structures: Sequence[Structure], /) -> list[Relaxed]:
         """Balance the bonds of each structure; see `benchmarks.core.Relaxer`."""
-        return [
-            Relaxed(status=Status.OK, structure=self._balanced(Geometry.of(s)).structure())
-            if s.is_ordered
-            else Relaxed(status=Status.UNSUPPORTED, detail="mixed sites")
-            for s in structures
-        ]
+        return _each_ordered(structures, self._balanced)
 
     def _balanced(self, start: Geometry) -> Geometry:
         vectors = neighbours(start.lattice, start.frac_coords, BOND_CUTOFF)
         shifts = self.factor * balancing_shifts(vectors, start.numbers)
         moved = start.frac_coords + shifts @ np.linalg.inv(start.lattice)
         return start._replace(frac_coords=moved)
+
+
+def _each_ordered(
+    structures: Sequence[Structure], change: Callable[[Geometry], Geometry]
+) -> list[Relaxed]:
+    """Change each structure; one whose sites are shared by several species is `unsupported`."""
+    return [
+        Relaxed(status=Status.OK, structure=change(Geometry.of(structure)).structure())
+        if structure.is_ordered
+        else Relaxed(status=Status.UNSUPPORTED, detail="mixed sites")
+        for structure in structures
+    ]
 
 
 class MeanDelta:
