@@ -9,6 +9,8 @@ import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.local_server import answering
+
 VERSION = "toy-1-2026-11-01"
 
 
@@ -48,15 +50,9 @@ class ChatServer(ThreadingHTTPServer):
 @contextmanager
 def chatting(reply):
     """A `ChatServer` that answers until the end of the block."""
-    with ChatServer(reply) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.closing.set()
-            server.shutdown()
-            thread.join()
+    server = ChatServer(reply)
+    with answering(server, before_shutdown=server.closing.set):
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.conftest import LEMAT_SCHEMA
+from tests.local_server import answering
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "f" * 40
@@ -73,14 +74,8 @@ class Hub(ThreadingHTTPServer):
 @contextmanager
 def serving(files):
     """A `Hub` with these files, answering until the end of the block."""
-    with Hub(files) as hub:
-        thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield hub
-        finally:
-            hub.shutdown()
-            thread.join()
+    with answering(Hub(files)) as hub:
+        yield hub
 
 
 @lru_cache

@@ -1,13 +1,13 @@
 """A download is resumed, checked and never half there."""
 
 import hashlib
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
 import pytest
 
 from benchmarks.core.download import download
+from tests.local_server import answering
 
 CONTENT = bytes(range(256)) * 40
 
@@ -40,11 +40,8 @@ class Ranges(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     Ranges.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), Ranges)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def test_a_file_arrives_whole_and_its_folder_is_made(server, tmp_path):

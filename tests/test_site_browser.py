@@ -2,7 +2,6 @@
 
 import csv
 import io
-import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from leaderboard.board.summary import board
 from leaderboard.site import packages
 from leaderboard.site.pages import write_site
+from tests.local_server import answering
 from tests.site_runs import HOSTILE, scored_runs
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -46,11 +46,9 @@ def address(site, request):
     if request.param == "file":
         yield f"file://{site[1]}/"
         return
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site[1])))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    quiet = partial(Quiet, directory=str(site[1]))
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), quiet)) as server:
+        yield f"http://127.0.0.1:{server.server_port}/"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import tarfile
-import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +29,7 @@ from benchmarks.data.build.substitution import (
     write_substitution,
 )
 from tests.conftest import one_line
+from tests.local_server import answering
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 LIST, ARCHIVE = "list.json.gz", "lemat-genbench.tar.gz"
@@ -124,11 +124,8 @@ def address(sources, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
     handler = partial(SimpleHTTPRequestHandler, directory=str(sources))
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *args: None)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def test_the_pairs_are_built_from_a_server_and_again_from_the_cache(address, recipe, tmp_path):
