@@ -94,7 +94,8 @@ def check_outcome(outcome: Relaxed, initial: Geometry) -> None:
     assert isinstance(outcome, Relaxed)
     assert isinstance(outcome.status, Status)
     assert type(pickle.loads(pickle.dumps(outcome))) is Relaxed  # noqa: S301 - its own bytes
-    for value in (outcome.energy, outcome.max_force, outcome.max_stress):
+    numbers = (outcome.energy, outcome.max_force, outcome.max_stress, outcome.expected_error)
+    for value in numbers:
         assert value is None or (isinstance(value, float) and math.isfinite(value))
     for count in (outcome.n_force_evals, outcome.n_tokens):
         assert count is None or (isinstance(count, int) and count >= 0)

@@ -45,7 +45,7 @@ from t2relax import train
 from t2relax.data.token_dataset import PairDataset
 from t2relax.data.training_pairs import Augmentation, Pair, read_training_data
 from t2relax.lm import t5
-from t2relax.lm.decoding import decode_constrained
+from t2relax.lm.decoding import Chosen, decode_constrained
 from t2relax.loss import LossSettings, T5ForRelaxation
 from t2relax.reward import Floats
 from t2relax.text.codec import CODEC_VERSION, Delta, write_delta
@@ -182,7 +182,7 @@ class Arm(NamedTuple):
     loss: LossSettings = LossSettings()
     tokenizer: Callable[[], Tokenizer] = Tokenizer
     student: type[T5ForRelaxation] = T5ForRelaxation
-    decoder: Callable[..., Sequence[NDArray[np.int64]]] = decode_constrained
+    decoder: Callable[..., Sequence[Chosen]] = decode_constrained
 
 
 ARMS: Final[Mapping[str, Arm]] = MappingProxyType(

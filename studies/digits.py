@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
 from t2relax.data.token_dataset import pad
-from t2relax.lm.decoding import StaticDecoder, encode
+from t2relax.lm.decoding import Chosen, StaticDecoder, encode
 from t2relax.loss import T5ForRelaxation
 from t2relax.text.grammar import Template
 from t2relax.text.tokens import COARSE, FINE, FORCED, PAD_ID, VOCABULARY, Tokenizer
@@ -71,7 +71,7 @@ def decode_digits(
     model: T5ForConditionalGeneration,
     sources: Sequence[Sequence[int]],
     templates: Sequence[Template],
-) -> list[NDArray[np.int64]]:
+) -> list[Chosen]:
     """Greedy decoding in which only the free positions of each template are chosen.
 
     Args:
@@ -80,7 +80,7 @@ def decode_digits(
         templates: the grammar of each target.
 
     Returns:
-        For each input (1, length) ids of its target.
+        For each input the (1, length) ids of its target.
     """
     start, head = model.config.decoder_start_token_id, model.lm_head.weight
     targets = torch.from_numpy(pad([[start, *t.ids.tolist()] for t in templates], PAD_ID))
@@ -97,4 +97,4 @@ def decode_digits(
         likeliest = logits.masked_fill(~mask[given], -torch.inf).argmax(dim=-1)
         targets[:, position + 1] = torch.where(free[:, position], likeliest, given)
     rows: NDArray[np.int64] = targets[:, None, 1:].cpu().numpy()
-    return [row[:, : len(t.ids)] for row, t in zip(rows, templates, strict=True)]
+    return [Chosen(row[:, : len(t.ids)]) for row, t in zip(rows, templates, strict=True)]

@@ -12,6 +12,7 @@ from pymatgen.core import Structure
 from benchmarks.core import Geometry, Relaxed, RelaxSettings, Status
 from benchmarks.core.geometry import cell_parameters, invariant
 from benchmarks.core.symmetry import SpaceGroup, space_group
+from t2relax.confidence import read_confidence, size_of
 from t2relax.lm.base import Mode, Prompt, Written
 from t2relax.lm.checkpoint import CHECKPOINT
 from t2relax.lm.pretrained import load
@@ -51,6 +52,9 @@ class TextRelaxer:
         symprec: The tolerance of the input's symmetry [Å].
         settings: The device, the batch size (64 where it is not given) and, for `best8` and `tta`,
             the seed are used. What is drawn depends on the seed and on the input, not on its batch.
+
+    With a checkpoint whose record holds a `t2relax.confidence.Confidence`, the answers from one
+    text have an expected error, and those that it doubts are no change.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class TextRelaxer:
         settings: RelaxSettings = RelaxSettings(),
     ) -> None:
         self.language_model = load(Path(path), settings.device)
+        self.confidence = read_confidence(Path(path))
         self.max_sites = self.language_model.max_sites
         self.mode = mode
         self.batch_size = settings.batch_size or BATCH
@@ -126,10 +131,16 @@ class TextRelaxer:
         except CodecError as error:
             return Relaxed(status=Status.INVALID, n_tokens=n_tokens, detail=f"{error}\n{text}")
         kept = np.array_equal(numbers, initial.numbers)
+        expected = None
+        if self.confidence is not None and len(texts) == 1 and texts[0].spread is not None:
+            expected = self.confidence.expected_error(texts[0].spread, Crystal.of(initial))
+            if self.confidence.doubts(expected, size_of(delta, initial.lattice)):
+                structure = initial.structure()
         return Relaxed(
             status=Status.OK if kept else Status.INVALID,
             structure=structure,
             n_tokens=n_tokens,
+            expected_error=expected,
             detail=None if kept else text,
         )
 

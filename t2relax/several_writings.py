@@ -87,4 +87,10 @@ def _median(initial: Geometry, writings: Sequence[Writing], answers: Sequence[Re
         structure = apply_delta(initial, change, initial.numbers).structure()
     except CodecError as error:
         return Relaxed(status=Status.INVALID, n_tokens=n_tokens, detail=str(error))
-    return Relaxed(status=Status.OK, structure=structure, n_tokens=n_tokens)
+    expected = [answer.expected_error for answer in answers if answer.expected_error is not None]
+    return Relaxed(
+        status=Status.OK,
+        structure=structure,
+        n_tokens=n_tokens,
+        expected_error=float(np.mean(expected)) if expected else None,
+    )

@@ -47,6 +47,7 @@ from benchmarks.core.files import atomic_write
 from benchmarks.core.geometry import strain
 from benchmarks.core.training_identity import plain, require_same_training, unreadable_state
 from benchmarks.metrics import score
+from t2relax.confidence import calibrate
 from t2relax.data.token_dataset import PairDataset
 from t2relax.data.training_pairs import (
     NO_AUGMENTATION,
@@ -57,7 +58,7 @@ from t2relax.data.training_pairs import (
     supercells,
 )
 from t2relax.lm import causal, t5
-from t2relax.lm.base import LanguageModel
+from t2relax.lm.base import LanguageModel, decode_all
 from t2relax.lm.checkpoint import CODEC_FILE, origin, read_record
 from t2relax.lm.pretrained import (
     LoraSettings,
@@ -170,7 +171,7 @@ def training_identity(config: T5TrainingConfig, data: PairData, val: PairData) -
 
 
 def validate(
-    language_model: LanguageModel, pairs: Sequence[Pair], batch_size: int = 256
+    language_model: LanguageModel, pairs: Sequence[Pair]
 ) -> dict[str, NDArray[np.float64]]:
     """Score freely running, constrained decodes with the function of the leaderboard.
 
@@ -181,14 +182,9 @@ def validate(
         (n_pairs,) of each measure: `score`, `adwt`, `strain_awt`, `strain`, `lattice_mae` [Å],
         `volume_mape` [%] and `position_mae` [Å].
     """
-    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].initial.numbers))
-    rows: dict[int, dict[str, float]] = {}
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        prompts = [language_model.prompt(pairs[i].initial) for i in chosen]
-        for i, (written,) in zip(chosen, language_model.decode(prompts), strict=True):
-            rows[i] = score_text(pairs[i], written.text)
-    return {name: np.array([rows[i][name] for i in range(len(rows))]) for name in rows[0]}
+    texts = decode_all(language_model, pairs)
+    rows = [score_text(pair, each.text) for pair, each in zip(pairs, texts, strict=True)]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def means(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
@@ -415,6 +411,8 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "validation": means(validate(language_model, val.pairs)),
     }
+    if (confidence := calibrate(language_model, val.pairs)) is not None:
+        record["confidence"] = asdict(confidence)
     (config.out / "history.json").write_text(json.dumps(trainer.state.log_history) + "\n")
     language_model.save(config.out, record)
     return record

@@ -671,7 +671,7 @@ def test_cache_batch_and_skipped_tokens_change_nothing(tiny, monkeypatch, encode
         [TOKENIZER.source(Crystal.of(geometry)) for geometry in geometries],
         [template(geometry.numbers, TOKENIZER) for geometry in geometries],
     )
-    assert [row[0].tolist() for row in fast] == decode_slowly(tiny, structures)
+    assert [chosen.ids[0].tolist() for chosen in fast] == decode_slowly(tiny, structures)
 
 
 @pytest.mark.parametrize(
@@ -688,7 +688,7 @@ def test_a_coordinate_stays_unless_the_direction_is_sure(shares, doubt, expected
     for place, share in shares.items():
         logits[0, place] = np.log(share)
     levels = torch.tensor([[0.5 - doubt, 0.5 + doubt]])
-    assert generate.nearest(logits, levels).item() == expected
+    assert generate.nearest(logits, levels)[0].item() == expected
 
 
 def test_only_the_leading_digits_of_coordinates_can_be_doubted():
@@ -727,11 +727,12 @@ def test_an_embedding_larger_than_the_vocabulary_cannot_leak_tokens():
     with torch.no_grad():
         model.shared.weight[len(TOKENIZER) :] *= 100.0  # where the logits would be highest
     geometry = Geometry.of(sample_structures()[5])
-    ((row,),) = decode_constrained(
+    (chosen,) = decode_constrained(
         model,
         [TOKENIZER.source(Crystal.of(geometry))],
         [template(geometry.numbers, TOKENIZER)],
     )
+    row = chosen.ids[0]
     assert row.max() < len(TOKENIZER)
     _, species = read_delta(TOKENIZER.decode(row.tolist()), Crystal.of(geometry))
     assert species.tolist() == geometry.numbers.tolist()
@@ -1024,10 +1025,10 @@ def test_a_published_checkpoint_gets_our_vocabulary(hub_folder):
     )
     geometry = Geometry.of(sample_structures()[1])
     grammar = template(geometry.numbers, TOKENIZER)
-    ((ids,),) = decode_constrained(
+    (chosen,) = decode_constrained(
         after.eval(), [TOKENIZER.source(Crystal.of(geometry))], [grammar]
     )
-    read_delta(TOKENIZER.decode(ids.tolist()), Crystal.of(geometry))
+    read_delta(TOKENIZER.decode(chosen.ids[0].tolist()), Crystal.of(geometry))
 
 
 def test_an_init_that_is_not_there_is_the_users_mistake(tmp_path):

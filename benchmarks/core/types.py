@@ -191,6 +191,9 @@ class Relaxed:
     """Largest absolute component of the stress at the returned structure [eV/Å^3]."""
     n_force_evals: int | None = None
     n_tokens: int | None = None
+    expected_error: float | None = None
+    """How large the model expects the error of its answer to be [Å]: the mean over a, b and c plus
+    the mean displacement of the sites, both from the relaxed structure. None if it does not say."""
     detail: str | None = None
     """An exception (`TypeError: …`), a reason, or the raw text that was generated."""
 

@@ -271,6 +271,7 @@ class Driver:
                 max_stress=outcome.max_stress,
                 n_force_evals=outcome.n_force_evals,
                 n_tokens=outcome.n_tokens,
+                expected_error=outcome.expected_error,
                 batch_id=batch_id,
                 batch_size=len(batch),
                 batch_seconds=seconds,

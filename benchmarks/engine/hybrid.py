@@ -125,7 +125,7 @@ def _check_fields(name: str, outcome: Relaxed) -> None:
     """
     if not isinstance(outcome.status, Status):
         raise ContractError(f"{name} gave the status {outcome.status!r:.100}, which is no Status")
-    for field in ("energy", "max_force", "max_stress"):
+    for field in ("energy", "max_force", "max_stress", "expected_error"):
         value = getattr(outcome, field)
         try:
             _ = None if value is None else float(value)

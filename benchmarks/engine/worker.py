@@ -142,6 +142,7 @@ def _plain(outcome: Relaxed) -> Relaxed:
         max_stress=None if outcome.max_stress is None else float(outcome.max_stress),
         n_force_evals=None if outcome.n_force_evals is None else index(outcome.n_force_evals),
         n_tokens=None if outcome.n_tokens is None else index(outcome.n_tokens),
+        expected_error=None if outcome.expected_error is None else float(outcome.expected_error),
         detail=None if detail is None else storable(detail, LONGEST_DETAIL),
     )
 

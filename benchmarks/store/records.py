@@ -32,9 +32,12 @@ SCHEMA = pa.schema(
         ("batch_size", pa.int32()),
         ("batch_seconds", pa.float64()),
         ("detail", pa.string()),
+        ("expected_error", pa.float64()),
     ]
 )
 """The columns of a record; the units are Å, eV, eV/Å, eV/Å^3 and s."""
+ADDED_LATER = ("expected_error",)
+"""Columns that files of older programs lack; they are read as null."""
 GEOMETRY = ("lattice", "frac_coords", "numbers")
 CHANGES = ("strain", "displacements")
 ARCHIVE_SCHEMA = pa.schema(
@@ -70,6 +73,8 @@ class Record:
     batch_size: int
     batch_seconds: float
     detail: str | None = None
+    expected_error: float | None = None
+    """What the model expects of its answer [Å]; see `benchmarks.core.Relaxed`."""
 
 
 class Records(Sequence[Record]):

@@ -17,6 +17,7 @@ from benchmarks.core.parquet import refuse_bomb
 from benchmarks.store.changes import Change
 from benchmarks.store.headers import SCHEMA_VERSION
 from benchmarks.store.records import (
+    ADDED_LATER,
     CHANGES,
     SCHEMA,
     Records,
@@ -165,6 +166,11 @@ def read_table(path: Path, schema: Any, remedy: str) -> Any:
     except (pa.ArrowException, OSError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: damaged ({first}): {remedy}") from error
+    for name in ADDED_LATER:
+        if name not in table.column_names:
+            field = schema.field(name)
+            absent = pa.nulls(len(table), field.type)
+            table = table.add_column(schema.get_field_index(name), field, absent)
     if not table.schema.equals(schema):
         raise UserError(f"{path}: its columns are not those of a record: {remedy}")
     if fault := unsound(table):

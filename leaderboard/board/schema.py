@@ -280,6 +280,44 @@ class DFTVerdicts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBin:
+    """Samples with similar expected errors."""
+
+    n: int
+    expected: float
+    """Mean of the expected errors [Å]."""
+    error: Estimate
+    """Mean of the true errors [Å]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptShare:
+    """The samples with the smallest expected errors."""
+
+    share: float
+    n: int
+    error: Estimate
+    """Mean of their errors [Å]."""
+    unchanged: Estimate
+    """Mean of the errors of no change over the same samples [Å]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reliability:
+    """How well a model knows the errors of its answers: of the cell plus of the positions [Å]."""
+
+    model: str
+    n: int
+    """Number of scored samples with an expected error."""
+    rank_correlation: Estimate
+    """Spearman's, of expected and true errors."""
+    bins: tuple[ReliabilityBin, ...]
+    """Of equal counts, by rising expected error."""
+    kept: tuple[KeptShare, ...]
+    """By rising share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
     """The mean paired difference in score of two models, and what the clean part says of it."""
 
@@ -336,6 +374,8 @@ class Board:
     hybrids: tuple[Saving, ...]
     dft_verdicts: DFTVerdicts | None = None
     """None, and not in the file, if no prediction was computed with DFT."""
+    reliability: tuple[Reliability, ...] = ()
+    """Of the models that tell an expected error; not in the file if there is none."""
 
     @property
     def name(self) -> str:
@@ -362,6 +402,8 @@ class Board:
                 del row["invariance"]
         if self.dft_verdicts is None:
             del content["dft_verdicts"]
+        if not self.reliability:
+            del content["reliability"]
         Draft202012Validator(json_schema(Board)).validate(content)
         return _written(content, "") + "\n"
 

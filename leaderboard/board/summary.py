@@ -24,6 +24,7 @@ from benchmarks.store import StoredRun
 from leaderboard.board.comparisons import SAME_ERRORS, conclusions, control_gap, differences, slices
 from leaderboard.board.dft_verdicts import dft_verdicts
 from leaderboard.board.hybrids import SAME_MINIMUM, savings, with_ends
+from leaderboard.board.reliability import reliability
 from leaderboard.board.rows import ranked_rows, row_apart
 from leaderboard.board.schema import (
     IDENTITY,
@@ -153,6 +154,7 @@ def _compared(
         "training_slices": by_training,
         "hybrids": savings(runs, with_ends(runs, tables), ids, resampling),
         "dft_verdicts": dft_verdicts(ordered, ordered_tables, ids, resampling),
+        "reliability": reliability(ordered, ordered_tables, ids, resampling),
     }
 
 

@@ -140,6 +140,17 @@ FIGURES: Final = (
         curves_only=False,
     ),
     PaperFigure(
+        name="reliability",
+        caption="True against expected error (a, b and c plus mean displacement) in equal groups, "
+        "and the mean error of the share of the structures with the smallest expected "
+        "errors, with 95 % intervals; dotted: that of no change over the same structures. Only "
+        "models that say how wrong they may be.",
+        data=property_figures.reliability_data,
+        draw=property_figures.draw_reliability,
+        heights=(4.2, 2.4),
+        curves_only=False,
+    ),
+    PaperFigure(
         name="learning-curves",
         caption="Errors on the test samples by the number of training pairs, with 95 % intervals; "
         "each point is one training.",

@@ -7,11 +7,12 @@ draws these data.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from leaderboard.board.schema import IDENTITY
+from leaderboard.paper.board_figures import interval_columns
 from leaderboard.paper.paper_page import legend_below, line_styles, shown_name
 from leaderboard.paper.sample_figures import binned, draw_curves
 from leaderboard.paper.selection import PaperBoard
@@ -102,6 +103,53 @@ def draw_learning_curves(figure: Figure, table: pd.DataFrame, _: PaperBoard, *, 
     for axes in panels if wide else panels[-1:]:
         axes.set_xlabel("training pairs")
     legend_below(figure, panels[0])
+
+
+def reliability_data(paper: PaperBoard) -> pd.DataFrame | str:
+    """True by expected errors in groups, and the errors of the shares that are trusted most."""
+    import pandas as pd
+
+    found: list[dict[str, Any]] = []
+    for each in paper.board.reliability:
+        if each.model not in paper.models:
+            continue
+        found += [
+            {"model": each.model, "panel": "groups", "x": part.expected, "n": part.n}
+            | interval_columns("error", part.error)
+            for part in each.bins
+        ]
+        found += [
+            {"model": each.model, "panel": "kept", "x": part.share, "n": part.n}
+            | interval_columns("error", part.error)
+            | interval_columns("unchanged", part.unchanged)
+            for part in each.kept
+        ]
+    return pd.DataFrame(found) if found else "no row tells an expected error"
+
+
+def draw_reliability(figure: Figure, table: pd.DataFrame, _: PaperBoard, *, wide: bool) -> None:
+    """Two panels: a reliability diagram, and risk against coverage."""
+    left, right = figure.subplots(*((1, 2) if wide else (2, 1)))
+    styles = line_styles(sorted(set(table["model"])))
+    for (model, panel), group in table.groupby(["model", "panel"]):
+        axes = left if panel == "groups" else right
+        off = np.array([group["error"] - group["error_low"], group["error_high"] - group["error"]])
+        off = np.nan_to_num(off.clip(min=0))
+        axes.errorbar(
+            group["x"], group["error"], off, capsize=1.5, elinewidth=0.7, markersize=2.8,
+            label=shown_name(str(model)), **styles[str(model)],
+        )  # fmt: skip
+        if panel == "kept":
+            axes.plot(group["x"], group["unchanged"], color="#777777", linestyle=":",
+                      linewidth=0.9)  # fmt: skip
+    end = 1.05 * float(table[table["panel"] == "groups"][["x", "error"]].to_numpy().max())
+    left.plot((0, end), (0, end), color="#777777", linestyle="--", linewidth=0.7)
+    left.set(xlabel="expected error (Å)", ylabel="true error (Å)", xlim=(0, end))
+    right.set(xlabel="share kept (dotted: no change)", ylabel="true error (Å)", xlim=(0, 1.02))
+    for axes in (left, right):
+        axes.set_ylim(bottom=0)
+        axes.grid(color="#eeeeee")
+    legend_below(figure, left)
 
 
 def elements_data(paper: PaperBoard) -> pd.DataFrame | str:

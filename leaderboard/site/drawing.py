@@ -82,25 +82,31 @@ class DiagramLine(NamedTuple):
     points: Sequence[tuple[float, float]]
 
 
-def diagram(title: str, x_label: str, curves: Sequence[DiagramLine], x_end: float) -> Markup:
-    """Cumulative shares against a threshold: x from 0 to x_end, y from 0 to 1.
+def diagram(
+    title: str, x_label: str, curves: Sequence[DiagramLine], x_end: float, y_end: float = 1.0
+) -> Markup:
+    """Lines over x from 0 to x_end and y from 0 to y_end, as shares against a threshold.
 
     Args:
         title: What is drawn; read aloud in place of the drawing.
         x_label: The quantity and its unit.
         curves: Each is drawn in the style that its name has in the stylesheet.
-        x_end: The largest threshold.
+        x_end: The largest x; points beyond stand there.
+        y_end: The largest y.
     """
     left, top, width, height = 34, 8, 300, 150
 
     def at(x: float, y: float) -> str:
-        return f"{left + width * min(x / x_end, 1):.1f} {top + height * (1 - y):.1f}"
+        height_of = height * (1 - min(y / y_end, 1))
+        return f"{left + width * min(x / x_end, 1):.1f} {top + height_of:.1f}"
 
     parts = []
     for share in (0, 0.25, 0.5, 0.75, 1):
         level = top + height * (1 - share)
         parts.append(f'<path class="grid" d="M{left} {level:g}h{width}"/>')
-        parts.append(f'<text x="{left - 4}" y="{level + 3.5:g}" class="end">{share:g}</text>')
+        parts.append(
+            f'<text x="{left - 4}" y="{level + 3.5:g}" class="end">{y_end * share:.3g}</text>'
+        )
     for share in (0, 0.25, 0.5, 0.75, 1):
         x = left + width * share
         parts.append(

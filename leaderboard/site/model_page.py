@@ -15,7 +15,7 @@ from benchmarks.core.training_data import TRAINING_SETS
 from benchmarks.metrics import METRICS
 from benchmarks.metrics.validity import LADDER
 from benchmarks.store import StoredRun
-from leaderboard.board.schema import IDENTITY, Board, Row, Saving
+from leaderboard.board.schema import IDENTITY, Board, Reliability, Row, Saving
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site.drawing import DiagramLine, diagram, element_places
 from leaderboard.views.table_columns import repeated, rewritten, training
@@ -93,6 +93,9 @@ class ModelOnBoard(NamedTuple):
     slices: list[tuple[str, str, int, Any, Any]]
     """Property, slice, n, the model's score, that of no change."""
     hybrids: list[Saving]
+    reliability: Reliability | None
+    """None for a model that does not say how wrong it may be."""
+    reliability_curves: list[Markup]
     best: list[SampleLine]
     worst: list[SampleLine]
     determinism: str
@@ -115,6 +118,7 @@ def on_board(
         unchanged = scored.tables[by_name[IDENTITY]]
         unchanged = unchanged[unchanged["sample_id"].isin(set(ids))]
     best, worst = _extremes(table)
+    known = next((each for each in board.reliability if each.model == model), None)
     return ModelOnBoard(
         page=page,
         row=row,
@@ -129,6 +133,8 @@ def on_board(
             if model in part.scores
         ],
         hybrids=[each for each in board.hybrids if model in (each.model, *each.model.split("+"))],
+        reliability=known,
+        reliability_curves=[] if known is None else _reliability_curves(known),
         best=best,
         worst=worst,
         determinism=repeated(row),
@@ -242,6 +248,33 @@ def _curve(
     curves = [] if unchanged is None else [DiagramLine(IDENTITY, "other", points(unchanged))]
     curves.append(DiagramLine(model, "own", points(table)))
     return diagram(f"Share of structures by {name}", label, curves, end)
+
+
+def _reliability_curves(found: Reliability) -> list[Markup]:
+    """True against expected errors, and the errors of those that the model trusts most."""
+    told = [(each.expected, each.error.point or 0.0) for each in found.bins]
+    end = max(max(pair) for pair in told)
+    own, other = (
+        [(each.share, getattr(each, name).point or 0.0) for each in found.kept]
+        for name in ("error", "unchanged")
+    )
+    highest = max(y for _, y in (*own, *other))
+    return [
+        diagram(
+            "True by expected error",
+            "expected error (Å); upwards: true error (Å)",
+            [DiagramLine("equal", "other", [(0, 0), (end, end)]), DiagramLine("own", "own", told)],
+            end,
+            end,
+        ),
+        diagram(
+            "Error by share kept",
+            "share kept, smallest expected errors first; upwards: error (Å)",
+            [DiagramLine(IDENTITY, "other", other), DiagramLine("own", "own", own)],
+            1.0,
+            highest,
+        ),
+    ]
 
 
 def _by_element(table: pd.DataFrame) -> list[tuple[str, int, int, float, int]]:

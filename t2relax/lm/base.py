@@ -55,6 +55,10 @@ class Written(NamedTuple):
     text: str
     n_tokens: int
     """Number of its tokens, with the one that ends it."""
+    spread: NDArray[np.float32] | None = None
+    """(7 + 3 n_sites,) for each number how far one drawn from the model's distribution is on
+    average from the one that is written, in the unit of the text (%, °, hundredths); None where
+    the model does not say it."""
 
 
 class LanguageModel(ABC):
@@ -114,6 +118,20 @@ class LanguageModel(ABC):
             folder: The folder; it is made if it does not exist.
             card: The record of the training, as plain JSON values.
         """
+
+
+def decode_all(
+    language_model: LanguageModel, pairs: Sequence[Pair], batch_size: int = 256
+) -> list[Written]:
+    """Write a target under the grammar for the start of each pair, like sizes together."""
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].initial.numbers))
+    found: dict[int, Written] = {}
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        prompts = [language_model.prompt(pairs[i].initial) for i in chosen]
+        answers = language_model.decode(prompts)
+        found |= {i: written for i, (written,) in zip(chosen, answers, strict=True)}
+    return [found[i] for i in range(len(pairs))]
 
 
 def sample_levels(seed: int, ids: Sequence[int], length: int) -> NDArray[np.float64]:

@@ -40,7 +40,7 @@ from t2relax.data.token_dataset import IGNORE, PairEncoding, pad
 from t2relax.lm import checkpoint
 from t2relax.lm.base import SAMPLES, LanguageModel, Prompt, TokenRow, Written, sample_levels
 from t2relax.lm.embeddings import initial_vectors
-from t2relax.lm.own_tokens import CausalTokens, OwnTokens
+from t2relax.lm.own_tokens import CausalTokens, OwnTokens, TemplateGrammar
 from t2relax.lm.subwords import VOCABULARY_FILE, Subwords
 from t2relax.loss import LossSettings, NumberLoss
 from t2relax.text.codec import CodecError, Crystal
@@ -132,6 +132,9 @@ class CausalLanguageModel(LanguageModel):
         many = [prompt for prompt in prompts for _ in range(samples)]
         grammar = self.tokens.grammar([prompt.numbers for prompt in many], levels)
         rows = self._generate(many, max(lengths), grammar)
+        if isinstance(grammar, TemplateGrammar):
+            told = zip(rows, grammar.spreads(), strict=True)
+            rows = [written._replace(spread=spread) for written, spread in told]
         return [rows[first : first + samples] for first in range(0, len(rows), samples)]
 
     def decode_free(self, prompts: Sequence[Prompt]) -> list[Written]:

@@ -61,7 +61,12 @@ def save(
         **vocabulary,
         "training": dict(card),
     }
-    (folder / CODEC_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    (folder / CODEC_FILE).write_text(record_text(content), encoding="utf-8")
+
+
+def record_text(content: Mapping[str, Any]) -> str:
+    """Write what `read_record` reads."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def weights(path: str | Path = CHECKPOINT) -> Path:
@@ -103,6 +108,9 @@ def decoding_identity(
     own = not isinstance(content["vocabulary"], str)
     if mode in ("constrained", "symmetric", "tta") and own:
         rule["deadband_quantile"] = DEADBAND_QUANTILE
+        confidence = content["training"].get("confidence") or {}
+        if (threshold := confidence.get("no_change_above")) is not None:
+            rule["no_change_above"] = threshold
     if mode == "best8":
         rule["samples"] = SAMPLES
     elif mode == "tta":

@@ -11,7 +11,7 @@ numbers only. `model.generate` with the same constraint gives the same ids.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from t2relax.data.token_dataset import pad
 from t2relax.lm.base import DEADBAND_QUANTILE
-from t2relax.text.grammar import ORDINAL, REST, UNCHANGED, Template
+from t2relax.text.grammar import ORDINAL, REST, UNCHANGED, Template, ordinal_values
 from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, TARGET_SIZE
 
 if TYPE_CHECKING:
@@ -31,13 +31,24 @@ ENCODED_TOKENS = 1024
 """Number of tokens, padding included, that go through the encoder together on a CPU."""
 
 
+class Chosen(NamedTuple):
+    """The targets of one input."""
+
+    ids: NDArray[np.int64]
+    """(n_samples, length) token ids."""
+    spread: NDArray[np.float32] | None = None
+    """(n_samples, length) how far a number drawn from the distribution at leading digits is on
+    average from the one that was chosen, in the unit of the text; 0 at other positions. None where
+    tokens are no values."""
+
+
 @torch.inference_mode()
 def decode_constrained(
     model: T5ForConditionalGeneration,
     sources: Sequence[Sequence[int]],
     templates: Sequence[Template],
     quantiles: Sequence[NDArray[np.float64]] | None = None,
-) -> list[NDArray[np.int64]]:
+) -> list[Chosen]:
     """Decoding in which only the free positions of each template are chosen.
 
     Args:
@@ -49,7 +60,7 @@ def decode_constrained(
             By default one sample of medians, with `DEADBAND_QUANTILE` of the coordinates.
 
     Returns:
-        For each input (n_samples, length) ids of its target.
+        For each input the ids of its targets, and the spreads of their numbers.
     """
     if quantiles is None:
         doubt = [DEADBAND_QUANTILE * t.moves[None] for t in templates]
@@ -70,8 +81,11 @@ def decode_constrained(
     start = model.config.decoder_start_token_id
     ids = pad([[start, *t.ids.tolist()] for t in templates], PAD_ID)[owner]
     rows = _decode(model, sources, owner, ids, kinds, levels)
-    cuts = np.split(rows, len(sources))
-    return [row[:, : len(t.ids)] for row, t in zip(cuts, templates, strict=True)]
+    cuts = zip(*(np.split(table, len(sources)) for table in rows), strict=True)
+    return [
+        Chosen(*(table[:, : len(t.ids)] for table in cut))
+        for cut, t in zip(cuts, templates, strict=True)
+    ]
 
 
 def _decode(
@@ -81,11 +95,11 @@ def _decode(
     ids: NDArray[np.int64],
     kinds: NDArray[np.int64],
     levels: NDArray[np.float64],
-) -> NDArray[np.int64]:
-    """Choose the ids at the free positions of n targets.
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Choose the ids at the free positions of n targets; give them and their spread.
 
     `ids` (n, 1 + length) holds the start token and the given ids; `levels` (n, length, 2) holds
-    the lowest and the highest quantile to choose.
+    the lowest and the highest quantile to choose. Both tables that are given are (n, length).
     """
     encoded, attention = encode(model, sources)
     # Those with most to say first: who is done is left out, as the end of every table.
@@ -94,6 +108,7 @@ def _decode(
     targets = torch.from_numpy(ids).to(model.device)
     decoder = StaticDecoder(model, encoded[owner], attention[owner], targets.shape[1])
     level = torch.from_numpy(levels[order]).to(encoded)
+    spreads = torch.zeros(kinds.shape, device=model.device)
     fed = 0
     for position in np.flatnonzero((kinds != FORCED).any(axis=0)).tolist():
         count = int((kinds[:, position:] != FORCED).any(axis=1).sum())
@@ -104,11 +119,11 @@ def _decode(
             chosen = np.flatnonzero(kinds[:, position] == kind)
             if len(chosen):
                 rows = torch.from_numpy(chosen).to(model.device)
-                choice = decoder.choose(hidden[rows], kind, level[rows, position])
+                choice, spread = decoder.choose(hidden[rows], kind, level[rows, position])
                 targets[rows, position + 1] = choice
-    targets = targets[torch.from_numpy(np.argsort(order))]
-    found: NDArray[np.int64] = targets[:, 1:].cpu().numpy()
-    return found
+                spreads[rows, position] = spread
+    back = torch.from_numpy(np.argsort(order))
+    return targets[back, 1:].cpu().numpy(), spreads[back].cpu().numpy()
 
 
 def encode(
@@ -267,11 +282,17 @@ class StaticDecoder:
         final: Tensor = self.stack.final_layer_norm(hidden[:, -1]) * self.scale
         return final
 
-    def choose(self, hidden: Tensor, kind: int, level: Tensor) -> Tensor:
-        """Choose (n,) ids for final hidden states (n, width), levels (n, 2) of leading digits."""
+    def choose(self, hidden: Tensor, kind: int, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose (n,) ids for final hidden states (n, width), levels (n, 2) of leading digits.
+
+        The other tensor (n,) is their spread (`Chosen`), 0 for digits that do not lead.
+        """
         span = ORDINAL if kind == COARSE else REST
         logits = functional.linear(hidden, self.model.lm_head.weight[span]).float()
-        return span.start + (nearest(logits, level) if kind == COARSE else logits.argmax(dim=-1))
+        if kind == COARSE:
+            chosen, spread = nearest(logits, level)
+            return span.start + chosen, spread
+        return span.start + logits.argmax(dim=-1), torch.zeros(len(logits), device=logits.device)
 
 
 def _norm(layer: Any, hidden: Tensor) -> Tensor:
@@ -282,19 +303,23 @@ def _norm(layer: Any, hidden: Tensor) -> Tensor:
     return normed
 
 
-def nearest(logits: Tensor, levels: Tensor) -> Tensor:
+def nearest(logits: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     """Choose the (n,) leading digits nearest to no change between two quantiles.
 
-    A quantile is the first value whose cumulative probability reaches its level.
+    A quantile is the first value whose cumulative probability reaches its level. The other tensor
+    (n,) is the spread of what was chosen (`Chosen`).
 
     Args:
         logits: (n, values) of ordinal tokens.
         levels: (n, 2), the lower one first; two equal ones give the quantile itself.
     """
-    shares = torch.softmax(logits, dim=-1).cumsum(dim=-1)
-    low, high = torch.searchsorted(shares, levels.to(shares).contiguous()).unbind(dim=-1)
+    shares = torch.softmax(logits, dim=-1)
+    reached = shares.cumsum(dim=-1)
+    low, high = torch.searchsorted(reached, levels.to(shares).contiguous()).unbind(dim=-1)
     none = torch.full_like(low, UNCHANGED)
-    return torch.minimum(torch.maximum(none, low), high).clamp(max=logits.shape[1] - 1)
+    chosen = torch.minimum(torch.maximum(none, low), high).clamp(max=logits.shape[1] - 1)
+    values = torch.from_numpy(ordinal_values()).to(shares)
+    return chosen, (shares * (values - values[chosen, None]).abs()).sum(dim=-1)
 
 
 @torch.inference_mode()

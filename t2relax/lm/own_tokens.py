@@ -116,13 +116,21 @@ class TemplateGrammar(LogitsProcessor):
             else:
                 self.levels[row, :length] = torch.from_numpy(levels[row][:length])[:, None]
         self.step = 0
+        self.spread = torch.zeros(self.ids.shape)
+        """(n, length) of `t2relax.lm.decoding.Chosen`, as far as the texts are written."""
+
+    def spreads(self) -> list[NDArray[np.float32]]:
+        """Give the spread of each number of each text; see `Written`."""
+        leading = [np.flatnonzero(row == COARSE) for row in self.kinds.numpy()]
+        return [row[at] for row, at in zip(self.spread.numpy(), leading, strict=True)]
 
     def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
         """Return 0 at the chosen token of each row of (n, vocabulary), and -inf elsewhere."""
         at = min(self.step, self.ids.shape[1] - 1)
         kinds = self.kinds[:, at].to(scores.device)
         chosen = self.ids[:, at].to(scores.device)
-        digits = nearest(scores[:, ORDINAL].float(), self.levels[:, at].to(scores.device))
+        digits, spread = nearest(scores[:, ORDINAL].float(), self.levels[:, at].to(scores.device))
+        self.spread[:, at] = spread.cpu()
         rest = scores[:, REST].argmax(dim=-1)
         chosen = torch.where(kinds == COARSE, ORDINAL.start + digits, chosen)
         chosen = torch.where(kinds == FINE, REST.start + rest, chosen)

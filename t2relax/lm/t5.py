@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
@@ -19,7 +17,7 @@ from benchmarks.core.files import READ_ERRORS
 from t2relax.data.token_dataset import PairEncoding, collate
 from t2relax.lm import checkpoint
 from t2relax.lm.base import LanguageModel, Prompt, TokenRow, Written, sample_levels
-from t2relax.lm.decoding import decode_constrained, decode_free
+from t2relax.lm.decoding import Chosen, decode_constrained, decode_free
 from t2relax.lm.embeddings import initial_vectors
 from t2relax.loss import LossSettings, T5ForRelaxation
 from t2relax.text.codec import Crystal
@@ -47,7 +45,7 @@ class T5LanguageModel(LanguageModel):
         tokenizer: Tokenizer | None = None,
         max_sites: int = 0,
         loss: LossSettings | None = None,
-        decoder: Callable[..., Sequence[NDArray[np.int64]]] = decode_constrained,
+        decoder: Callable[..., Sequence[Chosen]] = decode_constrained,
     ) -> None:
         self.model, self.tokenizer, self.max_sites = model, tokenizer or Tokenizer(), max_sites
         self.encode = PairEncoding((loss or LossSettings()).weights, self.tokenizer)
@@ -78,7 +76,15 @@ class T5LanguageModel(LanguageModel):
                 [sample_levels(seed, p.ids, n) for p, n in zip(prompts, lengths, strict=True)]
             ]
         found = self._decoder(self.model, [prompt.ids for prompt in prompts], templates, *levels)
-        return [[self._written(ids) for ids in rows.tolist()] for rows in found]
+        answers = []
+        for grammar, chosen in zip(templates, found, strict=True):
+            texts = [self._written(ids) for ids in chosen.ids.tolist()]
+            if chosen.spread is not None:
+                leading = grammar.leading[:, 0]
+                spreads = chosen.spread[:, leading]
+                texts = [t._replace(spread=x) for t, x in zip(texts, spreads, strict=True)]
+            answers.append(texts)
+        return answers
 
     def decode_free(self, prompts: Sequence[Prompt]) -> list[Written]:
         """See `LanguageModel`."""

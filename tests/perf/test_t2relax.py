@@ -49,7 +49,7 @@ class Grammar(LogitsProcessor):
         place = input_ids.shape[1] - 1
         kinds, ids, levels = (table[:, place] for table in (self.kinds, self.ids, self.levels))
         likeliest = scores.masked_fill(~self.mask[kinds], -torch.inf).argmax(dim=-1)
-        digits = ORDINAL.start + nearest(scores[:, ORDINAL], levels)
+        digits = ORDINAL.start + nearest(scores[:, ORDINAL], levels)[0]
         chosen = torch.where(kinds == COARSE, digits, likeliest)
         chosen = torch.where(kinds == FORCED, ids, chosen)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
@@ -97,7 +97,7 @@ def quickly(model, sources, templates):
         found = decode_constrained(
             model, [sources[i] for i in batch], [templates[i] for i in batch]
         )
-        rows |= {i: row[0] for i, row in zip(batch, found, strict=True)}
+        rows |= {i: chosen.ids[0] for i, chosen in zip(batch, found, strict=True)}
     return [rows[i] for i in range(len(sources))]
 
 
