@@ -3,11 +3,16 @@
     python -m studies.comparison --data TRAIN.parquet --val VAL.parquet --out DIR
 
 All arms see the same data with the same seeds for the same number of steps, warm-up a tenth of
-them, and write freely running text under the grammar of the target. `packaged-recipe` has the
-defaults of `t2relax.train`; `plain-cross-entropy` forgets that number tokens are near each other;
-`deep-encoder` has two layers moved from the decoder to the encoder, which is cheaper to decode;
-`digits` reads and writes numbers digit by digit (`studies.digits`), as is usual. Without
---data and --val the embedded set serves, whose validation split is tiny.
+them, and write freely running text under the grammar of the target. `packaged-recipe` has loss and
+changes of starts of the packaged T5, and each other arm differs from it in one thing. Text:
+`plain-text` does not say where sites would balance their bonds, `digits` reads and writes numbers
+digit by digit (`studies.digits`), as is usual. Data: `undisplaced` starts keep their sites,
+`unstrained` ones their cell, and with `no-relaxed-starts` no start is already relaxed. Loss:
+`light-positions` weigh a fifth, and `plain-cross-entropy` forgets that number tokens are near each
+other. Shape: `deep-encoder` has two layers moved from the decoder to the encoder, which is cheaper
+to decode. Without --data and --val the embedded set serves, whose validation split is tiny. With
+--init all arms go on from one checkpoint. Several --val have tables of their own: the pairs of
+`perturbed` say what a text or a change of starts does to atoms that must move.
 
 The last weights of an arm count, none are selected, so that the structures of the comparison have
 decided nothing. Writes DIR/comparison.md and .json. A finished run is DIR/runs/ARM-SEED.json and is
@@ -25,6 +30,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -43,13 +50,21 @@ from studies.cached_runs import cached_run, seeds
 from studies.digits import DigitStudent, decode_digits, digit_tokenizer
 from t2relax import train
 from t2relax.data.token_dataset import PairDataset
-from t2relax.data.training_pairs import Augmentation, Pair, read_training_data
+from t2relax.data.training_pairs import (
+    Augmentation,
+    Pair,
+    PairData,
+    read_pairs,
+    read_training_data,
+)
 from t2relax.lm import t5
+from t2relax.lm.checkpoint import origin
 from t2relax.lm.decoding import Chosen, decode_constrained
+from t2relax.lm.pretrained import from_pretrained
 from t2relax.loss import LossSettings, T5ForRelaxation
 from t2relax.reward import Floats
 from t2relax.text.codec import CODEC_VERSION, Delta, write_delta
-from t2relax.text.tokens import Tokenizer
+from t2relax.text.tokens import PLAIN_VOCABULARY, Tokenizer
 from t2relax.train_seq import subset
 
 BASE: Final = "packaged-recipe"
@@ -78,25 +93,43 @@ def write_report(
         origin: The origin of the data, for the JSON.
     """
     n_seeds = max(map(len, records.values()))
-    found = {arm: [_means(run) for run in runs] for arm, runs in records.items()}
+    parts: Mapping[str, int] = origin.get("parts") or {"": len(groups)}
+    content: dict[str, Any] = {**origin, "n_seeds": n_seeds, "by_part": {}}
+    texts, first = [], 0
+    for name, count in parts.items():
+        chosen = slice(first, first + count)
+        first += count
+        some = {arm: [_cut(run, chosen) for run in runs] for arm, runs in records.items()}
+        part = _part(some, groups[chosen])
+        content["by_part"][name] = part
+        title = f"## {Path(name).stem}\n\n" if len(parts) > 1 else ""
+        texts.append(title + _markdown(some, part, content | {"n_structures": count}))
+    (folder / "comparison.json").write_text(json.dumps(content, indent=1) + "\n")
+    text = "\n".join(texts)
+    (folder / "comparison.md").write_text(text)
+    return text
+
+
+def _cut(run: Mapping[str, Any], chosen: slice) -> dict[str, Any]:
+    """The record of a run over some of the structures."""
+    columns = {name: values[chosen] for name, values in run["columns"].items()}
+    return {**run, "columns": columns}
+
+
+def _part(records: Records, groups: Sequence[str]) -> dict[str, Any]:
+    """What the JSON says of the structures of one source."""
     apart = differences(records, groups)
-    content = {
-        **origin,
+    return {
         "n_compositions": len(set(groups)),
-        "n_seeds": n_seeds,
         "arms": {
             arm: {
                 **{key: [run[key] for run in runs] for key in runs[0] if key in _OF_TRAINING},
-                "means": found[arm],
+                "means": [_means(run) for run in runs],
                 "difference": {k: e._asdict() for k, e in apart.get(arm, {}).items()},
             }
             for arm, runs in records.items()
         },
     }
-    (folder / "comparison.json").write_text(json.dumps(content, indent=1) + "\n")
-    text = _markdown(records, found, apart, content)
-    (folder / "comparison.md").write_text(text)
-    return text
 
 
 _OF_TRAINING = ("n_parameters", "n_layer_parameters", "steps", "minutes")
@@ -127,21 +160,22 @@ def differences(records: Records, groups: Sequence[str]) -> dict[str, dict[str, 
     }
 
 
-def _markdown(
-    records: Records,
-    found: Mapping[str, Sequence[Mapping[str, float]]],
-    apart: Mapping[str, Mapping[str, RewardEstimate]],
-    content: Mapping[str, Any],
-) -> str:
+def _markdown(records: Records, part: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """The two tables of one source."""
+    arms = part["arms"]
     heads = ["arm", "parameters", "in layers", "steps", "minutes", *TITLES.values()]
     rows = [
-        [arm, *_training(records[arm]), *(_spread([m[k] for m in means]) for k in TITLES)]
-        for arm, means in found.items()
+        [arm, *_training(records[arm]), *(_spread([m[k] for m in row["means"]]) for k in TITLES)]
+        for arm, row in arms.items()
     ]
-    gaps = [[arm, *(_difference(row[k]) for k in TITLES)] for arm, row in apart.items()]
+    gaps = [
+        [arm, *(_difference(row["difference"][k]) for k in TITLES)]
+        for arm, row in arms.items()
+        if row["difference"]
+    ]
     text = (
         f"{markdown_table(heads, rows)}\n\n"
-        f"{content['n_structures']} validation structures ({content['n_compositions']} "
+        f"{content['n_structures']} validation structures ({part['n_compositions']} "
         f"compositions), {content['n_pairs']} for training, {content['n_seeds']} seeds; the last "
         "weights of each run. Means over structures and seeds; brackets: lowest and highest seed. "
         "A decode that is no cell counts as no change, with a score of 0.\n"
@@ -170,16 +204,24 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean} [{min(values):.4f}, {max(values):.4f}]" if len(values) > 1 else mean
 
 
-def _difference(estimate: RewardEstimate) -> str:
-    return "{:+.4f} [{:+.4f}, {:+.4f}]".format(*estimate)
+def _difference(estimate: Mapping[str, float]) -> str:
+    return "{:+.4f} [{:+.4f}, {:+.4f}]".format(*estimate.values())
+
+
+LOSS: Final = LossSettings(position=0.5, forced=0.3, number=0.3)
+"""The loss of the packaged T5; its model card has the command."""
+STARTS: Final = Augmentation(displacement=0.6, strain=0.3, relaxed=0.15)
+"""The changes of its starts."""
 
 
 class Arm(NamedTuple):
-    """The parts of a training in which an arm differs from the packaged recipe."""
+    """The parts of a training in which an arm may differ from the packaged recipe."""
 
     shape: Mapping[str, Any] = MappingProxyType({})
     """Fields of `T5Config`."""
-    loss: LossSettings = LossSettings()
+    loss: LossSettings = LOSS
+    starts: Augmentation = STARTS
+    """The changes of the training pairs."""
     tokenizer: Callable[[], Tokenizer] = Tokenizer
     student: type[T5ForRelaxation] = T5ForRelaxation
     decoder: Callable[..., Sequence[Chosen]] = decode_constrained
@@ -188,11 +230,23 @@ class Arm(NamedTuple):
 ARMS: Final[Mapping[str, Arm]] = MappingProxyType(
     {
         BASE: Arm(),
-        "plain-cross-entropy": Arm(loss=LossSettings(distance=0.0, smoothing=0.0)),
+        "plain-text": Arm(tokenizer=partial(Tokenizer, PLAIN_VOCABULARY)),
+        "undisplaced": Arm(starts=replace(STARTS, displacement=0.0)),
+        "unstrained": Arm(starts=replace(STARTS, strain=0.0)),
+        "no-relaxed-starts": Arm(starts=replace(STARTS, relaxed=0.0)),
+        "light-positions": Arm(loss=replace(LOSS, position=0.1)),
+        "plain-cross-entropy": Arm(loss=replace(LOSS, distance=0.0, smoothing=0.0)),
         "deep-encoder": Arm(shape={"num_layers": 4, "num_decoder_layers": 1}),
         "digits": Arm(tokenizer=digit_tokenizer, student=DigitStudent, decoder=decode_digits),
     }
 )
+
+
+def _parts(names: Sequence[str], val: PairData) -> dict[str, list[Pair]]:
+    """The validation pairs by their sources; together if there is one source."""
+    if len(names) == 1:
+        return {names[0]: val.pairs}
+    return {name: read_pairs([name], "val").pairs for name in names}
 
 
 def unchanged(pair: Pair) -> str:
@@ -211,20 +265,33 @@ class Comparison:
     def __init__(self, args: argparse.Namespace) -> None:
         if unknown := sorted(set(args.arms) - set(ARMS)):
             raise UserError(f"no arm {', '.join(unknown)}: there are {', '.join(ARMS)}")
+        own = [
+            name
+            for name in args.arms
+            if ARMS[name].shape or ARMS[name].student is not T5ForRelaxation
+        ]
+        if args.init and (own or args.set):
+            made = " and ".join(own) or "--set"
+            raise UserError(f"--init: {made} shapes a new model: leave it out with --arms")
         self.args = args
         self.shape = parse_fields(args.set, "--set", T5Config().to_dict())
         self.data, val = read_training_data(args.data, args.val)
-        self.val_pairs = [
-            example.pair for example in subset(val.pairs, args.eval_size, Tokenizer())
-        ]
+        self.parts = {
+            name: [example.pair for example in subset(pairs, args.eval_size, Tokenizer())]
+            for name, pairs in _parts(args.val, val).items()
+        }
+        self.val_pairs = [pair for pairs in self.parts.values() for pair in pairs]
         self.origin = {
             "codec_version": CODEC_VERSION,
             "data": self.data.origin,
             "validation_data": val.origin,
             "n_pairs": len(self.data.pairs),
+            "parts": {name: len(pairs) for name, pairs in self.parts.items()},
             "n_structures": len(self.val_pairs),
         }
         self.pairs_identity = {"data": self.data.identity(), "validation_data": val.identity()}
+        if args.init:
+            self.pairs_identity["from"] = origin(args.init)["weights"]
         self.folder: Path = args.out / "runs"
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -253,6 +320,7 @@ class Comparison:
             seed=seed,
             shape=self.shape | dict(given.shape),
             loss=given.loss,
+            augmentation=given.starts,
         )
         identity = {
             **self.origin,
@@ -270,14 +338,17 @@ class Comparison:
         arm = ARMS[name]
         set_seed(config.seed)
         tokenizer = arm.tokenizer()
-        model = t5.new_model(tokenizer, config.seed, arm.student, **config.shape)
+        if self.args.init:
+            model = from_pretrained(str(self.args.init), tokenizer)
+        else:
+            model = t5.new_model(tokenizer, config.seed, arm.student, **config.shape)
         language_model = t5.T5LanguageModel(model, tokenizer, loss=config.loss, decoder=arm.decoder)
         encode = language_model.encode
         trainer = train.RelaxationTrainer(
             model=model,
             args=train.training_arguments(config, select=False),
             data_collator=language_model.collate,
-            train_dataset=PairDataset(self.data.pairs, Augmentation(), encode, config.seed),
+            train_dataset=PairDataset(self.data.pairs, arm.starts, encode, config.seed),
             callbacks=[train.StopAfter(config.minutes)],
         )
         trainer.language_model = language_model
@@ -315,6 +386,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", action="append", help="training data; may be repeated (default: embedded)")
     add("--val", action="append", help="validation data; may be repeated (default: embedded)")
+    add("--init", type=Path, metavar="DIR", help="a checkpoint of a T5 from which all arms go on")
     add("--out", type=Path, default=Path("runs/comparison"))
     add("--arms", type=_names, default=tuple(ARMS), help=f"of {','.join(ARMS)} (default: all)")
     add("--seeds", type=seeds, default=(0, 1), help="of the runs of each arm, as 0,1,2")
@@ -322,7 +394,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=whole_number(1), default=32)
     add("--learning-rate", type=float, default=3e-3)
     add("--minutes", type=float, default=float("inf"), help="most time for the training of a run")
-    add("--eval-size", type=whole_number(1), default=256, help="validation pairs that are decoded")
+    add("--eval-size", type=whole_number(1), default=256, help="pairs of each --val, at most")
     add("--workers", type=whole_number(0), default=2, help="processes that write and tokenise text")
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="of T5Config in all arms")
     args = parser.parse_args(argv)

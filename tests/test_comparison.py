@@ -26,7 +26,7 @@ from t2relax.lm import t5
 from t2relax.loss import LossSettings
 from t2relax.text.codec import Crystal, Delta, read_delta, write_cif, write_delta
 from t2relax.text.grammar import template
-from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, Tokenizer
+from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, PLAIN_VOCABULARY, Tokenizer
 
 TOKENIZER = digit_tokenizer()
 TINY = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 64, "num_layers": 2}
@@ -108,7 +108,8 @@ def test_an_untrained_model_cannot_break_the_grammar():
         model.shared.weight[len(TOKENIZER) :] *= 100.0
     sources = [encode_pair(pair, TOKENIZER)[0] for pair in PAIRS]
     grammars = [template(pair.initial.numbers, TOKENIZER) for pair in PAIRS]
-    for pair, (row,) in zip(PAIRS, decode_digits(model, sources, grammars), strict=True):
+    for pair, chosen in zip(PAIRS, decode_digits(model, sources, grammars), strict=True):
+        (row,) = chosen.ids
         _, species = read_delta(TOKENIZER.decode(row.tolist()), pair.initial)
         assert species.tolist() == pair.initial.numbers.tolist()
         assert row[-1] == EOS_ID
@@ -120,7 +121,8 @@ def test_decoding_is_greedy_under_the_grammar(tiny):
     grammars = [template(pair.initial.numbers, TOKENIZER) for pair in PAIRS]
     mask = torch.from_numpy(allowed(TOKENIZER, len(TOKENIZER)))
     decoded = decode_digits(tiny, sources, grammars)
-    for source, grammar, (row,) in zip(sources, grammars, decoded, strict=True):
+    for source, grammar, chosen in zip(sources, grammars, decoded, strict=True):
+        (row,) = chosen.ids
         with torch.no_grad():
             inputs = torch.tensor([[PAD_ID, *row[:-1]]])
             logits = tiny(input_ids=torch.tensor([source]), decoder_input_ids=inputs).logits[0]
@@ -179,11 +181,12 @@ def test_all_arms_are_trained_once_and_reported(archive, tmp_path, monkeypatch, 
     assert all(table.count(f"\n| {arm} |") == 2 for arm in comparison.ARMS if arm != BASE)
     assert "2 validation structures (2 compositions), 3 for training, 2 seeds" in table
     content = json.loads((tmp_path / "comparison.json").read_text())
-    assert list(content["arms"]) == [NO_CHANGE, *comparison.ARMS]
-    assert content["arms"]["digits"]["steps"] == [1, 1]
-    layers = {arm: each.get("n_layer_parameters") for arm, each in content["arms"].items()}
+    arms = content["by_part"][archive]["arms"]
+    assert list(arms) == [NO_CHANGE, *comparison.ARMS]
+    assert arms["digits"]["steps"] == [1, 1]
+    layers = {arm: each.get("n_layer_parameters") for arm, each in arms.items()}
     assert layers["digits"] == layers[BASE]
-    assert len(list((tmp_path / "runs").glob("*.json"))) == 8
+    assert len(list((tmp_path / "runs").glob("*.json"))) == 2 * len(comparison.ARMS)
     monkeypatch.setattr(comparison.Comparison, "_run", lambda *_: pytest.fail("ran again"))
     assert comparison.main(argv) == 0
     assert capsys.readouterr().out == table
@@ -234,8 +237,37 @@ def test_a_run_out_of_time_says_how_far_it_came(archive, tmp_path):
     more = ["--arms", "digits", "--seeds", "0", "--steps", "3", "--minutes", "0"]
     assert comparison.main(command(archive, tmp_path, *more)) == 0
     content = json.loads((tmp_path / "comparison.json").read_text())
-    assert content["arms"]["digits"]["steps"] == [1]
-    assert content["arms"]["digits"]["difference"] == {}
+    arm = content["by_part"][archive]["arms"]["digits"]
+    assert arm["steps"] == [1]
+    assert arm["difference"] == {}
+
+
+@pytest.mark.slow
+def test_sources_of_validation_have_tables_of_their_own(archive, tmp_path, capsys):
+    other = tmp_path / "other.npz"
+    save_pairs(other, PAIRS[:1], {"toys": "sha256:0"})
+    more = ["--val", str(other), "--arms", BASE, "--seeds", "0"]
+    assert comparison.main(command(archive, tmp_path / "out", *more)) == 0
+    table = capsys.readouterr().out
+    assert table.index("## pairs") < table.index("2 validation structures")
+    assert table.index("## other") < table.index("1 validation structures")
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    means = [part["arms"][BASE]["means"][0] for part in content["by_part"].values()]
+    assert means[0] != means[1]
+
+
+def test_arms_of_another_text_or_other_starts_go_on_from_a_checkpoint(archive, tmp_path, capsys):
+    torch.manual_seed(0)
+    start = tmp_path / "start"
+    plain = Tokenizer(PLAIN_VOCABULARY)
+    student = t5.new_model(plain, num_decoder_layers=1, **TINY | {"num_layers": 1})
+    t5.save(student, plain, start, {"from": "scratch", "max_sites": 12})
+    argv = ["--data", archive, "--val", archive, "--out", str(tmp_path / "out"), "--workers", "0"]
+    argv += ["--init", str(start), "--steps", "1", "--batch-size", "2", "--seeds", "0"]
+    assert comparison.main([*argv, "--arms", "plain-text,undisplaced"]) == 0
+    assert "| plain-text |" in capsys.readouterr().out
+    assert comparison.main([*argv, "--arms", "digits"]) == 2
+    assert "--init: digits shapes a new model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [["--arms", "letters"], ["--data", "no.npz"], ["--set", "d_ff"]])

@@ -192,6 +192,20 @@ def test_every_figure_is_drawn_at_both_widths(figure, paper, tmp_path, monkeypat
         for column in ("force_evals_ratio", "seconds_ratio", "same_minimum"):
             for end, value in (("", 0.8), ("_low", 0.7), ("_high", 0.95)):
                 table[column + end] = [value, np.nan]
+    if figure.name == "reliability":
+        assert table == "no row tells an expected error"
+        table = pd.DataFrame(
+            {
+                "model": ["t5", "t5", FORMULA, FORMULA],
+                "panel": ["groups", "kept"] * 2,
+                "x": [0.02, 0.5, 0.1, 1.0],
+                "n": 8,
+                "error": [0.03, 0.05, 0.2, 0.1],
+                "error_low": [0.02, np.nan, 0.1, 0.1],
+                "error_high": [0.05, np.nan, 0.3, 0.2],
+                "unchanged": 0.2,
+            }
+        )
     assert len(table)
     monkeypatch.setattr(paper_page, "paths_of", lambda stem: [])
     for wide in (False, True):

@@ -173,6 +173,7 @@ def test_columns_are_those_of_the_design(tmp_path):
         "batch_size",
         "batch_seconds",
         "detail",
+        "expected_error",
     ]
     row = pq.read_table(tmp_path / SHARD / "part-00000.parquet").to_pylist()[0]
     assert row["lattice"] == [[4.1, 0, 0], [0, 4.1, 0], [0, 0, 4.1]]
