@@ -20,7 +20,7 @@ from benchmarks.data import ids_sha256
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.models.provenance import weights_identity
 from benchmarks.models.registry import MODELS, find_weights
-from benchmarks.store import Record, RunWriter, read_run
+from benchmarks.store import Record, RunWriter, read_run, write_archive
 from leaderboard import publish
 from leaderboard.__main__ import main
 from leaderboard.board.comparisons import differences, slices
@@ -573,12 +573,46 @@ def test_weighted_quantiles_equal_those_of_repeated_values():
 # scores beside the run
 
 
-def test_slow_scores_are_computed_once(tmp_path, toy, monkeypatch):
-    run = read_run(write(tmp_path, "m", failing(Status.ERROR), toy))
+@pytest.mark.parametrize("answers", [failing(Status.ERROR), failing(Status.OK), oracle])
+def test_scores_are_computed_once(tmp_path, toy, monkeypatch, answers):
+    run = read_run(write(tmp_path, "m", answers, toy, repeats=2))
     first = scores(run, toy)
     assert (run.folder / FILE).exists()
     monkeypatch.setattr("leaderboard.board.scores.score_slow", None)
     assert scores(run, toy).equals(first)
+    stored = pq.read_table(run.folder / FILE)
+    doubled = pc.multiply(stored["strain"], 2)
+    stored = stored.set_column(stored.column_names.index("strain"), "strain", doubled)
+    pq.write_table(stored, run.folder / FILE)
+    kept = first["scored"] == 1
+    assert scores(run, toy, store=False)["strain"][kept].equals(2 * first["strain"][kept])
+
+
+def test_a_new_column_is_computed_for_stored_scores_too(tmp_path, toy, monkeypatch):
+    run = read_run(write(tmp_path, "m", oracle, toy))
+    first = scores(run, toy)
+    path = run.folder / FILE
+    pq.write_table(pq.read_table(path).drop_columns(["strain"]), path)
+    monkeypatch.setattr("leaderboard.board.scores.score_slow", None)
+    assert scores(run, toy).equals(first)
+
+
+def test_cheap_scores_of_an_archive_are_not_taken_on_trust(tmp_path, toy, monkeypatch):
+    write(tmp_path / "runs", "m", halfway, toy)
+    initial = {each: toy.geometries(i)[0] for i, each in enumerate(toy.ids)}
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    (kept,) = score_runs([tmp_path / "runs"], [toy])
+    write_archive(folder, kept.runs, initial)
+    (first,) = score_runs([folder], [toy])
+    monkeypatch.setattr("leaderboard.board.scores.score_slow", None)
+    stored = pq.read_table(folder / FILE)
+    doubled = pc.multiply(stored["strain"], 2)
+    pq.write_table(
+        stored.set_column(stored.column_names.index("strain"), "strain", doubled), folder / FILE
+    )
+    (again,) = score_runs([folder], [toy], store=False)
+    assert again.tables[0]["strain"].tolist() == first.tables[0]["strain"].tolist()
 
 
 @pytest.mark.parametrize("version", ["evaluator", "pymatgen", "moyopy"])

@@ -2,10 +2,10 @@
 
 `scores.parquet` holds ids and numbers and no structure; of a model's folder it is the table of the
 model, of an archive the tables of all models with a column `model`. It is a cache: where the data
-are at hand, cheap columns are computed each time, and slow columns (structure matching, symmetry)
-are taken from it if the three structures and the versions of evaluator, pymatgen and moyopy are
-the same. Where the data are not at hand the stored table is all there is; a column that it lacks
-makes a metric unknown.
+are at hand, columns are taken from it if the three structures, the status and the versions of
+evaluator, pymatgen and moyopy are the same; of an archive, which others may have made, only the
+slow ones (structure matching, symmetry). Where the data are not at hand the stored table is all
+there is; a column that it lacks makes a metric unknown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -39,6 +40,9 @@ DATASET_KEYS: Final = ("dataset", "revision", "split")
 COSTS: Final = ("seconds_per_structure", "latency", "n_force_evals", "n_tokens")
 """Columns beside those of the metrics: seconds, seconds at batch size 1, and two counts; samples
 that the model refused (`unsupported`) have no times."""
+FACTS: Final = ("group", "crystal_system", "functional", "source")
+"""Columns that are of the sample, whatever a model answers."""
+_NUMBERS: Final = (*COLUMNS, *COSTS, *SLOW_COLUMNS)
 CRYSTAL_SYSTEMS: Final = {
     "triclinic": 2,
     "monoclinic": 15,
@@ -77,12 +81,7 @@ def scores(run: StoredRun, dataset: Dataset | None = None, *, store: bool = True
     wanted = set(run.table["sample_id"].to_pylist()) & index.keys()
     run = run.with_initial({each: dataset.geometries(index[each])[0] for each in wanted})
     cached = _cached(run)
-    slow: dict[str, list[float]] = {}
-    if cached is not None and {"structures", *SLOW_COLUMNS} <= {*cached}:
-        done = cached[cached["scored"] == 1]
-        columns = done[list(SLOW_COLUMNS)].to_numpy().tolist()
-        slow = dict(zip(done["structures"], columns, strict=True))
-    table = _computed(run, dataset, index, slow)
+    table = _computed(run, dataset, index, _KnownScores.of(cached, slow_only=in_archive(run)))
     whole = len(table) == run.table.num_rows
     if store and whole and not in_archive(run) and not _same_records(table, cached):
         with suppress(UserError):  # runs on a read-only disk need no cache
@@ -90,52 +89,103 @@ def scores(run: StoredRun, dataset: Dataset | None = None, *, store: bool = True
     return table
 
 
+class _KnownScores:
+    """Stored columns by what they follow from: the structures and the status.
+
+    Args:
+        columns: Names of the columns.
+        rows: Row of each hash of structures and status.
+        values: (n, columns).
+    """
+
+    def __init__(
+        self, columns: Sequence[str], rows: Mapping[tuple[str, str], int], values: Floats
+    ) -> None:
+        self.columns, self.rows, self.values = columns, rows, values
+
+    @classmethod
+    def of(cls, cached: pd.DataFrame | None, *, slow_only: bool) -> Self:
+        """Take what a stored table holds.
+
+        Args:
+            cached: The stored scores, by the versions of programs that run now.
+            slow_only: Whether the cheap columns are left out, so that they are computed.
+        """
+        wanted = [*SLOW_COLUMNS] if slow_only else [*COLUMNS, *SLOW_COLUMNS]
+        if cached is None or not {"structures", *SLOW_COLUMNS} <= {*cached}:
+            return cls((), {}, np.empty((0, 0)))
+        if not {*COLUMNS} <= {*cached}:
+            wanted = [*SLOW_COLUMNS]
+        if slow_only or len(wanted) == len(SLOW_COLUMNS):
+            cached = cached[cached["scored"] == 1]
+        keys = zip(cached["structures"], cached["status"], strict=True)
+        return cls(wanted, {key: row for row, key in enumerate(keys)},
+                   cached[wanted].to_numpy(dtype=float))  # fmt: skip
+
+    def get(self, structures: str, status: str) -> dict[str, float]:
+        """Give the columns that are known; none for what is not stored."""
+        row = self.rows.get((structures, status))
+        return {} if row is None else dict(zip(self.columns, self.values[row], strict=True))
+
+
+_FACTS: WeakKeyDictionary[Dataset, dict[str, tuple[str, ...]]] = WeakKeyDictionary()
+"""What `_facts` found of the samples of a data set, which many models share."""
+
+
+def _facts(dataset: Dataset, position: int) -> tuple[str, ...]:
+    """The texts `FACTS` of a sample."""
+    known = _FACTS.setdefault(dataset, {})
+    sample_id = dataset.ids[position]
+    if sample_id not in known:
+        initial, _ = dataset.geometries(position)
+        sample = dataset[position]
+        group = reduced_composition(initial.numbers.tolist())
+        known[sample_id] = (group, crystal_system(initial), sample.functional, sample.source)
+    return known[sample_id]
+
+
 def _computed(
-    run: StoredRun, dataset: Dataset, index: Mapping[str, int], slow: dict[str, list[float]]
+    run: StoredRun, dataset: Dataset, index: Mapping[str, int], known: _KnownScores
 ) -> pd.DataFrame:
-    """All columns; `slow` has the slow ones by hash of the structures, as far as they are known."""
+    """All columns; those that are known are not computed."""
     import pandas as pd
     from tqdm import tqdm
 
     at_batch_size_1 = run.provenance.get("batch_size", 1) == 1
-    samples: dict[str, dict[str, Any]] = {}
-    rows = []
+    slow: dict[str, list[float]] = {}
+    texts: dict[str, list[Any]] = {name: [] for name in (*KEY, "status", *FACTS, "structures")}
+    numbers = np.full((run.table.num_rows, len(_NUMBERS)), np.nan)
+    count = 0
     records = (record for record in run.records if record.sample_id in index)
     for record in tqdm(records, f"scoring {run.name}", disable=None, leave=False):
         position = index[record.sample_id]
         initial, reference = dataset.geometries(position)
-        if record.sample_id not in samples:
-            sample = dataset[position]
-            samples[record.sample_id] = {
-                "group": reduced_composition(initial.numbers.tolist()),
-                "crystal_system": crystal_system(initial),
-                "functional": sample.functional,
-                "source": sample.source,
-            }
-        cheap = score(initial, reference, record.geometry, record.status)
-        demoted = record.status in SCORED and not cheap["scored"]
         key = _hash([initial, reference, record.geometry])
-        matched = [np.nan] * len(SLOW_COLUMNS)
-        if cheap["scored"] and record.geometry is not None:
-            if key not in slow:
-                found = score_slow(initial, reference, record.geometry)
-                slow[key] = [found[name] for name in SLOW_COLUMNS]
-            matched = slow[key]
-        rows.append(
-            {
-                "sample_id": record.sample_id,
-                "repeat": record.repeat,
-                "status": str(Status.INVALID if demoted else record.status),
-                **samples[record.sample_id],
-                **cheap,
-                **_costs(record, at_batch_size_1=at_batch_size_1),
-                "structures": key,
-                **dict(zip(SLOW_COLUMNS, matched, strict=True)),
-            }
-        )
-    if not rows:
+        found = known.get(key, str(record.status))
+        if not {*COLUMNS} <= found.keys():
+            found |= score(initial, reference, record.geometry, record.status)
+        if not {*SLOW_COLUMNS} <= found.keys():
+            found |= dict.fromkeys(SLOW_COLUMNS, np.nan)
+            if found["scored"] and record.geometry is not None:
+                if key not in slow:
+                    computed = score_slow(initial, reference, record.geometry)
+                    slow[key] = [computed[name] for name in SLOW_COLUMNS]
+                found |= dict(zip(SLOW_COLUMNS, slow[key], strict=True))
+        found |= _costs(record, at_batch_size_1=at_batch_size_1)
+        numbers[count] = [found[name] for name in _NUMBERS]
+        demoted = record.status in SCORED and not found["scored"]
+        status = str(Status.INVALID if demoted else record.status)
+        values = (record.sample_id, record.repeat, status, *_facts(dataset, position), key)
+        for column, value in zip(texts.values(), values, strict=True):
+            column.append(value)
+        count += 1
+    if not count:
         raise UserError(f"'{run.name}' holds no sample of {dataset.name}: wrong --data?")
-    return pd.DataFrame(rows)
+    structures = texts.pop("structures")
+    table = {**texts, **dict(zip(_NUMBERS, numbers[:count].T, strict=True))}
+    names = (*texts, *COLUMNS, *COSTS, "structures", *SLOW_COLUMNS)
+    table["structures"] = structures
+    return pd.DataFrame({name: table[name] for name in names})
 
 
 def _costs(record: Record, *, at_batch_size_1: bool) -> dict[str, float]:
