@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -395,6 +396,9 @@ class Site:
         own = ["--nthreads", "1", "--local-directory", str(self.folder), "--no-dashboard"]
         return ["-m", "dask", "worker", self.address, *own]
 
+    def program(self, _):
+        return [sys.executable]
+
     def start(self):
         """Start whatever is not there; the workers of a scheduler that is gone leave with it."""
         for kind in self.kinds:
@@ -405,7 +409,7 @@ class Site:
                 for other in [other for other in self.processes if other.startswith("nanny")]:
                     self.kill(other)
             self.processes[kind] = subprocess.Popen(
-                [sys.executable, *self.arguments(kind)],
+                [*self.program(kind), *self.arguments(kind)],
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
                 stderr=(self.folder / f"{kind}.err").open("ab"),
@@ -440,6 +444,69 @@ class Site:
             if self.processes["driver"].wait(timeout=300) == 0:
                 return
         pytest.fail((self.folder / "driver.err").read_text())
+
+
+class Hosts(Site):
+    """The same on three hosts, which are network namespaces that a bridge connects.
+
+    The scheduler and the driver are on the first. All see the same file system.
+    """
+
+    count = itertools.count()
+
+    def __init__(self, data, out, folder):
+        super().__init__(data, out, folder, where="tcp://10.231.7.1:8786")
+        self.address = "tcp://10.231.7.1:8786"
+        self.kinds = ["scheduler", "nanny-0", "nanny-1", "driver"]
+        self.host = {"scheduler": 0, "driver": 0, "nanny-0": 1, "nanny-1": 2}
+        # what the kernel takes down late must not be met again
+        self.own = f"t2{next(Hosts.count)}x{os.getpid() % 10_000}"
+        self.names = [f"{self.own}h{number}" for number in range(3)]
+
+    def __enter__(self):
+        bridge = f"{self.own}b"
+        try:
+            ip("link", "add", bridge, "type", "bridge")
+            ip("link", "set", bridge, "up")
+            for number, name in enumerate(self.names):
+                ip("netns", "add", name)
+                ip("link", "add", self.port(number), "type", "veth", "peer", "eth0", "netns", name)
+                ip("link", "set", self.port(number), "master", bridge, "up")
+                ip("-n", name, "address", "add", f"10.231.7.{number + 1}/24", "dev", "eth0")
+                for device in ("lo", "eth0"):
+                    ip("-n", name, "link", "set", device, "up")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        super().__exit__()
+        devices = [self.port(number) for number in range(3)] + [f"{self.own}b"]
+        for command in (
+            *(("link", "delete", device) for device in devices),
+            *(("netns", "delete", name) for name in self.names),
+        ):
+            subprocess.run(["ip", *command], check=False, capture_output=True)
+
+    def port(self, number):
+        return f"{self.own}p{number}"
+
+    def arguments(self, kind):
+        if kind == "scheduler":
+            return ["-m", "dask", "scheduler", "--host", "10.231.7.1", "--no-dashboard"]
+        return super().arguments(kind)
+
+    def program(self, kind):
+        return ["ip", "netns", "exec", self.names[self.host[kind]], sys.executable]
+
+    def cable(self, number, state):
+        """Pull the cable of a host (`down`), or put it back (`up`)."""
+        ip("link", "set", self.port(number), state)
+
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
 def stored(out):
@@ -526,6 +593,37 @@ def test_a_folder_that_is_removed_ends_the_run_with_one_line(data, tmp_path, cap
     records = list(read_run(out / "removes").records)
     assert len(records) == len({r.sample_id for r in records}) == N
     assert {str(r.status) for r in records} == {"ok"}
+
+
+def may_make_hosts():
+    if os.geteuid() or not shutil.which("ip"):
+        return False
+    made = subprocess.run(["ip", "netns", "add", "t2probe"], check=False, capture_output=True)
+    return (
+        not made.returncode
+        and not subprocess.run(["ip", "netns", "delete", "t2probe"], check=False).returncode
+    )
+
+
+@pytest.mark.skipif(not may_make_hosts(), reason="only root makes network namespaces (iproute2)")
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_host_that_is_cut_off_loses_nothing_and_writes_nothing_twice(
+    data, undisturbed, tmp_path, monkeypatch, comes_back
+):
+    """It goes on with its shard, which is its own as long as it lives."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP", "12s")
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "5s")
+    out = tmp_path / "runs"
+    with Hosts(data, out, tmp_path) as site:
+        site.start()
+        wait_until(lambda: stored(out) > 1)
+        site.cable(1, "down")
+        time.sleep(20)  # the scheduler takes it for lost
+        if comes_back:
+            site.cable(1, "up")
+        assert site.processes["driver"].wait(timeout=300) == 0
+        assert site.processes["nanny-1"].poll() is None
+    assert answers(out) == undisturbed
 
 
 @pytest.mark.full
