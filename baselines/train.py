@@ -4,19 +4,20 @@
     python -m baselines.train mean-delta --data $PAIRS --data embedded
     python -m baselines.train gbr --data $PAIRS --data embedded
     OMP_NUM_THREADS=1 python -m baselines.train gnn-delta --data embedded --data $PAIRS --val VAL
-    OMP_NUM_THREADS=1 python -m baselines.train mace
-    OMP_NUM_THREADS=1 python -m baselines.train tensornet
-    OMP_NUM_THREADS=1 python -m baselines.train mace-distilled --data runs/labels/labels.parquet
+    OMP_NUM_THREADS=1 python -m baselines.train mace-embedded
+    OMP_NUM_THREADS=1 python -m baselines.train tensornet-embedded
+    OMP_NUM_THREADS=1 python -m baselines.train mace --data runs/labels/labels.parquet
     python -m baselines.train mace --smoke          # seconds, and nothing is kept
 
 Of a source that has splits (as `embedded` has) the training split is read; other sources are read
-whole. Each command writes its model (tensornet: a folder) and a JSON card beside it. Progress goes
-to stderr. An interrupted command leaves the old files as they were; `gnn-delta` goes on where it
-stopped, if data and settings are the same.
+whole. Each command writes its model (tensornet-embedded: a folder) and a JSON card beside it.
+Progress goes to stderr. An interrupted command leaves the old files as they were; `gnn-delta` and
+`mace` go on where they stopped, if data and settings are the same.
 
-`mace` and `tensornet` share relaxations with the model `t5-equal`, but not labels: `t5-equal` is
-given structures (every frame with the last one), a potential also the energy, forces and stress of
-every frame. `gnn-delta` is trained on the same pairs as `t5`.
+`mace-embedded` and `tensornet-embedded` share relaxations with the model `t5-equal`, but not
+labels: `t5-equal` is given structures (every frame with the last one), a potential also the energy,
+forces and stress of every frame. `gnn-delta` is trained on the same pairs as `t5`. The labels that
+`mace` learns from are made by `python -m baselines.training.distillation`.
 """
 
 from __future__ import annotations
@@ -211,6 +212,9 @@ def _check(args: argparse.Namespace) -> None:
         UserError: A library is not installed, there is no such device, or the model cannot be
             written where it should go.
     """
+    if args.model == "mace" and not (args.data or args.smoke):
+        made_by = "python -m baselines.training.distillation"
+        raise UserError(f"mace: say --data LABELS.parquet, which {made_by} writes")
     if args.model in _NEEDS:
         check_installed(args.model, *_NEEDS[args.model])
     if args.out:
@@ -220,9 +224,9 @@ def _check(args: argparse.Namespace) -> None:
 
 _NEEDS: Final[Mapping[str, tuple[Sequence[str], str]]] = {
     "gnn-delta": (("torch", "matgl", "lightning"), "matgl"),
-    "tensornet": (("torch", "matgl", "lightning"), "matgl"),
+    "tensornet-embedded": (("torch", "matgl", "lightning"), "matgl"),
     "mace": (("torch", "mace"), "mace"),
-    "mace-distilled": (("torch", "mace"), "mace"),
+    "mace-embedded": (("torch", "mace"), "mace"),
 }
 """The modules that a training imports, and the extra that installs them."""
 
@@ -230,7 +234,7 @@ _NEEDS: Final[Mapping[str, tuple[Sequence[str], str]]] = {
 def _check_out(model: str, out: Path) -> None:
     if model != "mean-delta" and out.suffix == ".json":
         raise UserError(f"--out {out}: the card beside the model ends in .json")
-    if model == "tensornet":  # a folder, which takes the place of what is there
+    if model == "tensornet-embedded":  # a folder, which takes the place of what is there
         if out.is_file() or (out.is_dir() and {p.name for p in out.iterdir()} - set(FILES)):
             raise UserError(f"--out {out}: is there, and is no checkpoint of {model}")
     elif out.is_dir():

@@ -486,7 +486,7 @@ def test_a_limit_takes_so_many_relaxations_and_no_more(tmp_path, write_lemat, le
         ["mean-delta", "--data", "embedded", "--limit", "0"],
         ["gnn-delta", "--data", "embedded", "--epochs", "-1"],
         ["mace", "--epochs", "0"],
-        ["tensornet", "--seed", "-1"],
+        ["tensornet-embedded", "--seed", "-1"],
     ],
 )
 def test_a_number_that_means_nothing_is_refused_at_once(wrong, capsys):
@@ -503,7 +503,7 @@ def test_a_missing_gpu_and_a_card_in_the_models_place_are_told_before_training(t
     import torch
 
     if not torch.cuda.is_available():
-        assert train.main(["tensornet", "--device", "cuda"]) == 2
+        assert train.main(["tensornet-embedded", "--device", "cuda"]) == 2
         assert "no GPU" in capsys.readouterr().err
 
 

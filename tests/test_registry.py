@@ -30,7 +30,8 @@ HEAVY = ("torch", "pymatgen", "transformers", "chgnet", "mace", "matgl", "pandas
 
 OURS = [
     "identity", "zero-force", "idealise", "bond-balance", "mean-delta", "volume-scaling", "gbr",
-    "t5", "t5-free", "t5-sym", "t5-best8", "t5-tta", "t5-equal", "gnn-delta", "mace", "tensornet",
+    "t5", "t5-free", "t5-sym", "t5-best8", "t5-tta", "t5-equal", "gnn-delta", "mace",
+    "mace-embedded", "tensornet-embedded",
 ]  # fmt: skip
 
 
@@ -110,7 +111,9 @@ def test_a_hybrid_needs_what_its_parts_need():
         ("identity", None),
         ("t5", "PBE(+U)"),
         ("t5-equal", "PBE"),
-        ("tensornet", "PBE"),
+        ("mace", "PBE(+U)"),
+        ("mace-embedded", "PBE"),
+        ("tensornet-embedded", "PBE"),
         ("mace-mpa-0", "PBE(+U)"),
         ("tensornet-matpes-pbe", "PBE"),
         ("chgnet-r2scan", "r2SCAN"),

@@ -18,7 +18,14 @@ from baselines.training.potential_training import PotentialTrainingConfig
 from benchmarks.core import RelaxSettings, Status
 from benchmarks.testing import check_relaxer, sample_structures
 
-RECIPES = {"mace": train_mace.RECIPE, "tensornet": train_tensornet.RECIPE}
+RECIPES = {
+    "mace": train_mace.DISTILLATION,
+    "mace-embedded": train_mace.RECIPE,
+    "tensornet-embedded": train_tensornet.RECIPE,
+}
+EMBEDDED = ("mace-embedded", "tensornet-embedded")
+"""Those that were trained on the frames of the embedded training split."""
+PACKAGES = {"mace": "mace", "mace-embedded": "mace", "tensornet-embedded": "matgl"}
 
 
 def salt(cation="Na", a=5.69):
@@ -37,7 +44,7 @@ def salt_frames(tmp_path, write_lemat, lemat_frame):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_training_leaves_a_checkpoint_that_relaxes(name, tmp_path, salt_frames):
-    pytest.importorskip({"mace": "mace", "tensornet": "matgl"}[name])
+    pytest.importorskip(PACKAGES[name])
     import torch
 
     out = tmp_path / f"tiny{RECIPES[name].out.suffix}"
@@ -47,7 +54,7 @@ def test_training_leaves_a_checkpoint_that_relaxes(name, tmp_path, salt_frames):
     assert card["n_frames"] == 3
     assert card["rmse_train"]["n"] == 3
     assert card["trained"] == "from scratch"
-    package, relaxer = {"mace": (mace, mace.Mace), "tensornet": (matgl, matgl.MatGL)}[name]
+    package, relaxer = {"mace": (mace, mace.Mace), "matgl": (matgl, matgl.MatGL)}[PACKAGES[name]]
     assert package.weights(str(out)) == out
     assert torch.get_default_dtype() == torch.float32  # of the models that come after it
     (outcome,) = relaxer(str(out), settings=RelaxSettings(max_steps=2)).relax([salt()])
@@ -61,7 +68,12 @@ def test_training_leaves_a_checkpoint_that_relaxes(name, tmp_path, salt_frames):
 def test_potentials_are_trained_on_all_data_that_are_named(tmp_path, salt_frames):
     pytest.importorskip("matgl")
     out, both = tmp_path / "both", ["--data", str(salt_frames), "--data", "embedded"]
-    assert train.main(["tensornet", *both, "--limit", "2", "--epochs", "1", "--out", str(out)]) == 0
+    assert (
+        train.main(
+            ["tensornet-embedded", *both, "--limit", "2", "--epochs", "1", "--out", str(out)]
+        )
+        == 0
+    )
     card = json.loads(out.with_suffix(".json").read_text())
     assert [data["n"] for data in card["training_data"]] == [1, 2]
     assert card["n_frames"] == 3 + len(labelled.training_frames(["embedded"], 2))
@@ -75,7 +87,7 @@ def test_potentials_are_trained_on_all_data_that_are_named(tmp_path, salt_frames
 def test_a_distillation_that_is_interrupted_goes_on(tmp_path, salt_frames, capsys, monkeypatch):
     pytest.importorskip("mace")
     out = tmp_path / "student.model"
-    command = ["mace-distilled", "--data", str(salt_frames), "--epochs", "1", "--out", str(out)]
+    command = ["mace", "--data", str(salt_frames), "--epochs", "1", "--out", str(out)]
     recipe = train_mace.DISTILLATION
 
     def interrupted(path):
@@ -93,12 +105,12 @@ def test_a_distillation_that_is_interrupted_goes_on(tmp_path, salt_frames, capsy
     assert "seed is 0 there and 1 here" in capsys.readouterr().err
     assert train.main(command) == 0
     card = json.loads(out.with_suffix(".json").read_text())
-    assert (card["model"], card["n_frames"], card["n_held_out"]) == ("mace-distilled", 3, 1)
+    assert (card["model"], card["n_frames"], card["n_held_out"]) == ("mace", 3, 1)
     assert not out.with_name("student.model.state").exists()
     assert mace.Mace(str(out)).elements == {11, 17}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_committed_potential_names_what_it_was_trained_on(name):
     out = RECIPES[name].out
     card = json.loads(out.with_suffix(".json").read_text())
@@ -111,7 +123,7 @@ def test_committed_potential_names_what_it_was_trained_on(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_smoke_run_keeps_nothing_and_says_so_in_one_line(name, capsys):
-    pytest.importorskip({"mace": "mace", "tensornet": "matgl"}[name])
+    pytest.importorskip(PACKAGES[name])
     out = RECIPES[name].out
     files = [out.with_suffix(".json"), *(out.iterdir() if out.is_dir() else [out])]
     before = [file.stat().st_mtime_ns for file in files]
@@ -227,7 +239,7 @@ def test_the_same_seed_trains_the_same_weights(tmp_path, examples):
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
         (tmp_path / name).mkdir()
         config = PotentialTrainingConfig(
-            model="tensornet", out=tmp_path / "out", seed=seed, epochs=2
+            model="tensornet-embedded", out=tmp_path / "out", seed=seed, epochs=2
         )
         trained = train_tensornet.fit(tmp_path / name, examples, config)
         states.append(torch.load(trained.path / "state.pt"))
@@ -251,7 +263,7 @@ def test_interrupting_leaves_the_old_checkpoint_and_its_card(tmp_path, salt_fram
     (out / "state.pt").write_text("old")
     card.write_text("old")
     handler = signal.getsignal(signal.SIGINT)
-    assert train.main(["tensornet", "--data", str(salt_frames), "--out", str(out)]) == 130
+    assert train.main(["tensornet-embedded", "--data", str(salt_frames), "--out", str(out)]) == 130
     assert [file.read_text() for file in (card, *out.iterdir())] == ["old", "old"]
     assert signal.getsignal(signal.SIGINT) is handler
 

@@ -1,7 +1,8 @@
 """MACE through mace-torch: this project's small model, and the published ones (arXiv:2401.00096).
 
-`mace` is the checkpoint in `baselines`, trained from scratch on the embedded training split by
-`python -m baselines.train mace`. The published weights come by mace-torch's own download into its
+`mace` and `mace-embedded` are the checkpoints in `baselines`: one learned from the labels that a
+published potential gave, the other from the embedded training split alone
+(`baselines.training.train_mace`). The published weights come by mace-torch's own download into its
 own cache (`$XDG_CACHE_HOME/mace` or `~/.cache/mace`). A checkpoint is a pickle, and loading one
 can run any code: load only files that you trust.
 """
@@ -26,7 +27,10 @@ from baselines.potentials.loading import (
 from benchmarks.core import RelaxSettings, UserError
 from benchmarks.core.published_weights import published_by
 
-OURS = Path(__file__).parents[1] / "mace_embedded.model"
+PACKAGED = {
+    "mace": Path(__file__).parents[1] / "mace.model",
+    "mace-embedded": Path(__file__).parents[1] / "mace_embedded.model",
+}
 PUBLISHED = published_by("mace")
 DOWNLOADS = "https://github.com/ACEsuit/mace-mp/releases/download"
 RELEASES = "github.com/ACEsuit/mace-foundations/releases"
@@ -38,7 +42,7 @@ class Mace(AseRelaxer):
     """MACE through ASE, in double precision.
 
     Args:
-        model: `mace` (this project's), a name in `PUBLISHED`, or the path of a checkpoint.
+        model: A name in `PACKAGED` or `PUBLISHED`, or the path of a checkpoint.
         settings: Settings of the relaxation; the seed and the batch size are not used.
 
     Raises:
@@ -91,9 +95,11 @@ def weights(model: str = "mace", *, offline: bool = False) -> Path:
     """
     if model in PUBLISHED:
         return intact(_published(model, offline=offline))
-    path = OURS if model == "mace" else Path(model)
+    path = PACKAGED.get(model, Path(model))
     if not path.is_file():
-        hint = "train it with `python -m baselines.train mace`" if path == OURS else "no such file"
+        hint = "no such file"
+        if model in PACKAGED:
+            hint = f"train it with `python -m baselines.train {model}`"
         message = f"MACE checkpoint {path}: {hint}"
         raise UserError(message)
     return intact(path)

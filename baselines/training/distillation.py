@@ -1,6 +1,6 @@
 """Frames with a published potential's energies, forces and stresses, for another one to learn from.
 
-    .venv-nequix/bin/python -m baselines.training.distillation --teacher nequix-oam-1 \
+    .venv-sevenn/bin/python -m baselines.training.distillation --teacher nequix-oam-1 \
         --data ../shared/data/substitution/train.parquet --data embedded --out runs/labels
 
 The frames are made from pairs of initial and relaxed structures: the structures themselves, points

@@ -1,11 +1,11 @@
 """Train a potential of the equal-data track, whichever library does the training.
 
-    python -m baselines.train mace --data embedded --out DIR/mine.model
-    python -m baselines.train tensornet --smoke
+    python -m baselines.train mace-embedded --data embedded --out DIR/mine.model
+    python -m baselines.train tensornet-embedded --smoke
 
 The frames are read, the library trains in a folder of its own, and what it leaves is loaded and
 measured. Only then it replaces what was there before. An interrupted training of a small potential
-begins anew; that of `mace-distilled` goes on from the last epoch that was an improvement.
+begins anew; that of `mace` goes on from the last epoch that was an improvement.
 
 The frames with energy, forces and stress, and the errors of a potential on them, are made here too.
 """
@@ -118,9 +118,9 @@ def errors(potential: Any, elements: frozenset[int], examples: Sequence[Frame]) 
 log = logging.getLogger(__name__)
 
 POTENTIALS: Final[Mapping[str, str]] = {
-    "mace": "baselines.training.train_mace:RECIPE",
-    "mace-distilled": "baselines.training.train_mace:DISTILLATION",
-    "tensornet": "baselines.training.train_tensornet:RECIPE",
+    "mace": "baselines.training.train_mace:DISTILLATION",
+    "mace-embedded": "baselines.training.train_mace:RECIPE",
+    "tensornet-embedded": "baselines.training.train_tensornet:RECIPE",
 }
 """The recipes of the potentials that this project trains, as `module:name`, by the model's name."""
 MEASURED: Final = 1000

@@ -190,7 +190,7 @@ def _elements(potential: Any) -> frozenset[int]:
 
 
 RECIPE = Recipe(
-    name="tensornet",
+    name="tensornet-embedded",
     out=Path(__file__).parents[1] / "tensornet_embedded",
     epochs=60,
     fit=fit,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.core.published_weights import MIXED, published_by
+from benchmarks.core.published_weights import MIXED, PUBLISHED_WEIGHTS, published_by
 from benchmarks.core.training_data import Track, track
 
 Family = Literal["llm", "gnn", "trivial", "hybrid", "other", "control"]
@@ -22,6 +22,8 @@ Family = Literal["llm", "gnn", "trivial", "hybrid", "other", "control"]
 PAIRS = "substitution/train"
 FRAMES = "embedded/train"
 _BOTH = (PAIRS, FRAMES)
+_TEACHER = PUBLISHED_WEIGHTS["nequix-oam-1"]
+"""The potential whose labels the packaged `mace` learned from."""
 
 RELAXATION = ("fmax", "max_stress", "max_steps", "keep_symmetry")
 """The settings that every relaxation with a potential obeys."""
@@ -219,6 +221,17 @@ _SPECS = (
         "mace",
         "Mace",
         "mace",
+        f"MACE, distilled from {_TEACHER.label}",
+        honours=DOWNLOADED,
+        functional=_TEACHER.functional,
+        # what its teacher saw, and the structures that the teacher labelled
+        training_data=(*_TEACHER.training_data, *_BOTH, "embedded-v2/train"),
+        licence="MIT",
+    ),
+    _potential(
+        "mace",
+        "Mace",
+        "mace-embedded",
         "MACE, equal data",
         honours=DOWNLOADED,
         functional="PBE",
@@ -228,7 +241,7 @@ _SPECS = (
     _potential(
         "matgl",
         "MatGL",
-        "tensornet",
+        "tensornet-embedded",
         "TensorNet, equal data",
         kwargs={"model": str(_ROOT / "baselines" / "tensornet_embedded")},
         honours=DOWNLOADED,
