@@ -99,10 +99,16 @@ DISTILLED: dict[str, str] = {
 }
 """Arguments of `mace.cli.run_train` for a MACE of all elements that learns from another potential:
 small enough to be packaged and to relax on a CPU."""
+FIRST_EPOCHS = 8
+"""Epochs with the loss of `DISTILLED`, which is nearly quadratic, and in which forces count most.
+With robust terms from the start, forces are not learnt."""
+STAGE_TWO: dict[str, str] = {"huber_delta": "0.01", "energy_weight": "2", "stress_weight": "200"}
+"""The loss of the later epochs: nearly the mean absolute error, in which strongly compressed cells
+do not outweigh the stresses near a minimum, which decide how a cell relaxes."""
 ALONE = 12.0
 """An atom in a cell with longer edges [Å] sees no other."""
 HELD_OUT = 40
-"""One frame of this many is held out, for the choice of the epoch."""
+"""One frame of this many is held out."""
 
 
 def fit(
@@ -124,19 +130,26 @@ def distil(
 ) -> TrainedPotential:
     """Run mace-torch's trainer in `folder` on the frames of a teacher, from where it stopped.
 
-    The energies of single atoms are the teacher's. The model is that of the epoch that is best on
-    the frames that are held out.
+    The energies of single atoms are the teacher's. After `FIRST_EPOCHS` the loss is another one.
+    The model is that of the last epoch; the frames that are held out give the curve.
     """
     several = [frame for frame in examples if len(frame.geometry.numbers) > 1]
     held_out = several[::HELD_OUT] or list(examples)
     out = {id(frame) for frame in held_out} if len(held_out) < len(examples) else set()
     learnt = [frame for frame in examples if id(frame) not in out]
-    settings = {**DISTILLED, "max_num_epochs": str(config.epochs), "restart_latest": ""}
+    settings = {**DISTILLED, "restart_latest": "", "save_all_checkpoints": ""}
     settings["batch_size"] = str(min(int(settings["batch_size"]), len(learnt)))
     alone = {int(frame.geometry.numbers[0]) for frame in learnt if _is_alone(frame)}
     if {int(z) for frame in examples for z in frame.geometry.numbers} - alone:
         settings["E0s"] = "average"  # without single atoms
-    trained = _run_trainer(folder, learnt, held_out, settings, config)
+    first = {"max_num_epochs": str(min(FIRST_EPOCHS, config.epochs))}
+    last = {"max_num_epochs": str(config.epochs)} | (
+        STAGE_TWO if config.epochs > FIRST_EPOCHS else {}
+    )
+    saved = [path.stem for path in (folder / "checkpoints").glob("*_epoch-*.pt")]
+    done = max((int(name.rsplit("-", 1)[1]) for name in saved), default=-1)
+    for stage in (first, last) if done < FIRST_EPOCHS - 1 < config.epochs - 1 else (last,):
+        trained = _run_trainer(folder, learnt, held_out, settings | stage, config)
     curve = {}  # an epoch that was gone through again stands there twice
     for log in sorted(folder.glob("results/*_train.txt")):
         for entry in map(json.loads, log.read_text().splitlines()):
@@ -147,7 +160,8 @@ def distil(
                     "force": round(entry["rmse_f"], 5),
                     "stress": round(entry["rmse_stress"], 6),
                 }
-    about = {"settings": settings, "n_held_out": len(held_out), "labels": _labels(config.data)}
+    about: dict[str, Any] = {"settings": settings | first, "settings_of_stage_two": last}
+    about |= {"n_held_out": len(held_out), "labels": _labels(config.data)}
     return TrainedPotential(trained, about | {"rmse_held_out_by_epoch": list(curve.values())})
 
 
