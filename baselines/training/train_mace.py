@@ -150,10 +150,12 @@ def distil(
     done = max((int(name.rsplit("-", 1)[1]) for name in saved), default=-1)
     for stage in (first, last) if done < FIRST_EPOCHS - 1 < config.epochs - 1 else (last,):
         trained = _run_trainer(folder, learnt, held_out, settings | stage, config)
-    curve = {}  # an epoch that was gone through again stands there twice
+    seconds, curve = 0.0, {}  # an epoch that was gone through again stands there twice
     for log in sorted(folder.glob("results/*_train.txt")):
         for entry in map(json.loads, log.read_text().splitlines()):
-            if entry["mode"] == "eval":
+            if entry["mode"] == "opt":
+                seconds += entry["time"]
+            else:
                 curve[entry["epoch"]] = {
                     "epoch": entry["epoch"],
                     "energy_per_atom": round(entry["rmse_e_per_atom"], 5),
@@ -161,7 +163,12 @@ def distil(
                     "stress": round(entry["rmse_stress"], 6),
                 }
     about: dict[str, Any] = {"settings": settings | first, "settings_of_stage_two": last}
-    about |= {"n_held_out": len(held_out), "labels": _labels(config.data)}
+    # of all processes, where the training was interrupted
+    about |= {
+        "seconds": round(seconds),
+        "n_held_out": len(held_out),
+        "labels": _labels(config.data),
+    }
     return TrainedPotential(trained, about | {"rmse_held_out_by_epoch": list(curve.values())})
 
 
