@@ -80,7 +80,7 @@ def test_draws_depend_on_seed_and_number_alone_and_pairs_of_atoms_come_near():
         (kind, one), (same, other) = draw(number, potential), draw(number, potential)
         assert kind == same
         kinds.add(kind)
-        if kind != "relaxation":
+        if kind not in ("relaxation", "substituted"):
             (first,), (second,) = one, other
             assert np.array_equal(first.positions, second.positions)
         if kind == "pair":
@@ -88,3 +88,23 @@ def test_draws_depend_on_seed_and_number_alone_and_pairs_of_atoms_come_near():
         if kind == "dense":
             assert first.get_volume() > 0
     assert kinds == set(distillation.KINDS)
+
+
+def test_substitutions_leave_out_the_compositions_they_are_told_to():
+    data = [load("embedded", split="train")]
+    assert distillation.composition(np.array([17, 11, 17, 11])) == ((11, 1), (17, 1))
+    taken = distillation.compositions(data)
+    assert len(taken) > 30
+    few = [3, 11, 17, 35]  # with few elements the same compositions come again
+    free = substituted(Drawing(data, few, seed=0))
+    kept = substituted(Drawing(data, few, seed=0, left_out=frozenset(list(free)[:3])))
+    assert len(free) > 3
+    assert kept
+    assert not kept & set(list(free)[:3])
+
+
+def substituted(draw):
+    """The compositions of many substitutions."""
+    _, relaxed = draw._pairs[draw._materials[0]][0]
+    rng = np.random.default_rng(0)
+    return {distillation.composition(draw._substituted(relaxed, rng).numbers) for _ in range(200)}

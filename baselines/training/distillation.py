@@ -1,13 +1,16 @@
 """Frames with a published potential's energies, forces and stresses, for another one to learn from.
 
     .venv-sevenn/bin/python -m baselines.training.distillation --teacher nequix-oam-1 \
-        --data ../shared/data/substitution/train.parquet --data embedded --out runs/labels
+        --data ../shared/data/substitution/train.parquet --data embedded --data embedded-v2 \
+        --leave-out ../shared/data/substitution/test.parquet \
+        --leave-out embedded --leave-out embedded-v2 --out runs/labels
 
 The frames are made from pairs of initial and relaxed structures: the structures themselves, points
 between them and along the teacher's own relaxations, displaced, strained, compressed and expanded
-cells, pairs of atoms in a box, and each element alone. The table that results has the layout of
-LeMat-Traj, so that `python -m baselines.train mace --data runs/labels/labels.parquet` reads it. The
-same command goes on after an interruption.
+cells, the same structures with other elements on their way to the teacher's minimum, pairs of atoms
+in a box, and each element alone. The table that results has the layout of LeMat-Traj, so that
+`python -m baselines.train mace --data runs/labels/labels.parquet` reads it. The same command goes
+on after an interruption.
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ import logging
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +33,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from baselines.training.model_card import described, training_sets, write_card
+from baselines.training.model_card import described, test_sets, training_sets, write_card
 from baselines.training.potential_training import to_atoms
 from benchmarks.core import Geometry, UserError
 from benchmarks.core.cli import run_command, whole_number
@@ -44,19 +47,20 @@ from benchmarks.data.convert.layout import TableWriter, table
 from benchmarks.data.convert.relaxation import Relaxation, Step
 
 KINDS: Final = {
-    "initial": 0.10,
-    "between": 0.15,
-    "relaxed": 0.08,
-    "displaced": 0.22,
-    "initial-displaced": 0.09,
-    "volume": 0.17,
+    "initial": 0.06,
+    "between": 0.12,
+    "relaxed": 0.05,
+    "displaced": 0.15,
+    "initial-displaced": 0.06,
+    "volume": 0.15,
     "dense": 0.04,
-    "pair": 0.05,
-    "relaxation": 0.10,
+    "pair": 0.04,
+    "relaxation": 0.08,
+    "substituted": 0.25,
 }
-"""The shares of the kinds of draws. A draw of `relaxation` gives several frames, any other one."""
-DRAWS: Final = 17_000
-"""Draws beside the single atoms; they give some 22,000 frames."""
+"""The shares of the kinds of draws. Draws of `relaxation` and `substituted` give several frames."""
+DRAWS: Final = 16_000
+"""Draws beside the single atoms; they give some 40,000 frames."""
 PART: Final = 200
 """Draws that are written together."""
 LARGEST_FORCE: Final = 60.0
@@ -65,6 +69,11 @@ BOX: Final = 14.0
 """Edge of the cell of an atom or a pair that sees no other [Å]."""
 STEPS: Final = (1, 3, 6, 10, 15)
 """The steps of a relaxation that are kept; the first structure is one of another kind."""
+SUBSTITUTED_STEPS: Final = (0, 2, 4, 7, 10, 14)
+"""The steps that are kept where other elements have been put in."""
+
+Composition: TypeAlias = tuple[tuple[int, int], ...]
+"""Atomic numbers with their smallest whole shares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +86,8 @@ class DistillationConfig:
     """Sources of pairs; of a source that has splits the training split is used."""
     out: Path
     """Folder of the parts, `labels.parquet` and `labels.json`."""
+    leave_out: tuple[str, ...] = ()
+    """Sources whose compositions are not made by substitution; of one with splits the test one."""
     draws: int = DRAWS
     seed: int = 0
 
@@ -100,11 +111,12 @@ def label(config: DistillationConfig, command: str | None = None) -> dict[str, A
     entry = PUBLISHED_WEIGHTS[config.teacher]
     module = importlib.import_module(f"baselines.potentials.{entry.package}")
     file = module.weights(config.teacher)
-    datasets = training_sets(config.data)
+    datasets, left_out = training_sets(config.data), test_sets(config.leave_out)
     identity = {
         "teacher": config.teacher,
         "weights": file_sha256(file),
         "data": {each["name"]: each["revision"] for each in described(datasets)},
+        "left_out": {each["name"]: each["revision"] for each in described(left_out)},
         "draws": config.draws,
         "seed": config.seed,
     }
@@ -117,7 +129,7 @@ def label(config: DistillationConfig, command: str | None = None) -> dict[str, A
             partial.write_text(json.dumps(identity, indent=2) + "\n")
     potential = module.calculator(file)
     elements = sorted(int(z) for z in potential.atom_indices)
-    draw = Drawing(datasets, elements, config.seed)
+    draw = Drawing(datasets, elements, config.seed, compositions(left_out))
     starts = range(0, config.draws + len(elements), PART)
     for first in tqdm(starts, unit=f"{PART} draws", disable=None):
         path = config.out / f"part-{first:06d}.parquet"
@@ -144,6 +156,7 @@ def label(config: DistillationConfig, command: str | None = None) -> dict[str, A
         "teacher_licence": entry.licence,
         "teacher_training_data": entry.training_data,
         "training_data": described(datasets),
+        "left_out": described(left_out),
         "n_frames": len(whole),
         "kinds": dict(kinds),
         "sha256": file_sha256(config.out / "labels.parquet"),
@@ -163,11 +176,19 @@ class Drawing:
         datasets: The pairs.
         elements: Atomic numbers that the teacher knows, in order; pairs with others are not drawn.
         seed: Of all draws.
+        left_out: Compositions that are not made by substitution.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], elements: Sequence[int], seed: int) -> None:
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        elements: Sequence[int],
+        seed: int,
+        left_out: Collection[Composition] = (),
+    ) -> None:
         self._elements = elements
         self._seed = seed
+        self._left_out = left_out
         self._pairs: dict[str, list[tuple[Geometry, Geometry]]] = defaultdict(list)
         for data in datasets:
             for i, material in enumerate(data.materials):
@@ -195,6 +216,8 @@ class Drawing:
         initial, relaxed = pairs[rng.integers(len(pairs))]
         if kind == "relaxation":
             return kind, _relaxation(to_atoms(initial, potential))
+        if kind == "substituted":
+            return kind, _approach(to_atoms(self._substituted(relaxed, rng), potential), rng)
         return kind, iter([to_atoms(_changed(kind, initial, relaxed, rng), potential)])
 
     def _pair(self, rng: np.random.Generator) -> Geometry:
@@ -205,6 +228,44 @@ class Drawing:
         distance = covalent_radii[numbers].sum() * rng.uniform(0.55, 2.0)
         fracs = np.array([[0, 0, 0], [distance / BOX, 0, 0]])
         return Geometry(np.eye(3) * BOX, fracs, numbers.astype(np.int16))
+
+    def _substituted(self, relaxed: Geometry, rng: np.random.Generator) -> Geometry:
+        """Each element replaced by another one, half of the time one of its group.
+
+        The cell grows or shrinks with the sum of the covalent radii.
+        """
+        from ase.data import covalent_radii
+
+        lattice, fracs, numbers = relaxed
+        old = np.unique(numbers)
+        while True:
+            new = [self._other(int(z), rng) for z in old]
+            changed = np.array(new)[np.searchsorted(old, numbers)]
+            if composition(changed) not in self._left_out:
+                break
+        ratio = covalent_radii[changed].sum() / covalent_radii[numbers].sum()
+        return Geometry(lattice * ratio, fracs, changed.astype(np.int16))
+
+    def _other(self, z: int, rng: np.random.Generator) -> int:
+        from pymatgen.core import Element
+
+        group = Element.from_Z(z).group
+        like = [other for other in self._elements if Element.from_Z(other).group == group]
+        return int(rng.choice(like if rng.random() < 0.5 else self._elements))
+
+
+def composition(numbers: NDArray[np.integer]) -> Composition:
+    """The elements' smallest whole shares, as sorted pairs of atomic number and count."""
+    kinds, counts = np.unique(numbers, return_counts=True)
+    whole = counts // np.gcd.reduce(counts)
+    return tuple(zip(kinds.tolist(), whole.tolist(), strict=True))
+
+
+def compositions(datasets: Sequence[Dataset]) -> frozenset[Composition]:
+    """All compositions of some data sets."""
+    return frozenset(
+        composition(data.geometries(i)[0].numbers) for data in datasets for i in range(len(data))
+    )
 
 
 def _changed(kind: str, initial: Geometry, relaxed: Geometry, rng: np.random.Generator) -> Geometry:
@@ -248,6 +309,20 @@ def _relaxation(atoms: Any) -> Iterator[Any]:
             return
 
 
+def _approach(atoms: Any, rng: np.random.Generator) -> Iterator[Any]:
+    """Some steps to the minimum of a guessed cell, and a structure near the last one."""
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    optimizer = BFGS(FrechetCellFilter(atoms), logfile=None)
+    for step, _ in enumerate(optimizer.irun(fmax=0.01, steps=max(SUBSTITUTED_STEPS))):
+        if step in SUBSTITUTED_STEPS:
+            yield atoms
+    atoms.set_cell(strained(atoms.cell.array, _symmetric(rng, 0.03)), scale_atoms=True)
+    atoms.positions += rng.normal(0, abs(rng.normal(0, 0.1)), atoms.positions.shape)
+    yield atoms
+
+
 def _step(atoms: Any) -> Step | None:
     """The structure with its labels; None where the teacher is out of its depth."""
     energy = float(atoms.get_potential_energy())
@@ -274,6 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--teacher", required=True, metavar="NAME", help="published weights, like nequix-oam-1")
     add("--data", action="append", required=True, help="pairs: embedded, PATH or hf://…")
+    add("--leave-out", action="append", default=[], help="pairs whose compositions are not made")
     add("--out", type=Path, required=True, metavar="DIR", help="the table, its parts and its card")
     add("--draws", type=whole_number(1), default=DRAWS, metavar="N")
     add("--seed", type=whole_number(0), default=0)
@@ -284,6 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = DistillationConfig(
             teacher=args.teacher,
             data=tuple(args.data),
+            leave_out=tuple(args.leave_out),
             out=args.out,
             draws=args.draws,
             seed=args.seed,

@@ -38,6 +38,15 @@ def validation_sets(names: Sequence[str]) -> list[Dataset]:
     return [load(n, split="val" if split_names(n) else None) for n in names]
 
 
+def test_sets(names: Sequence[str]) -> list[Dataset]:
+    """The data sets named on the command line; of one that has splits the test split only.
+
+    Raises:
+        UserError: One cannot be read.
+    """
+    return [load(n, split="test" if split_names(n) else None) for n in names]
+
+
 def described(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
     """Name, revision (a hash of the content) and size of each, for the card."""
     return [
