@@ -25,7 +25,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +38,7 @@ from baselines.training.potential_training import to_atoms
 from benchmarks.core import Geometry, UserError
 from benchmarks.core.cli import run_command, whole_number
 from benchmarks.core.files import atomic_write, file_sha256
-from benchmarks.core.geometry import log_strain, strained
+from benchmarks.core.geometry import log_strain, reduced_composition, strained
 from benchmarks.core.published_weights import PUBLISHED_WEIGHTS
 from benchmarks.core.training_identity import require_same_training
 from benchmarks.data import Dataset
@@ -71,9 +71,6 @@ STEPS: Final = (1, 3, 6, 10, 15)
 """The steps of a relaxation that are kept; the first structure is one of another kind."""
 SUBSTITUTED_STEPS: Final = (0, 2, 4, 7, 10, 14)
 """The steps that are kept where other elements have been put in."""
-
-Composition: TypeAlias = tuple[tuple[int, int], ...]
-"""Atomic numbers with their smallest whole shares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +181,7 @@ class Drawing:
         datasets: Sequence[Dataset],
         elements: Sequence[int],
         seed: int,
-        left_out: Collection[Composition] = (),
+        left_out: Collection[str] = (),
     ) -> None:
         self._elements = elements
         self._seed = seed
@@ -241,7 +238,7 @@ class Drawing:
         while True:
             new = [self._other(int(z), rng) for z in old]
             changed = np.array(new)[np.searchsorted(old, numbers)]
-            if composition(changed) not in self._left_out:
+            if reduced_composition(changed) not in self._left_out:
                 break
         ratio = covalent_radii[changed].sum() / covalent_radii[numbers].sum()
         return Geometry(lattice * ratio, fracs, changed.astype(np.int16))
@@ -254,17 +251,12 @@ class Drawing:
         return int(rng.choice(like if rng.random() < 0.5 else self._elements))
 
 
-def composition(numbers: NDArray[np.integer]) -> Composition:
-    """The elements' smallest whole shares, as sorted pairs of atomic number and count."""
-    kinds, counts = np.unique(numbers, return_counts=True)
-    whole = counts // np.gcd.reduce(counts)
-    return tuple(zip(kinds.tolist(), whole.tolist(), strict=True))
-
-
-def compositions(datasets: Sequence[Dataset]) -> frozenset[Composition]:
+def compositions(datasets: Sequence[Dataset]) -> frozenset[str]:
     """All compositions of some data sets."""
     return frozenset(
-        composition(data.geometries(i)[0].numbers) for data in datasets for i in range(len(data))
+        reduced_composition(data.geometries(i)[0].numbers)
+        for data in datasets
+        for i in range(len(data))
     )
 
 
