@@ -94,7 +94,7 @@ DISTILLED: dict[str, str] = {
     # AMSGrad would keep the gradients of the first loss, and slow down the second one by three
     "lr": "0.005",
     "scheduler": "ExponentialLR",
-    "lr_scheduler_gamma": "0.85",
+    "lr_scheduler_gamma": "0.8",
     "ema": "",
     "ema_decay": "0.99",
     "clip_grad": "1",
@@ -102,7 +102,7 @@ DISTILLED: dict[str, str] = {
 }
 """Arguments of `mace.cli.run_train` for a MACE of all elements that learns from another potential:
 small enough to be packaged and to relax on a CPU."""
-FIRST_EPOCHS = 8
+FIRST_EPOCHS = 6
 """Epochs with the loss of `DISTILLED`, which is nearly quadratic, and in which forces count most.
 With robust terms from the start, forces are not learnt."""
 STAGE_TWO: dict[str, str] = {"huber_delta": "0.01", "energy_weight": "2", "stress_weight": "200"}
@@ -270,7 +270,7 @@ RECIPE = Recipe(
 DISTILLATION = Recipe(
     name="mace",
     out=mace.PACKAGED["mace"],
-    epochs=24,
+    epochs=18,
     fit=distil,
     calculator=mace.calculator,
     elements=_elements,
