@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from benchmarks.run import main
 from benchmarks.testing import ZeroForce, check_relaxer, sample_structures
 from tests import tiny
 from tests.conftest import one_line
+from tests.four_crystals import measure
 
 ARCHITECTURES = {"M3GNet": "m3gnet-matpes-pbe", "TensorNet": "tensornet-matpes-pbe"}
 SCORED = {Status.OK, Status.UNCONVERGED}
@@ -464,3 +466,42 @@ def test_a_file_called_like_a_model_is_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "chgnet").write_bytes(b"x")
     assert resolve("mine=chgnet:chgnet").kwargs == {"model": str(tmp_path / "chgnet")}
+
+
+# the packaged MACE of all elements
+
+
+@pytest.fixture(scope="module")
+def packaged_mace():
+    pytest.importorskip("mace")
+    return mace.calculator(mace.weights("mace"))
+
+
+def test_the_packaged_mace_is_small_and_knows_89_elements(packaged_mace):
+    assert mace.weights("mace").stat().st_size < 8e6
+    assert len(packaged_mace.z_table.zs) == 89
+
+
+def test_the_packaged_mace_relaxes_what_everybody_knows():
+    """To 4 % of PBE's lattice constants; forces and stress are slopes of the energy."""
+    pytest.importorskip("mace")
+    found = measure("mace")
+    for name, a in {"NaCl": 5.69, "Si": 5.47, "MgO": 4.25, "Cu": 3.63}.items():
+        assert found["lattice"][name] == pytest.approx(a, rel=0.04), name
+    assert found["asymmetric"]["forces"] < 1e-3
+    assert found["asymmetric"]["stress"] < 1e-5
+
+
+@pytest.mark.parametrize("name", ["NaCl", "MgO", "Si", "Cu", "Fe", "GaAs", "CsCl", "Al"])
+def test_compressed_cells_of_the_packaged_mace_repel(packaged_mace, name):
+    """Down to 0.6 of the bond length the energy rises: nothing collapses."""
+    kinds = {"NaCl": "rocksalt", "MgO": "rocksalt", "GaAs": "zincblende", "CsCl": "cesiumchloride"}
+    lengths = {"NaCl": 5.69, "MgO": 4.25, "GaAs": 5.75, "CsCl": 4.20}
+    crystal = bulk(name, kinds[name], a=lengths[name]) if name in kinds else bulk(name)
+    energies = []
+    for share in (0.6, 0.7, 0.8, 0.9):
+        atoms = crystal.copy()
+        atoms.set_cell(crystal.cell * share, scale_atoms=True)
+        atoms.calc = packaged_mace
+        energies.append(atoms.get_potential_energy())
+    assert energies == sorted(energies, reverse=True)
