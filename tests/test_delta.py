@@ -96,8 +96,14 @@ def test_a_supercell_and_another_order_of_sites_relax_alike(network):
     assert pushed == pytest.approx(np.tile(moved, (2, 1))[order], abs=1e-5)
 
 
-@pytest.mark.parametrize("epoch", range(4))
-def test_what_is_to_be_learned_leads_to_the_end_also_from_a_changed_start(epoch):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *((), ("along",), ("dilation",), ("along", "dilation"), ("strained",), ("displaced",)),
+        ("relaxed",), train_delta.CHANGES,
+    ],
+)  # fmt: skip
+def test_what_is_to_be_learned_leads_to_the_end_also_from_a_changed_start(changes):
     rng = np.random.default_rng(5)
     start = crooked()
     turn = Rotation.random(rng=2).as_matrix()
@@ -106,17 +112,22 @@ def test_what_is_to_be_learned_leads_to_the_end_also_from_a_changed_start(epoch)
         start.frac_coords + rng.normal(0, 0.02, (5, 3)) + rng.integers(-1, 2, (5, 3)) + 0.4,
         start.numbers,
     )
-    always = DeltaTrainingConfig(out=Path(), along=epoch % 2, dilation=epoch // 2)
+    never = dict.fromkeys(train_delta.CHANGES, 0.0)
+    always = DeltaTrainingConfig(out=Path(), **never | dict.fromkeys(changes, 1.0))
     changed = DeltaExamples([example(start, end, 4.0)], always)[0]
     found = Geometry(
         strained(changed.start.lattice, changed.strain),
         changed.start.frac_coords + changed.moved,
         start.numbers,
     )
-    assert strain(end.lattice, found.lattice) < (0.01 if epoch % 2 else 1e-9)
+    assert strain(end.lattice, found.lattice) < (0.01 if "along" in changes else 1e-9)
     assert np.abs(displacements(end, found)).max() < 1e-9
     begun = strain(start.lattice, changed.start.lattice)
-    assert (begun > 1e-3) == (epoch > 0)
+    assert (begun > 1e-3) == bool({*changes} - {"displaced"})
+    moved = np.abs(displacements(start, changed.start)).max()
+    assert (moved > 1e-3) == bool({*changes} & {"along", "relaxed", "displaced"})
+    if changes == ("relaxed",):
+        assert np.abs(changed.strain).max() == np.abs(changed.moved).max() == 0
 
 
 def test_bonds_that_a_dilation_brings_into_reach_are_there():
@@ -189,7 +200,9 @@ def weights(path):
 
 def test_training_learns_that_everything_grows(tmp_path):
     out = tmp_path / "n.safetensors"
-    config = DeltaTrainingConfig(out=out, epochs=25, batch_size=8, dilation=0, along=0, shape=SMALL)
+    config = DeltaTrainingConfig(
+        out=out, epochs=25, batch_size=8, shape=SMALL, **dict.fromkeys(train_delta.CHANGES, 0.0)
+    )
     found = train_delta.fit(growing(), growing(4), config)
     first, last = found["validation"][0], found["validation"][-1]
     assert first["strain"] == pytest.approx(np.sqrt(3) * np.log(1.1), rel=0.3)

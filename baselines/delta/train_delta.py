@@ -4,9 +4,10 @@
 
 The loss of a crystal is the Frobenius norm of the error of its logarithmic strain plus the mean
 length of the error of its displacements [Å]. These are the errors that the leaderboard reports, and
-not their squares, so that a few large changes do not dominate. Starts are moved along their way and
-dilated as for the T5. The learning rate falls to 0 over a fixed number of epochs, and the last
-weights are kept: no weights are selected on the validation pairs, whose errors are only recorded.
+not their squares, so that a few large changes do not dominate. Starts are moved along their way,
+dilated, strained, displaced and relaxed as for the T5. The learning rate falls to 0 over a fixed
+number of epochs, and the last weights are kept: no weights are selected on the validation pairs,
+whose errors are only recorded.
 """
 
 from __future__ import annotations
@@ -92,6 +93,14 @@ class DeltaTrainingConfig:
     """Probability that a start is moved along the way to its end."""
     dilation: float = 0.35
     """Probability that a start is dilated, by 3 % (standard deviation)."""
+    relaxed: float = 0.15
+    """Probability that a start becomes its end, which is then changed by what follows."""
+    strained: float = 0.3
+    """Probability that a start is strained; the components of the strain are drawn with the
+    standard deviation `STRAIN`."""
+    displaced: float = 0.6
+    """Probability that the sites of a start are displaced, along each axis with a width that is
+    drawn from the half of a normal distribution of the standard deviation `WIDTH`."""
     shape: Shape = field(default_factory=Shape)
     """The shape of the network."""
 
@@ -106,8 +115,15 @@ class DeltaTrainingConfig:
 
 SETTINGS: Final = (
     *("epochs", "batch_size", "learning_rate", "weight_decay", "warmup"),
-    *("displacement", "along", "dilation"),
+    *("displacement", "along", "dilation", "relaxed", "strained", "displaced"),
 )
+CHANGES: Final = ("along", "dilation", "relaxed", "strained", "displaced")
+"""The settings that are probabilities of a change of a start."""
+STRAIN: Final = 0.012
+WIDTH: Final = 0.08
+"""[Å]"""
+MOST: Final = 3.0
+"""Draws are cut at this multiple of their standard deviation."""
 
 
 def training_identity(config: DeltaTrainingConfig, pairs: Sequence[GeometryPair]) -> dict[str, Any]:
@@ -173,8 +189,16 @@ class DeltaExamples(TorchDataset[DeltaExample]):
         changed = self.examples[index]
         if rng.random() < self.config.along:
             changed = _interpolate_to_final(changed, rng.random())
+        if rng.random() < self.config.relaxed:
+            changed = _interpolate_to_final(changed, 1.0)
         if rng.random() < self.config.dilation:
             changed = _dilated(changed, float(np.clip(rng.normal(0, 0.03), -0.08, 0.08)))
+        if rng.random() < self.config.strained:
+            drawn = STRAIN * np.clip(rng.normal(size=(3, 3)), -MOST, MOST)
+            changed = _strained(changed, (drawn + drawn.T) / 2)
+        if rng.random() < self.config.displaced:
+            width = WIDTH * min(abs(rng.normal()), MOST)
+            changed = _displaced(changed, rng.normal(0, width, changed.moved.shape))
         return changed
 
 
@@ -189,6 +213,20 @@ def _interpolate_to_final(given: DeltaExample, share: float) -> DeltaExample:
 def _dilated(given: DeltaExample, growth: float) -> DeltaExample:
     start = given.start._replace(lattice=given.start.lattice * np.exp(growth))
     return given._replace(start=start, strain=given.strain - growth * np.eye(3))
+
+
+def _strained(given: DeltaExample, strain: Floats) -> DeltaExample:
+    """The start in a strained cell; the strain that is left is that of its cell towards the end."""
+    end = strained(given.start.lattice, given.strain)
+    start = given.start._replace(lattice=strained(given.start.lattice, strain))
+    return given._replace(start=start, strain=log_strain(start.lattice, end @ end.T))
+
+
+def _displaced(given: DeltaExample, moves: Floats) -> DeltaExample:
+    """The start with its sites moved by (n_sites, 3) [Å], without the uniform translation."""
+    fractional = (moves - moves.mean(axis=0)) @ np.linalg.inv(given.start.lattice)
+    start = given.start._replace(frac_coords=given.start.frac_coords + fractional)
+    return given._replace(start=start, moved=given.moved - fractional)
 
 
 class LabelledBatch(NamedTuple):
@@ -311,7 +349,8 @@ def fit(
     shape, state = config.shape, config.out.with_suffix(".state")
     seed_everything(config.seed, verbose=False)
     examples = DeltaExamples([example(*pair, shape.cutoff) for pair in pairs], config)
-    unchanged = replace(config, along=0, dilation=0)
+    never: Any = dict.fromkeys(CHANGES, 0.0)
+    unchanged = replace(config, **never)
     others = DeltaExamples([example(*pair, shape.cutoff) for pair in held_out], unchanged)
     network = DeltaNetwork(shape)
     identity = training_identity(config, pairs)
