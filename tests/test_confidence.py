@@ -74,7 +74,7 @@ def test_the_spread_is_the_mean_distance_from_what_is_chosen():
     values, shares = ordinal_values(), {1000: 0.6, 1010: 0.3, 990: 0.1}
     for place, share in shares.items():
         logits[0, place] = np.log(share)
-    chosen, spread = decoding.nearest(logits, torch.tensor([[0.5, 0.5]]))
+    chosen, spread = decoding.quantile(logits, torch.tensor([0.5]))
     assert chosen.item() == 1000
     far = sum(share * abs(values[place] - values[1000]) for place, share in shares.items())
     assert spread.item() == pytest.approx(far, rel=1e-5)
@@ -102,8 +102,8 @@ def test_a_decoder_only_model_tells_the_same_spread():
         grammar(torch.zeros(1, 1), scores)
     (spread,) = grammar.spreads()
     assert spread.shape == ((kinds == COARSE).sum(),)
-    levels = torch.tensor([[0.5, 0.5]])
-    _, wanted = decoding.nearest(scores[:, decoding.ORDINAL].float(), levels)
+    levels = torch.tensor([0.5])
+    _, wanted = decoding.quantile(scores[:, decoding.ORDINAL].float(), levels)
     assert spread[:7] == pytest.approx(wanted.item(), rel=1e-6)
 
 

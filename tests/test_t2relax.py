@@ -640,8 +640,7 @@ def decode_slowly(model, structures):
         grammar = template(geometry.numbers, TOKENIZER)
         mask = torch.from_numpy(allowed(model.lm_head.out_features))
         ids = [PAD_ID]
-        tokens = zip(grammar.ids.tolist(), grammar.kinds.tolist(), grammar.moves, strict=True)
-        for token, kind, moves in tokens:
+        for token, kind in zip(grammar.ids.tolist(), grammar.kinds.tolist(), strict=True):
             with torch.no_grad():
                 logits = model(
                     input_ids=source, decoder_input_ids=torch.tensor([ids]), use_cache=False
@@ -649,12 +648,8 @@ def decode_slowly(model, structures):
             free = int(logits.masked_fill(~mask[kind], -torch.inf).argmax())
             if kind == COARSE:
                 shares = torch.softmax(logits[ORDINAL].float(), dim=-1).tolist()
-                doubt = generate.DEADBAND_QUANTILE if moves else 0.0
-                low, high = (
-                    next(k for k, s in enumerate(accumulate(shares)) if s >= level)
-                    for level in (0.5 - doubt, 0.5 + doubt)
-                )
-                free = ORDINAL.start + sorted([low, COARSE_TOKENS.index(" +00.0"), high])[1]
+                median = next(k for k, s in enumerate(accumulate(shares)) if s >= 0.5)
+                free = ORDINAL.start + median
             ids.append(token if kind == FORCED else free)
         rows.append(ids[1:])
     return rows
@@ -675,28 +670,20 @@ def test_cache_batch_and_skipped_tokens_change_nothing(tiny, monkeypatch, encode
 
 
 @pytest.mark.parametrize(
-    ("shares", "doubt", "expected"),
+    ("shares", "level", "expected"),
     [
-        ({1002: 0.95, 1000: 0.05}, 0.4, 1002),  # sure that it grows
-        ({1002: 0.85, 990: 0.15}, 0.4, 1000),  # not sure which way
-        ({1002: 0.85, 990: 0.15}, 0.0, 1002),
-        ({997: 0.5, 998: 0.45, 1000: 0.05}, 0.4, 998),  # sure that it shrinks, by how much is not
+        ({1002: 0.95, 1000: 0.05}, 0.5, 1002),
+        ({1002: 0.45, 990: 0.55}, 0.5, 990),
+        ({1002: 0.45, 990: 0.55}, 0.6, 1002),
+        ({997: 0.4, 998: 0.45, 1000: 0.15}, 0.5, 998),
+        ({997: 0.4, 998: 0.6}, 0.999, 998),
     ],
 )
-def test_a_coordinate_stays_unless_the_direction_is_sure(shares, doubt, expected):
+def test_leading_digits_are_a_quantile(shares, level, expected):
     logits = torch.full((1, len(COARSE_TOKENS)), -torch.inf)
     for place, share in shares.items():
         logits[0, place] = np.log(share)
-    levels = torch.tensor([[0.5 - doubt, 0.5 + doubt]])
-    assert generate.nearest(logits, levels)[0].item() == expected
-
-
-def test_only_the_leading_digits_of_coordinates_can_be_doubted():
-    grammar = template(ROCKSALT.numbers, TOKENIZER)
-    assert grammar.moves.sum() == 2 * 3
-    assert (grammar.kinds[grammar.moves] == COARSE).all()
-    head = TOKENIZER.decode(grammar.ids[: grammar.moves.argmax()].tolist())
-    assert head.endswith("Na Na1")
+    assert generate.quantile(logits, torch.tensor([level]))[0].item() == expected
 
 
 def test_free_texts_are_those_of_generate(tiny):
@@ -926,12 +913,10 @@ def test_a_checkpoint_of_another_codec_is_refused(tiny_folder, tmp_path):
 def test_all_that_decides_an_answer_beside_the_weights_has_a_name(tiny_folder, tmp_path):
     rules = {name: decoding_identity(MODELS[name])[name] for name in MODELS if name[:2] == "t5"}
     assert rules["t5"]["mode"] == "constrained"
-    assert rules["t5"]["deadband_quantile"] == 0.2
-    assert rules["t5"]["max_sites"] == 16
+    assert rules["t5"]["max_sites"] == 60
     assert rules["t5"]["vocabulary_sha256"] == load(checkpoint.CHECKPOINT).tokenizer.sha256
     assert rules["t5-best8"]["samples"] == 8
     assert rules["t5-tta"]["writings"] == 8
-    assert rules["t5-tta"]["deadband_quantile"] == 0.2
     assert len({json.dumps(rule) for rule in rules.values()}) == len(rules)
     assert list(decoding_identity(resolve("t5+mace"))) == ["t5"]
     assert decoding_identity(MODELS["mace"]) == {}
@@ -957,13 +942,11 @@ def test_a_run_does_not_go_on_with_another_decoding_rule(
     command = ["--models", f"mine=t5:{tiny_folder}", "--limit", "1", "--out", str(tmp_path)]
     assert run.main(command) == 0
     assert run.main(command) == 0
-    monkeypatch.setattr(checkpoint, "DEADBAND_QUANTILE", 0.3)
+    rule = checkpoint.decoding_identity
+    monkeypatch.setattr(checkpoint, "decoding_identity", lambda *a, **k: rule(*a, **k) | {"x": 3})
     capsys.readouterr()
     assert run.main(command) == 2
-    said = capsys.readouterr().err
-    assert "decoding.mine.deadband_quantile" in said
-    assert "0.2" in said
-    assert "0.3" in said
+    assert "decoding.mine.x" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["constrained", "free", "symmetric", "best8", "tta"]
 """A way of decoding; see `t2relax.relaxer.TextRelaxer`."""
-DEADBAND_QUANTILE: Final = 0.2
-"""A coordinate stays where it is if the model is less than 70 % sure of its direction.
-
-Its change is the smallest one between the quantiles 0.5 - this and 0.5 + this. On validation the
-median (0) makes positions worse than unchanged ones, and 0.1 to 0.4 are not told apart. The rule
-needs tokens that are values, so only models with our own vocabulary follow it.
-"""
 SAMPLES: Final = 8
 """Number of texts that `best8` draws for each structure."""
 WRITINGS: Final = 8

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.core import UserError
 from benchmarks.core.files import READ_ERRORS, file_sha256
-from t2relax.lm.base import DEADBAND_QUANTILE, SAMPLES, WRITINGS, Mode
+from t2relax.lm.base import SAMPLES, WRITINGS, Mode
 from t2relax.text.codec import CODEC_VERSION
 
 if TYPE_CHECKING:
@@ -107,7 +107,6 @@ def decoding_identity(
     rule: dict[str, Any] = {"mode": mode}
     own = not isinstance(content["vocabulary"], str)
     if mode in ("constrained", "symmetric", "tta") and own:
-        rule["deadband_quantile"] = DEADBAND_QUANTILE
         confidence = content["training"].get("confidence") or {}
         if (threshold := confidence.get("no_change_above")) is not None:
             rule["no_change_above"] = threshold

@@ -2,10 +2,10 @@
 
 Under the grammar a violation is impossible. Everything that the input determines is copied from its
 template, and at a free position only tokens of numbers can be chosen. The leading digits are a
-quantile of their distribution (the median minimises the absolute error; a coordinate stays unless
-the model is sure of its direction), and the other digits are the most likely ones. A run of given
-tokens costs one step of the decoder, whatever its length, and a step computes the logits of the
-numbers only. `model.generate` with the same constraint gives the same ids.
+quantile of their distribution (the median minimises the absolute error), and the other digits are
+the most likely ones. A run of given tokens costs one step of the decoder, whatever its length, and
+a step computes the logits of the numbers only. `model.generate` with the same constraint gives the
+same ids.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from t2relax.data.token_dataset import pad
-from t2relax.lm.base import DEADBAND_QUANTILE
-from t2relax.text.grammar import ORDINAL, REST, UNCHANGED, Template, ordinal_values
+from t2relax.text.grammar import ORDINAL, REST, Template, ordinal_values
 from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, TARGET_SIZE
 
 if TYPE_CHECKING:
@@ -57,26 +56,17 @@ def decode_constrained(
         templates: the grammar of each target.
         quantiles: (n_samples, length) for each input: the leading digits of each position are
             this quantile of their distribution; uniform random numbers give samples of the model.
-            By default one sample of medians, with `DEADBAND_QUANTILE` of the coordinates.
+            By default one sample of medians.
 
     Returns:
         For each input the ids of its targets, and the spreads of their numbers.
     """
     if quantiles is None:
-        doubt = [DEADBAND_QUANTILE * t.moves[None] for t in templates]
-        low, high = ([0.5 + sign * d for d in doubt] for sign in (-1, 1))
-    else:
-        low = high = list(quantiles)
-    samples = len(low[0])
+        quantiles = [np.full((1, len(t.ids)), 0.5) for t in templates]
+    samples = len(quantiles[0])
     owner = np.repeat(np.arange(len(sources)), samples)
     longest = max(len(t.ids) for t in templates)
-    levels = np.stack(
-        [
-            np.concatenate([np.pad(q, ((0, 0), (0, longest - q.shape[1]))) for q in bound])
-            for bound in (low, high)
-        ],
-        axis=-1,
-    )
+    levels = np.concatenate([np.pad(q, ((0, 0), (0, longest - q.shape[1]))) for q in quantiles])
     kinds = pad([t.kinds.tolist() for t in templates], FORCED)[owner]
     start = model.config.decoder_start_token_id
     ids = pad([[start, *t.ids.tolist()] for t in templates], PAD_ID)[owner]
@@ -98,8 +88,8 @@ def _decode(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Choose the ids at the free positions of n targets; give them and their spread.
 
-    `ids` (n, 1 + length) holds the start token and the given ids; `levels` (n, length, 2) holds
-    the lowest and the highest quantile to choose. Both tables that are given are (n, length).
+    `ids` (n, 1 + length) holds the start token and the given ids; `levels` (n, length) holds
+    the quantile to choose. Both tables that are given are (n, length).
     """
     encoded, attention = encode(model, sources)
     # Those with most to say first: who is done is left out, as the end of every table.
@@ -283,14 +273,14 @@ class StaticDecoder:
         return final
 
     def choose(self, hidden: Tensor, kind: int, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose (n,) ids for final hidden states (n, width), levels (n, 2) of leading digits.
+        """Choose (n,) ids for final hidden states (n, width), levels (n,) of leading digits.
 
         The other tensor (n,) is their spread (`Chosen`), 0 for digits that do not lead.
         """
         span = ORDINAL if kind == COARSE else REST
         logits = functional.linear(hidden, self.model.lm_head.weight[span]).float()
         if kind == COARSE:
-            chosen, spread = nearest(logits, level)
+            chosen, spread = quantile(logits, level)
             return span.start + chosen, spread
         return span.start + logits.argmax(dim=-1), torch.zeros(len(logits), device=logits.device)
 
@@ -303,21 +293,20 @@ def _norm(layer: Any, hidden: Tensor) -> Tensor:
     return normed
 
 
-def nearest(logits: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose the (n,) leading digits nearest to no change between two quantiles.
+def quantile(logits: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Choose the (n,) leading digits that are a quantile of their distribution.
 
-    A quantile is the first value whose cumulative probability reaches its level. The other tensor
-    (n,) is the spread of what was chosen (`Chosen`).
+    It is the first value whose cumulative probability reaches the level. The other tensor (n,) is
+    the spread of what was chosen (`Chosen`).
 
     Args:
         logits: (n, values) of ordinal tokens.
-        levels: (n, 2), the lower one first; two equal ones give the quantile itself.
+        level: (n,) in [0, 1); 0.5 for the median.
     """
     shares = torch.softmax(logits, dim=-1)
     reached = shares.cumsum(dim=-1)
-    low, high = torch.searchsorted(reached, levels.to(shares).contiguous()).unbind(dim=-1)
-    none = torch.full_like(low, UNCHANGED)
-    chosen = torch.minimum(torch.maximum(none, low), high).clamp(max=logits.shape[1] - 1)
+    chosen = torch.searchsorted(reached, level.to(shares)[:, None].contiguous())[:, 0]
+    chosen = chosen.clamp(max=logits.shape[1] - 1)
     values = torch.from_numpy(ordinal_values()).to(shares)
     return chosen, (shares * (values - values[chosen, None]).abs()).sum(dim=-1)
 

@@ -15,8 +15,8 @@ from transformers import LogitsProcessor
 
 from t2relax.data.token_dataset import PairEncoding, pad
 from t2relax.data.training_pairs import Pair
-from t2relax.lm.base import DEADBAND_QUANTILE, TokenRow
-from t2relax.lm.decoding import nearest
+from t2relax.lm.base import TokenRow
+from t2relax.lm.decoding import quantile
 from t2relax.text.codec import Crystal
 from t2relax.text.grammar import ORDINAL, REST, Template, template
 from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, Tokenizer
@@ -98,8 +98,7 @@ class TemplateGrammar(LogitsProcessor):
 
     Args:
         templates: The grammar of each text of a batch.
-        levels: For each text (length,) the quantile to choose; by default the median, with
-            `DEADBAND_QUANTILE` of the coordinates.
+        levels: For each text (length,) the quantile to choose; by default the median.
     """
 
     def __init__(
@@ -107,14 +106,10 @@ class TemplateGrammar(LogitsProcessor):
     ) -> None:
         self.ids = torch.from_numpy(pad([t.ids.tolist() for t in templates], PAD_ID))
         self.kinds = torch.from_numpy(pad([t.kinds.tolist() for t in templates], FORCED))
-        self.levels = torch.full((*self.ids.shape, 2), 0.5, dtype=torch.float64)
-        for row, grammar in enumerate(templates):
-            length = len(grammar.ids)
-            if levels is None:
-                doubt = torch.from_numpy(DEADBAND_QUANTILE * grammar.moves)
-                self.levels[row, :length] += torch.stack([-doubt, doubt], dim=-1)
-            else:
-                self.levels[row, :length] = torch.from_numpy(levels[row][:length])[:, None]
+        self.levels = torch.full(self.ids.shape, 0.5, dtype=torch.float64)
+        for row, level in enumerate(levels or ()):
+            length = len(templates[row].ids)
+            self.levels[row, :length] = torch.from_numpy(level[:length])
         self.step = 0
         self.spread = torch.zeros(self.ids.shape)
         """(n, length) of `t2relax.lm.decoding.Chosen`, as far as the texts are written."""
@@ -129,7 +124,7 @@ class TemplateGrammar(LogitsProcessor):
         at = min(self.step, self.ids.shape[1] - 1)
         kinds = self.kinds[:, at].to(scores.device)
         chosen = self.ids[:, at].to(scores.device)
-        digits, spread = nearest(scores[:, ORDINAL].float(), self.levels[:, at].to(scores.device))
+        digits, spread = quantile(scores[:, ORDINAL].float(), self.levels[:, at].to(scores.device))
         self.spread[:, at] = spread.cpu()
         rest = scores[:, REST].argmax(dim=-1)
         chosen = torch.where(kinds == COARSE, ORDINAL.start + digits, chosen)

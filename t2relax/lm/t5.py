@@ -67,7 +67,7 @@ class T5LanguageModel(LanguageModel):
         return Prompt(crystal.numbers, self.tokenizer.source(crystal))
 
     def decode(self, prompts: Sequence[Prompt], seed: int | None = None) -> list[list[Written]]:
-        """See `LanguageModel`; leading digits are medians, in the dead zone of the coordinates."""
+        """See `LanguageModel`; leading digits are medians."""
         templates = [template(prompt.numbers, self.tokenizer) for prompt in prompts]
         levels = []
         if seed is not None:

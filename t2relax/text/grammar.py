@@ -59,13 +59,6 @@ class Template:
         tokens = (coarse < np.argmax(self.kinds == FINE)).sum()
         return coarse.reshape(-1, tokens)
 
-    @property
-    def moves(self) -> NDArray[np.bool_]:
-        """(length,) true at the leading digits of the change of a coordinate."""
-        coarse = self.kinds == COARSE
-        moves: NDArray[np.bool_] = coarse & (coarse.cumsum() > len(DELTA_TAGS))
-        return moves
-
 
 def unchanged_target(numbers: NDArray[np.int16]) -> str:
     """Write the target of sites with these (n_sites,) atomic numbers of which none moves."""

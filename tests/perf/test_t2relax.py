@@ -22,7 +22,7 @@ from transformers import (
 from benchmarks.core import Geometry, RelaxSettings
 from benchmarks.data import load
 from t2relax.data.token_dataset import pad
-from t2relax.lm.decoding import DEADBAND_QUANTILE, decode_constrained, nearest
+from t2relax.lm.decoding import decode_constrained, quantile
 from t2relax.relaxer import TextRelaxer
 from t2relax.text.codec import Crystal
 from t2relax.text.grammar import ORDINAL, REST, template
@@ -39,17 +39,15 @@ class Grammar(LogitsProcessor):
     def __init__(self, templates, size):
         self.kinds = torch.from_numpy(pad([t.kinds.tolist() for t in templates], FORCED))
         self.ids = torch.from_numpy(pad([t.ids.tolist() for t in templates], PAD_ID))
-        doubt = DEADBAND_QUANTILE * torch.from_numpy(pad([t.moves.tolist() for t in templates], 0))
-        self.levels = torch.stack([0.5 - doubt, 0.5 + doubt], dim=-1)
         self.mask = torch.zeros((3, size), dtype=torch.bool)
         self.mask[COARSE, ORDINAL] = True
         self.mask[FINE, REST] = True
 
     def __call__(self, input_ids, scores):
         place = input_ids.shape[1] - 1
-        kinds, ids, levels = (table[:, place] for table in (self.kinds, self.ids, self.levels))
+        kinds, ids = self.kinds[:, place], self.ids[:, place]
         likeliest = scores.masked_fill(~self.mask[kinds], -torch.inf).argmax(dim=-1)
-        digits = ORDINAL.start + nearest(scores[:, ORDINAL], levels)[0]
+        digits = ORDINAL.start + quantile(scores[:, ORDINAL], torch.full((len(kinds),), 0.5))[0]
         chosen = torch.where(kinds == COARSE, digits, likeliest)
         chosen = torch.where(kinds == FORCED, ids, chosen)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
