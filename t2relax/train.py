@@ -38,6 +38,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -219,6 +220,10 @@ _COLUMNS: Final = (
 """The columns of `benchmarks.metrics.score` that they are."""
 
 
+MINUTES: Final = "minutes"
+"""The entry of the trainer's log that says how long the training has taken."""
+
+
 class EvenSampler(Sampler[int]):
     """Draws with replacement, in batches of similar length.
 
@@ -251,6 +256,10 @@ class RelaxationTrainer(Trainer):
     """The model that learns, with its loss and its decoding."""
     even_sizes = 0.0
     """The share of `EvenSampler`."""
+    minutes_before = 0.0
+    """What earlier processes of the same training took, as far as they were gone on from."""
+    began = 0.0
+    """When this process began, `time.monotonic`."""
     control: TrainerControl
     optimizer: torch.optim.Optimizer | None
 
@@ -276,12 +285,17 @@ class RelaxationTrainer(Trainer):
         sampler: Sampler[int] = LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)
         return sampler
 
+    def minutes(self) -> float:
+        """Give the minutes that all processes of the training have taken."""
+        return round(self.minutes_before + (time.monotonic() - self.began) / 60, 1)
+
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Decode the validation pairs and log their metrics."""
         self.model.eval()
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
             found = means(validate(self.language_model, self.eval_dataset.pairs))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        metrics[MINUTES] = self.minutes()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -386,7 +400,7 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
         callbacks=[StopAfter(config.minutes), EarlyStoppingCallback(config.patience)],
     )
     trainer.language_model, trainer.even_sizes = language_model, config.even_sizes
-    began = time.monotonic()
+    trainer.minutes_before, trainer.began = _minutes(checkpoint), time.monotonic()
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except pickle.UnpicklingError as error:  # more than tensors and plain data, which is not read
@@ -407,7 +421,7 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
         "steps": trainer.state.global_step,
         "epochs": round(trainer.state.epoch or 0.0, 2),
         "best_step": trainer.state.best_global_step,
-        "minutes": round((time.monotonic() - began) / 60, 1),
+        "minutes": trainer.minutes(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "validation": means(validate(language_model, val.pairs)),
     }
@@ -416,6 +430,14 @@ def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any
     (config.out / "history.json").write_text(json.dumps(trainer.state.log_history) + "\n")
     language_model.save(config.out, record)
     return record
+
+
+def _minutes(checkpoint: str | None) -> float:
+    """Read what a training took until a state that it goes on from; 0 from the start."""
+    if checkpoint is None:
+        return 0.0
+    history = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text())["log_history"]
+    return max((float(entry.get(MINUTES, 0.0)) for entry in history), default=0.0)
 
 
 def starting_model(config: T5TrainingConfig, pairs: Sequence[Pair]) -> LanguageModel:

@@ -110,7 +110,8 @@ def _trivial(
 def _t5(
     name: str, label: str, mode: str = "constrained", folder: str = "checkpoint", **fields: Any
 ) -> ModelSpec:
-    about: dict[str, Any] = {"functional": MIXED, "training_data": _BOTH} | fields
+    trained_on = (*_BOTH, "embedded-v2/train")
+    about: dict[str, Any] = {"functional": MIXED, "training_data": trained_on} | fields
     seeded = ("seed",) if mode in ("best8", "tta") else ()
     return ModelSpec(
         name=name,
