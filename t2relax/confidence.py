@@ -57,7 +57,7 @@ class Confidence:
     share_unchanged: float
     """Share of them whose answer is no change by this rule."""
     rank_correlation: float
-    """Spearman's, of expected and true errors over these pairs."""
+    """Spearman's, of expected and true errors over these pairs; 0 where one of them is constant."""
 
     def expected_error(self, spread: NDArray[np.float32], initial: Crystal) -> float:
         """Give the expected error [Å] of one answer, see `error_of`."""
@@ -154,7 +154,7 @@ def fit(features: NDArray[np.float64], errors: NDArray[np.float64], changes: NDA
         no_change_above=threshold,
         n=len(errors),
         share_unchanged=round(share, 4),
-        rank_correlation=round(float(spearmanr(expected, errors)[0]), 4),
+        rank_correlation=round(float(np.nan_to_num(spearmanr(expected, errors)[0])), 4),
     )
 
 

@@ -16,7 +16,7 @@ from tests.conftest import one_line
 pytestmark = pytest.mark.slow
 
 POTENTIALS = {"chgnet": "CHGNet", "mace": "Mace"}
-UNKNOWN = {"chgnet": "Po", "mace": "Na"}
+UNKNOWN = {"chgnet": "Po", "mace": "Po"}
 ENGINES = ("ase", "torchsim")
 FCC = Lattice([[0, 2.8, 2.8], [2.8, 0, 2.8], [2.8, 2.8, 0]])
 SALT = Structure(FCC, ["Li", "Br"], [[0, 0, 0], [0.5, 0.5, 0.5]])

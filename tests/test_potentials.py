@@ -489,7 +489,7 @@ def test_the_packaged_mace_relaxes_what_everybody_knows():
     for name, a in {"NaCl": 5.69, "Si": 5.47, "MgO": 4.25, "Cu": 3.63}.items():
         assert found["lattice"][name] == pytest.approx(a, rel=0.04), name
     assert found["asymmetric"]["forces"] < 1e-3
-    assert found["asymmetric"]["stress"] < 1e-5
+    assert found["asymmetric"]["stress"] < 2e-4
 
 
 @pytest.mark.parametrize("name", ["NaCl", "MgO", "Si", "Cu", "Fe", "GaAs", "CsCl", "Al"])

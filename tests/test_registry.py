@@ -101,6 +101,7 @@ def test_a_hybrid_needs_what_its_parts_need():
     assert hybrid.training_data == (
         "substitution/train",
         "embedded/train",
+        "embedded-v2/train",
         "MPtrj (Materials Project)",
     )
 

@@ -1078,9 +1078,13 @@ def stages(training):
 
 def test_the_packaged_checkpoint_says_what_it_was_trained_on():
     content = json.loads((checkpoint.CHECKPOINT / "t2relax.json").read_text())
+    both, own = {"embedded-v1/train", "substitution/train"}, {"embedded-v1/val", "perturbed-v1/val"}
     for stage in stages(content["training"]):
-        assert set(stage["data"]) == {"embedded-v1/train", "substitution/train"}
-        assert set(stage["validation_data"]) <= {"embedded-v1/val", "substitution/val"}
+        assert set(stage["data"]) in (both, both | {"embedded-v2/train"})
+        assert set(stage["validation_data"]) <= own | {"substitution/val"}
+    told = content["training"]["confidence"]
+    assert told["n"] == 977
+    assert told["no_change_above"] is None
     assert checkpoint.weights().stat().st_size < 30_000_000
     assert "trained from scratch" in (checkpoint.CHECKPOINT / "README.md").read_text()
 

@@ -149,7 +149,7 @@ def test_a_training_that_could_not_be_kept_is_refused_before_it(name, tmp_path, 
     precious.mkdir()
     (precious / "thesis.tex").write_text("hypothesis")
     (tmp_path / "file").touch()
-    pairs = ["--data", "embedded"] if name == "gnn-delta" else []
+    pairs = ["--data", "embedded"] if name in ("gnn-delta", "mace") else []
     for out in (precious, tmp_path / "file" / "below"):
         assert train.main([name, *pairs, "--out", str(out)]) == 2
         assert capsys.readouterr().err.startswith(f"error: --out {out}")
