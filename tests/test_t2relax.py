@@ -1116,3 +1116,14 @@ def test_cost_is_measured_on_crystals_that_the_codec_takes(tmp_path):
         "scaling.svg",
     ]
     assert (tmp_path / "cost" / "scaling.csv").read_text().splitlines()[1] == "1,16,0.01,17"
+
+
+def test_a_training_that_goes_on_counts_what_it_took_before(tmp_path):
+    assert train._minutes(None) == 0
+    history = [
+        {"loss": 1.0},
+        {"eval_score": 0.5, "minutes": 3.5},
+        {"eval_score": 0.6, "minutes": 7},
+    ]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    assert train._minutes(str(tmp_path)) == 7
