@@ -21,7 +21,7 @@ from leaderboard.views.figures import save_figure
 from studies.cost.cost_tables import SIZE, memory_label, where
 from studies.cost.timing import Machine, Measured, timed
 
-MODEL = "mace"
+MODEL = "mace-embedded"
 BATCHES = (1, 4, 16, 64)
 STRUCTURES = 64
 
