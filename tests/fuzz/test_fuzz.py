@@ -217,6 +217,7 @@ class ModelText:
         self.text = write_delta(delta_between(self.initial, final), crystal)
         self.relaxer = TextRelaxer.__new__(TextRelaxer)
         self.relaxer.mode, self.relaxer.symprec = "symmetric", 0.01
+        self.relaxer.confidence = None
 
     def mutant(self, rng):
         match rng.integers(3):
