@@ -111,16 +111,14 @@ class _KnownScores:
             cached: The stored scores, by the versions of programs that run now.
             slow_only: Whether the cheap columns are left out, so that they are computed.
         """
-        wanted = [*SLOW_COLUMNS] if slow_only else [*COLUMNS, *SLOW_COLUMNS]
         if cached is None or not {"structures", *SLOW_COLUMNS} <= {*cached}:
             return cls((), {}, np.empty((0, 0)))
-        if not {*COLUMNS} <= {*cached}:
-            wanted = [*SLOW_COLUMNS]
-        if slow_only or len(wanted) == len(SLOW_COLUMNS):
-            cached = cached[cached["scored"] == 1]
+        wanted = [*COLUMNS, *SLOW_COLUMNS]
+        if slow_only or not {*COLUMNS} <= {*cached}:
+            wanted, cached = [*SLOW_COLUMNS], cached[cached["scored"] == 1]
         keys = zip(cached["structures"], cached["status"], strict=True)
-        return cls(wanted, {key: row for row, key in enumerate(keys)},
-                   cached[wanted].to_numpy(dtype=float))  # fmt: skip
+        rows = {key: row for row, key in enumerate(keys)}
+        return cls(wanted, rows, cached[wanted].to_numpy(dtype=float))
 
     def get(self, structures: str, status: str) -> dict[str, float]:
         """Give the columns that are known; none for what is not stored."""
@@ -181,10 +179,8 @@ def _computed(
         count += 1
     if not count:
         raise UserError(f"'{run.name}' holds no sample of {dataset.name}: wrong --data?")
-    structures = texts.pop("structures")
     table = {**texts, **dict(zip(_NUMBERS, numbers[:count].T, strict=True))}
-    names = (*texts, *COLUMNS, *COSTS, "structures", *SLOW_COLUMNS)
-    table["structures"] = structures
+    names = (*KEY, "status", *FACTS, *COLUMNS, *COSTS, "structures", *SLOW_COLUMNS)
     return pd.DataFrame({name: table[name] for name in names})
 
 
