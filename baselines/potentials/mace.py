@@ -1,4 +1,4 @@
-"""MACE through mace-torch: this project's small model, and the published ones (arXiv:2401.00096).
+"""MACE through mace-torch: this project's two models, and the published ones (arXiv:2401.00096).
 
 `mace` and `mace-embedded` are the checkpoints in `baselines`: one learned from the labels that a
 published potential gave, the other from the embedded training split alone
