@@ -22,6 +22,7 @@ Family = Literal["llm", "gnn", "trivial", "hybrid", "other", "control"]
 PAIRS = "substitution/train"
 FRAMES = "embedded/train"
 _BOTH = (PAIRS, FRAMES)
+_ALL = (*_BOTH, "embedded-v2/train")
 _TEACHER = PUBLISHED_WEIGHTS["nequix-oam-1"]
 """The potential whose labels the packaged `mace` learned from."""
 
@@ -110,7 +111,7 @@ def _trivial(
 def _t5(
     name: str, label: str, mode: str = "constrained", folder: str = "checkpoint", **fields: Any
 ) -> ModelSpec:
-    trained_on = (*_BOTH, "embedded-v2/train")
+    trained_on = _ALL
     about: dict[str, Any] = {"functional": MIXED, "training_data": trained_on} | fields
     seeded = ("seed",) if mode in ("best8", "tta") else ()
     return ModelSpec(
@@ -213,7 +214,7 @@ _SPECS = (
         requires=("torch", "matgl", "safetensors"),
         weights="benchmarks.core.files:bundled_file",
         functional=MIXED,
-        training_data=_BOTH,
+        training_data=_ALL,
         licence="MIT",
         batch_size=32,
     ),
@@ -226,7 +227,7 @@ _SPECS = (
         honours=DOWNLOADED,
         functional=_TEACHER.functional,
         # what its teacher saw, and the structures that the teacher labelled
-        training_data=(*_TEACHER.training_data, *_BOTH, "embedded-v2/train"),
+        training_data=(*_TEACHER.training_data, *_ALL),
         licence="MIT",
     ),
     _potential(
