@@ -234,15 +234,15 @@ def _paper_parts(options: argparse.Namespace) -> PaperParts | None:
 
 
 def _published(datasets: Sequence[Dataset], *, check: bool, figures: bool) -> int:
-    texts, made = published_documents(datasets, store=not check)
+    made = published_documents(datasets, store=not check)
     if check:
-        return _checked(differing(texts))
-    write(texts)
-    files = list(texts)
+        return _checked([*made.stale, *differing(made.texts)])
+    write(made.texts)
+    files = list(made.texts)
     if figures:
         from leaderboard.views.figures import error_against_time
 
-        for entry, board in made:
+        for entry, board in made.boards:
             if entry.figures:
                 path = PUBLISHED.parent / "boards" / entry.name / "leaderboard.svg"
                 files += error_against_time(board, path)

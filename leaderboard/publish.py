@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmarks.core import UserError
 from benchmarks.core.inert_text import file_names
+from leaderboard.board.scores import stale_scores
 from leaderboard.scoring import (
     PUBLISHED,
     BoardEntry,
@@ -146,8 +149,36 @@ def differing(texts: Mapping[Path, str]) -> list[str]:
             cells = _different_cells(json.loads(old), json.loads(text), "")
             lines += [f"{path}: {cell}" for cell in cells]
         else:
-            lines.append(f"{path} differs from what the runs give")
+            lines += [f"{path}:{line}" for line in _different_lines(old, text)]
     return lines
+
+
+def _different_lines(old: str, new: str) -> Iterator[str]:
+    """The lines in which two pages differ, by number; of rows of tables the cells."""
+    ours, theirs = old.splitlines(), new.splitlines()
+    matcher = difflib.SequenceMatcher(None, ours, theirs, autojunk=False)
+    for tag, first, last, start, end in matcher.get_opcodes():
+        if tag == "equal":
+            continue
+        for number, is_there, wanted in zip_longest(
+            range(first + 1, last + 1), ours[first:last], theirs[start:end]
+        ):
+            if is_there is None:
+                yield f'{number or last + 1}: the runs give "{wanted}" here too'
+                continue
+            if wanted is None:
+                yield f'{number}: "{is_there}" in the file, the runs give no such line'
+                continue
+            cells, right = (line.strip("| ").split(" | ") for line in (is_there, wanted))
+            if not is_there.startswith("|") or len(cells) != len(right):
+                yield f'{number}: "{is_there}" in the file, the runs give "{wanted}"'
+                continue
+            rules = (n for n in range(1, number) if ours[n].startswith("| ---"))
+            heads = ours[max(rules, default=1) - 1].strip("| ").split(" | ")
+            for head, cell, other in zip(heads, cells, right, strict=False):
+                if cell != other:
+                    row = f"{number}: {' '.join(cells[:2])}: {head}"
+                    yield f"{row}: {cell} in the file, the runs give {other}"
 
 
 def _different_cells(old: Any, new: Any, where: str) -> Iterator[str]:
@@ -290,9 +321,20 @@ def _folders(boards: Sequence[Board], out: Path) -> list[Path]:
     return [out / name for name in names]
 
 
+class PublishedDocuments(NamedTuple):
+    """The result of `published_documents`."""
+
+    texts: dict[Path, str]
+    """By path."""
+    boards: list[tuple[BoardEntry, Board]]
+    """In the order of the list."""
+    stale: list[str]
+    """Lines that name the stored scores which are not those that the records give."""
+
+
 def published_documents(
     datasets: Sequence[Dataset] = (), *, store: bool = True, listed: Path = PUBLISHED
-) -> tuple[dict[Path, str], list[tuple[BoardEntry, Board]]]:
+) -> PublishedDocuments:
     """The files of the published boards, and the pages that show their tables.
 
     These pages are `README.md` and `docs/*.md` beside the folder of `listed`.
@@ -302,23 +344,23 @@ def published_documents(
         store: Whether the scores are kept beside the runs.
         listed: The list of the boards; `runs` and `boards` are beside it.
 
-    Returns:
-        Texts by path, and the boards.
-
     Raises:
         UserError: An archive cannot be read or scored, or a page lacks the end of a marker.
     """
     texts: dict[Path, str] = {}
     boards = []
+    stale: dict[str, None] = {}  # boards share archives
     for entry, runs in score_published(datasets, store=store, listed=listed):
         board = runs.board()
         texts |= documents([board], listed.parent / "boards" / entry.name)
         boards.append((entry, board))
+        for run, table in zip(runs.runs, runs.tables, strict=True):
+            stale |= dict.fromkeys(stale_scores(run, table))
     root = listed.parents[1]
     for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
         if page.exists():
             texts[page] = _with_sections(page, [board for _, board in boards])
-    return texts, boards
+    return PublishedDocuments(texts, boards, [*stale])
 
 
 def _with_sections(page: Path, boards: Sequence[Board]) -> str:

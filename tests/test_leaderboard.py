@@ -1,4 +1,5 @@
 import json
+import re
 from collections import namedtuple
 from contextlib import contextmanager
 from dataclasses import replace
@@ -729,7 +730,7 @@ def listed(tmp_path, toy):
 
 
 def test_a_published_board_may_be_a_part_of_an_archive(tmp_path, toy, listed):
-    texts, made = published_documents(listed=listed)
+    texts, made, _ = published_documents(listed=listed)
     whole, part = (each for _, each in made)
     assert (whole.name, whole.dataset.n_samples) == ("toy/test", 8)
     assert (part.name, part.dataset.n_samples) == ("toy (pbe, unseen)/test", 6)
@@ -744,13 +745,30 @@ def test_a_published_board_may_be_a_part_of_an_archive(tmp_path, toy, listed):
         "strain_high,displacement,displacement_low,displacement_high\n"
         "oracle,,toy,test,8,mean,8,0,0.02,0.01,0.03,0.1,0.05,0.2\n"
     )
-    pages = published_documents(listed=listed)[0]
+    pages = published_documents(listed=listed).texts
     shown = {path.parent.name: "| 0.02, 0.1 Å |" in text for path, text in pages.items()
              if path.name == "board.md"}  # fmt: skip
     assert shown == {"all": True, "part": False}
     listed.write_text(listed.read_text().replace('"pbe"', '"pbesol"'))
     with pytest.raises(UserError, match=r"'identity' has no sample of the board 'part'"):
         published_documents(listed=listed)
+
+
+def test_a_changed_score_of_an_archive_is_named_and_written_again(tmp_path, toy, listed):
+    path = tmp_path / "boards/runs/toys/scores.parquet"
+    table = pq.read_table(path)
+    values = table["a_error"].to_pylist()
+    row = table["model"].to_pylist().index("identity")
+    sample, right = table["sample_id"][row].as_py(), values[row]
+    values[row] += 0.01
+    column = table.schema.get_field_index("a_error")
+    pq.write_table(table.set_column(column, "a_error", pa.array(values)), path)
+    where = f"{path}: identity, {sample}: a_error"
+    line = f"{where}: {values[row]:.6g} in the file, the records give {right:.6g}"
+    assert published_documents([toy], store=False, listed=listed).stale == [line]
+    published_documents([toy], listed=listed)
+    assert published_documents([toy], store=False, listed=listed).stale == []
+    assert pq.read_table(path)["a_error"][row].as_py() == right
 
 
 def test_an_archive_gives_a_new_metric_where_the_data_are_named(tmp_path, toy, listed, monkeypatch):
@@ -979,8 +997,14 @@ def test_a_readme_has_the_tables_of_the_published_boards(tmp_path, toy, listed):
     markers = ["<!-- leaderboard:toy/test -->", f"<!-- table:{title} -->"]
     old = "".join(f"Before\n{marker}\nold\n<!-- /leaderboard -->\nAfter\n" for marker in markers)
     readme.write_text(old)
-    texts, _ = published_documents(listed=listed)
-    assert differing({readme: texts[readme]}) == [f"{readme} differs from what the runs give"]
+    texts = published_documents(listed=listed).texts
+    first = differing({readme: texts[readme]})[0]
+    assert first == f'{readme}:3: "old" in the file, the runs give "### toy, split test, 8 samples"'
+    readme.write_text(texts[readme].replace("| 8/8 |", "| 7/8 |", 1))
+    rank, name = re.search(r"^\| (.+?) \| (.+?) \|.* 8/8 ", texts[readme], re.MULTILINE).groups()
+    line = next(n for n, text in enumerate(readme.read_text().splitlines(), 1) if "7/8" in text)
+    cell = f"{readme}:{line}: {rank} {name}: Scored: 7/8 in the file, the runs give 8/8"
+    assert differing({readme: texts[readme]}) == [cell]
     whole, part = (
         each.split("<!-- /leaderboard -->")[0] for each in texts[readme].split("Before\n")[1:]
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -347,13 +347,40 @@ def _cached(run: StoredRun) -> pd.DataFrame | None:
     return found[0]
 
 
+def stale_scores(run: StoredRun, table: pd.DataFrame) -> Iterator[str]:
+    """Say, a line each, which stored scores of a run are not those that its records give.
+
+    Args:
+        run: A stored run.
+        table: `scores` of it, or some rows of them.
+    """
+    cached = _cached(run)
+    if cached is None or not len(table):
+        return
+    both = table.merge(cached, on=KEY, suffixes=("", " stored"))
+    for name in COLUMNS:
+        if f"{name} stored" not in both:
+            continue
+        for row in np.flatnonzero(_different(both[name], both[f"{name} stored"])):
+            sample, old, new = (both[key][row] for key in ("sample_id", f"{name} stored", name))
+            where = f"{run.folder / FILE}: {run.name}, {sample}: {name}"
+            yield f"{where}: {old:.6g} in the file, the records give {new:.6g}"
+
+
+def _different(ours: pd.Series, stored: pd.Series) -> Any:
+    """Where numbers differ by more than another machine's rounding."""
+    a, b = ours.to_numpy(dtype=float), stored.to_numpy(dtype=float)
+    return np.logical_not(np.isclose(a, b, rtol=1e-6, atol=1e-9, equal_nan=True))
+
+
 def _same_records(table: pd.DataFrame, cached: pd.DataFrame | None) -> bool:
-    """Whether the stored scores are of the same records and have every column."""
+    """Whether the stored scores are of the same records, have every column, and are right."""
     keys = (*KEY, "status", "crystal_system", "structures", *COSTS)
     return (
         cached is not None
         and {*table} <= {*cached}
         and all(table[key].equals(cached[key].reset_index(drop=True)) for key in keys)
+        and not any(_different(table[name], cached[name]).any() for name in COLUMNS)
     )
 
 
