@@ -61,14 +61,15 @@ class BoardPage:
 def board_pages(
     listed: Sequence[tuple[str, ScoredRuns]], structures: Mapping[tuple[str, str], str]
 ) -> list[BoardPage]:
-    """The boards with their addresses, the largest first; it is the one on the index.
+    """The boards with their addresses; the first is the one on the index.
 
     Args:
-        listed: The boards: a name (empty: that of the data set), and the runs.
+        listed: The boards: a name (empty: that of the data set), and the runs. Those with a name
+            stay in their order, the others come the largest first.
         structures: The address of each structure's page, by revision of the data and sample id.
     """
     made = [(name, scored, scored.board()) for name, scored in listed]
-    made.sort(key=lambda each: -each[2].dataset.n_samples)
+    made.sort(key=lambda each: 0 if each[0] else -each[2].dataset.n_samples)
     shorts = [name or board.name.replace("/", "-") for name, _, board in made]
     if len(set(shorts)) < len(shorts):  # two revisions of one data set are two boards
         shorts = [
