@@ -52,7 +52,13 @@ from baselines.training.potential_training import lightning_session
 from benchmarks.core import Geometry, UserError
 from benchmarks.core.cli import require_numbers
 from benchmarks.core.files import atomic_write
-from benchmarks.core.geometry import Floats, displacements, log_strain, strained
+from benchmarks.core.geometry import (
+    Floats,
+    displacements,
+    drawn_displacements,
+    log_strain,
+    strained,
+)
 from benchmarks.core.training_identity import plain, read_state, require_same_training
 from benchmarks.data import Dataset
 
@@ -99,8 +105,7 @@ class DeltaTrainingConfig:
     """Probability that a start is strained; the components of the strain are drawn with the
     standard deviation `STRAIN`."""
     displaced: float = 0.6
-    """Probability that the sites of a start are displaced, along each axis with a width that is
-    drawn from the half of a normal distribution of the standard deviation `WIDTH`."""
+    """Probability that the sites of a start are displaced, see `drawn_displacements`."""
     shape: Shape = field(default_factory=Shape)
     """The shape of the network."""
 
@@ -120,8 +125,6 @@ SETTINGS: Final = (
 CHANGES: Final = ("along", "dilation", "relaxed", "strained", "displaced")
 """The settings that are probabilities of a change of a start."""
 STRAIN: Final = 0.012
-WIDTH: Final = 0.08
-"""[Å]"""
 MOST: Final = 3.0
 """Draws are cut at this multiple of their standard deviation."""
 
@@ -197,8 +200,7 @@ class DeltaExamples(TorchDataset[DeltaExample]):
             drawn = STRAIN * np.clip(rng.normal(size=(3, 3)), -MOST, MOST)
             changed = _strained(changed, (drawn + drawn.T) / 2)
         if rng.random() < self.config.displaced:
-            width = WIDTH * min(abs(rng.normal()), MOST)
-            changed = _displaced(changed, rng.normal(0, width, changed.moved.shape))
+            changed = _displaced(changed, drawn_displacements(rng, len(changed.moved)))
         return changed
 
 
@@ -223,8 +225,8 @@ def _strained(given: DeltaExample, strain: Floats) -> DeltaExample:
 
 
 def _displaced(given: DeltaExample, moves: Floats) -> DeltaExample:
-    """The start with its sites moved by (n_sites, 3) [Å], without the uniform translation."""
-    fractional = (moves - moves.mean(axis=0)) @ np.linalg.inv(given.start.lattice)
+    """The start with its sites moved by (n_sites, 3) [Å]."""
+    fractional = moves @ np.linalg.inv(given.start.lattice)
     start = given.start._replace(frac_coords=given.start.frac_coords + fractional)
     return given._replace(start=start, moved=given.moved - fractional)
 

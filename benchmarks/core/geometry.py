@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import combinations_with_replacement, product
 from math import gcd
-from typing import NamedTuple, Self, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +96,23 @@ def displacements(reference: Geometry, prediction: Geometry) -> Floats:
         if np.abs(wrapped - centred).max() < 1e-9:
             break
     return wrapped
+
+
+DISPLACEMENT: Final = 0.08
+"""Width [Å] of the half-normal distribution of the widths that `drawn_displacements` draws."""
+LARGEST_WIDTH: Final = 3.0
+"""The largest of these widths, in units of `DISPLACEMENT`."""
+
+
+def drawn_displacements(rng: np.random.Generator, n_sites: int) -> Floats:
+    """Draw displacements (n_sites, 3) [Å] of a crystal's sites, none of which moves all alike.
+
+    Each Cartesian component is normal, with one width for the crystal that is itself drawn from a
+    half-normal distribution of width `DISPLACEMENT`.
+    """
+    width = DISPLACEMENT * min(abs(rng.normal()), LARGEST_WIDTH)
+    moves = rng.normal(0.0, width, (n_sites, 3))
+    return np.asarray(moves - moves.mean(axis=0))
 
 
 def assigned_rmse(reference: Geometry, prediction: Geometry, by_index: Floats) -> float:

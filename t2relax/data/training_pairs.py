@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from benchmarks.core import Geometry, Sample, UserError
 from benchmarks.core.cli import run_command, whole_number
+from benchmarks.core.geometry import drawn_displacements
 from t2relax.text.codec import (
     CodecError,
     Crystal,
@@ -248,9 +249,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(command)
 
 
-DISPLACEMENT: Final = 0.08
-"""Width [Å] of the half-normal distribution from which a start draws the width of its own normal
-distribution of displacements, along each axis; the mean displacement is removed."""
 LENGTH_STRAIN: Final = 0.015
 """Standard deviation of the logarithm of each length under `Augmentation.strain`."""
 SHEAR: Final = 0.8
@@ -279,7 +277,7 @@ class Augmentation:
     strain: float = 0.0
     """Each length of the start's cell changes by `LENGTH_STRAIN`, each angle by `SHEAR`."""
     displacement: float = 0.0
-    """The atoms of the start are displaced, see `DISPLACEMENT`."""
+    """The atoms of the start are displaced, see `drawn_displacements`."""
     supercell: float = 0.2
     """The cell is repeated along one axis, to at most `LARGEST` sites: large crystals are rare."""
 
@@ -385,9 +383,7 @@ def _from_cell(pair: Pair, cell: NDArray[np.float64]) -> Pair:
 
 
 def _displace(pair: Pair, rng: np.random.Generator) -> Pair:
-    width = min(abs(rng.normal(0.0, DISPLACEMENT)), 3 * DISPLACEMENT)
-    moves = rng.normal(0.0, width, pair.initial.frac_coords.shape)
-    moves -= moves.mean(axis=0)
+    moves = drawn_displacements(rng, len(pair.initial.frac_coords))
     try:
         moves = moves @ np.linalg.inv(standard_lattice(pair.initial.cellpar))
     except CodecError:  # the strained start is no cell, and the pair is taken without changes
