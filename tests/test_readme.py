@@ -60,7 +60,7 @@ def test_the_readme_is_short_and_its_tree_lists_every_top_level_folder():
 
 def test_every_page_of_the_docs_is_linked_from_the_readme():
     pages = {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")}
-    assert pages == set(re.findall(r"\]\((docs/[^)#]+)\)", README))
+    assert pages == set(re.findall(r"\]\((docs/[^)#/]+\.md)\)", README))
 
 
 @pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))
