@@ -106,6 +106,20 @@ def test_they_run_in_an_environment_of_their_own(tmp_path):
     assert resolve(f"mine=matgl2:{tmp_path}", trust=True).kwargs["trust"]
 
 
+def test_older_weights_that_are_at_hand_stand_in_for_newer_ones(tmp_path, monkeypatch, caplog):
+    name, older = "tensornet-matpes-pbe", "tensornet-matpes-pbe-2025.1"
+    monkeypatch.setenv("T2_WEIGHTS", str(tmp_path))
+    assert resolve(name).name == name
+    (tmp_path / "TensorNet-MatPES-PBE-v2025.1-PES").mkdir()
+    assert resolve(name).name == older
+    assert resolve(f"t5+{name}").name == f"t5+{older}"
+    assert f"{name}: its weights are not in T2_WEIGHTS, those of {older} are" in caplog.text
+    (tmp_path / "TensorNet-PES-MatPES-PBE-2025.2").mkdir()
+    assert resolve(name).name == name
+    with pytest.raises(UserError, match=r"model\.pt"):
+        matgl.weights(name, offline=True)
+
+
 def test_weights_are_looked_for_in_the_named_folder_and_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("T2_WEIGHTS", raising=False)

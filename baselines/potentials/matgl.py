@@ -31,7 +31,7 @@ from baselines.potentials.loading import (
 )
 from benchmarks.core import RelaxSettings, UserError
 from benchmarks.core.files import READ_ERRORS
-from benchmarks.core.published_weights import PublishedWeights, published_by
+from benchmarks.core.published_weights import PublishedWeights, local_weights, published_by
 
 FILES = ("model.pt", "state.pt", "model.json")
 """The files of a saved model of matgl."""
@@ -291,6 +291,8 @@ def whole_model(folder: Path, library: str = "matgl") -> Path:
 def _published(model: str, *, offline: bool) -> Path:
     from huggingface_hub import constants, try_to_load_from_cache
 
+    if folder := local_weights(model, PUBLISHED[model].file):
+        return folder
     repo, cache = f"{OWNER}/{PUBLISHED[model].file}", _cache()
     found = [try_to_load_from_cache(repo, name, cache_dir=cache) for name in FILES]
     if all(isinstance(path, str) for path in found):

@@ -50,6 +50,8 @@ class PublishedWeights:
     """Of `state.pt`, for weights of matgl 2, which matgl 4 loads and gets wrong."""
     unfitted_elements: frozenset[int] = frozenset()
     """Atomic numbers of the package's elements to which these weights were not fitted."""
+    older: str = ""
+    """The name of an older version of these weights, see `name_at_hand`."""
     training_cost: TrainingCost | None = None
     """The computing time that is published for the training of these very weights. None if there
     is none: of CHGNet, arXiv:2412.20796 says 8.3 days on one A100, but not of which version."""
@@ -81,8 +83,10 @@ def _mace(
 
 def _matpes(architecture: str, functional: str) -> PublishedWeights:
     """The weights for matgl 4. Those of 2025.1 had messages that went the other way."""
+    name = f"{architecture}-matpes-{functional}".lower()
     return PublishedWeights(
-        name=f"{architecture}-matpes-{functional}".lower(),
+        name=name,
+        older=f"{name}-2025.1",
         package="matgl",
         label=f"{architecture} MatPES-{functional}",
         licence="BSD-3-Clause",
@@ -330,6 +334,15 @@ def local_weights(name: str, file: str) -> Path | None:
         return None
     places = (Path(folder) / name / file, Path(folder) / file)
     return next((path for path in places if path.exists()), None)
+
+
+def name_at_hand(name: str) -> str:
+    """The name of published weights, or of the older ones that `T2_WEIGHTS` has in their place."""
+    entry = PUBLISHED_WEIGHTS.get(name)
+    older = PUBLISHED_WEIGHTS.get(entry.older) if entry else None
+    if entry is None or older is None or local_weights(name, Path(entry.file).name):
+        return name
+    return older.name if local_weights(older.name, Path(older.file).name) else name
 
 
 def models_trained_on(training_set: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import difflib
 import importlib
 import importlib.util
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from benchmarks.core import Geometry, RelaxSettings, UserError
 from benchmarks.core.cli import check_installed, importable
+from benchmarks.core.published_weights import name_at_hand
 from benchmarks.models.specs import MODELS, ModelSpec
 from benchmarks.models.user_models import check_factory, parse_user_model, plugin_models
 
@@ -39,6 +41,8 @@ __all__ = [
     "resolve_all",
     "spent",
 ]
+
+log = logging.getLogger(__name__)
 
 ENGINES = ("ase", "torchsim")
 """The engines that relax with a potential: one structure after the other, or many at a time."""
@@ -115,7 +119,10 @@ def on_engine(spec: ModelSpec, engine: str) -> ModelSpec:
 
 def _named(name: str, known: Mapping[str, ModelSpec]) -> ModelSpec:
     if name in known:
-        return known[name]
+        at_hand = name_at_hand(name) if known[name] is MODELS.get(name) else name
+        if at_hand != name:
+            log.warning("%s: its weights are not in T2_WEIGHTS, those of %s are", name, at_hand)
+        return known[at_hand]
     brought = plugin_models()
     if name in brought:
         return brought[name]
