@@ -354,7 +354,7 @@ def published_documents(
         board = runs.board()
         texts |= documents([board], listed.parent / "boards" / entry.name)
         boards.append((entry, board))
-        for run, table in zip(runs.runs, runs.tables, strict=True):
+        for run, table in (*zip(runs.runs, runs.tables, strict=True), *runs.controls):
             stale |= dict.fromkeys(stale_scores(run, table))
     root = listed.parents[1]
     for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):

@@ -105,7 +105,7 @@ LARGEST_WIDTH: Final = 3.0
 
 
 def drawn_displacements(rng: np.random.Generator, n_sites: int) -> Floats:
-    """Draw displacements (n_sites, 3) [Å] of a crystal's sites, none of which moves all alike.
+    """Draw displacements (n_sites, 3) [Å] of a crystal's sites, without a common translation.
 
     Each Cartesian component is normal, with one width for the crystal that is itself drawn from a
     half-normal distribution of width `DISPLACEMENT`.
