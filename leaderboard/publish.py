@@ -164,7 +164,7 @@ def _different_lines(old: str, new: str) -> Iterator[str]:
             range(first + 1, last + 1), ours[first:last], theirs[start:end]
         ):
             if is_there is None:
-                yield f'{number or last + 1}: the runs give "{wanted}" here too'
+                yield f'{last + 1}: the runs give "{wanted}" here too'
                 continue
             if wanted is None:
                 yield f'{number}: "{is_there}" in the file, the runs give no such line'
@@ -329,7 +329,8 @@ class PublishedDocuments(NamedTuple):
     boards: list[tuple[BoardEntry, Board]]
     """In the order of the list."""
     stale: list[str]
-    """Lines that name the stored scores which are not those that the records give."""
+    """Lines that name the stored scores which are not those that the records give; none where the
+    scores have just been kept."""
 
 
 def published_documents(
@@ -354,8 +355,9 @@ def published_documents(
         board = runs.board()
         texts |= documents([board], listed.parent / "boards" / entry.name)
         boards.append((entry, board))
-        for run, table in (*zip(runs.runs, runs.tables, strict=True), *runs.controls):
-            stale |= dict.fromkeys(stale_scores(run, table))
+        if not store:
+            for run, table in (*zip(runs.runs, runs.tables, strict=True), *runs.controls):
+                stale |= dict.fromkeys(stale_scores(run, table))
     root = listed.parents[1]
     for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
         if page.exists():

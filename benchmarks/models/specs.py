@@ -111,8 +111,7 @@ def _trivial(
 def _t5(
     name: str, label: str, mode: str = "constrained", folder: str = "checkpoint", **fields: Any
 ) -> ModelSpec:
-    trained_on = _ALL
-    about: dict[str, Any] = {"functional": MIXED, "training_data": trained_on} | fields
+    about: dict[str, Any] = {"functional": MIXED, "training_data": _ALL} | fields
     seeded = ("seed",) if mode in ("best8", "tta") else ()
     return ModelSpec(
         name=name,
