@@ -3,6 +3,7 @@ import re
 from collections import namedtuple
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ import pytest
 from benchmarks.core import ANSWERED, SCORED, Geometry, MissingFinalFrame, Sample, Status, UserError
 from benchmarks.core.formatting import format_estimate
 from benchmarks.core.geometry import reduced_composition
-from benchmarks.core.statistics import Resampling, estimates, ranks, wilson
+from benchmarks.core.statistics import Estimate, Resampling, estimates, ranks, wilson
 from benchmarks.data import ids_sha256
 from benchmarks.metrics import METRICS, Reduce
 from benchmarks.models.provenance import weights_identity
@@ -559,14 +560,22 @@ def test_point_estimates_by_hand():
     assert found == pytest.approx([5.25, 5.25**0.5, 1 / 5.25, 1 - 12 / 4, 2.0])
 
 
+def test_a_difference_the_other_way_round_has_no_negative_zero():
+    turned = -Estimate(point=0.0, low=-1.0, high=0.0, n=3)
+    assert [str(x) for x in (turned.point, turned.low, turned.high)] == ["0.0", "0.0", "1.0"]
+
+
 def test_weighted_quantiles_equal_those_of_repeated_values():
     rng = np.random.default_rng(1)
-    values = rng.random(9)
-    resampling = Resampling.of(list("abcdefghi"), 20, rng)
-    for share in (0.5, 0.95):
+    few, many = (list("abcdefghi"), 20), ([str(i % 70) for i in range(2000)], 50)
+    for (groups, replicates), share in product((few, many), (0.5, 0.95)):
+        values = np.round(rng.random(len(groups)), 2)
+        if len(groups) > 9:  # near-copies: replicates lie far apart
+            values = np.array(groups, dtype=float)
+        resampling = Resampling.of(groups, replicates, rng)
         found = resampling.quantile(values, share)
         for weights, quantile in zip(resampling.weights, found, strict=True):
-            repeated = np.repeat(values, weights.astype(int))
+            repeated = np.repeat(values, weights[resampling.membership])
             expected = np.quantile(repeated, share, method="averaged_inverted_cdf")
             assert quantile == pytest.approx(expected)
 

@@ -7,9 +7,10 @@ group weights: this makes the comparison paired, and a linear metric is one matr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
 from typing import Final, Self
 
 import numpy as np
@@ -50,7 +51,9 @@ class Estimate:
 
     def __neg__(self) -> Self:
         """The estimate of the number with the other sign."""
-        point, low, high = (None if x is None else -x for x in (self.point, self.high, self.low))
+        point, low, high = (
+            None if x is None else 0.0 - x for x in (self.point, self.high, self.low)
+        )
         return replace(self, point=point, low=low, high=high)
 
     @classmethod
@@ -86,15 +89,34 @@ class Estimate:
             resampling: Bootstrap weights of these samples.
             digits: As in `of`.
         """
-        found = estimates([Reduce.MEAN], values[:, None], weights[:, None], resampling)[:, 0]
-        return cls.of(
-            float(found[0]),
-            interval(found[1:]) if resampling.n_groups > 1 else None,
-            int((np.isfinite(values) & np.isfinite(weights)).sum()),
-            digits,
-        )
+        return next(cls.means([(values, weights)], resampling, digits))
+
+    @classmethod
+    def means(
+        cls,
+        columns: Iterable[tuple[Floats, Floats]],
+        resampling: Resampling,
+        digits: int | None = None,
+    ) -> Iterator[Self]:
+        """`mean` of each column; many columns together are faster than one after another.
+
+        Args:
+            columns: Values and weights of each, as `mean` has them.
+            resampling: Bootstrap weights of these samples.
+            digits: As in `of`.
+        """
+        rest = iter(columns)
+        while block := list(islice(rest, max(1, BLOCK // len(resampling.membership)))):
+            values, weights = (np.stack(each, axis=1) for each in zip(*block, strict=True))
+            found = estimates([Reduce.MEAN] * len(block), values, weights, resampling)
+            counts = (np.isfinite(values) & np.isfinite(weights)).sum(axis=0)
+            for column, count in zip(found.T, counts, strict=True):
+                ends = interval(column[1:]) if resampling.n_groups > 1 else None
+                yield cls.of(float(column[0]), ends, int(count), digits)
 
 
+BLOCK: Final = 2_000_000
+"""Numbers that are held at a time where there may be any number of them."""
 LEVEL: Final = (2.5, 97.5)
 """Percentiles of the 95 % interval."""
 NULL_SKILL: Final = 1e-4
@@ -107,7 +129,7 @@ class Resampling:
 
     membership: NDArray[np.intp]
     """Index of each sample's group, (n_samples,)."""
-    weights: Floats
+    weights: NDArray[np.uint8]
     """The times that each group is drawn, (1 + replicates, n_groups); the first row is ones."""
 
     @classmethod
@@ -115,8 +137,11 @@ class Resampling:
         """Draw `replicates` samples of as many groups as there are."""
         names, membership = np.unique(np.array(groups, dtype=str), return_inverse=True)
         count = len(names)
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=replicates)
-        return cls(membership, np.concatenate([np.ones((1, count)), drawn]))
+        # A group is drawn more than 255 times once in 10^500 such draws.
+        weights = np.ones((1 + replicates, count), dtype=np.uint8)
+        for row in weights[1:]:
+            row[:] = rng.multinomial(count, np.full(count, 1 / count))
+        return cls(membership, weights)
 
     @property
     def n_groups(self) -> int:
@@ -125,22 +150,48 @@ class Resampling:
 
     def sums(self, values: Floats) -> Floats:
         """Weighted sums over samples of each column: (n_samples, k) -> (1 + replicates, k)."""
-        by_group = np.zeros((self.n_groups, values.shape[1]))
-        np.add.at(by_group, self.membership, values)
-        product: Floats = self.weights @ by_group
-        return product
+        by_group = np.empty((self.n_groups, values.shape[1]))
+        places: dict[bytes, int] = {}  # of columns that differ
+        place = []
+        for column in values.T:
+            added = np.bincount(self.membership, column, self.n_groups)
+            place.append(places.setdefault(added.tobytes(), len(places)))
+            by_group[:, place[-1]] = added
+        by_group = by_group[:, : len(places)]
+        rows = max(1, BLOCK // max(1, self.n_groups))
+        blocks = range(0, len(self.weights), rows)
+        products = [self.weights[k : k + rows].astype(float) @ by_group for k in blocks]
+        return np.concatenate(products)[:, place]
 
     def quantile(self, values: Floats, share: float) -> Floats:
-        """Weighted quantile, averaged at steps: (n_samples,) without nan -> (1 + replicates,)."""
+        """Weighted quantile, averaged at steps: (n_samples,) without nan -> (1 + replicates,).
+
+        All replicates have it near the same place of the ordered values: only the weights there are
+        added up one by one.
+        """
         order = np.argsort(values, kind="stable")
-        upto = np.cumsum(self.weights[:, self.membership[order]], axis=1)
-        target = share * upto[:, -1:]
+        group = self.membership[order]
+        target = share * self.sums(np.ones((len(values), 1)))
+        near = 8 * int(np.sqrt(len(values)))
+        while True:
+            first = max(0, int(share * len(values)) - near)
+            end = min(len(values), int(share * len(values)) + near)
+            lower = np.zeros((len(values), 1))
+            lower[order[:first]] = 1
+            before = self.sums(lower)
+            upto = before + np.cumsum(self.weights[:, group[first:end]], axis=1, dtype=float)
+            outside = (before >= target) & (first > 0) | (upto[:, -1:] <= target) & (
+                end < len(values)
+            )
+            if not outside.any():
+                break
+            near *= 4
         last = len(values) - 1
-        low = np.minimum((upto < target).sum(axis=1), last)
-        high = np.minimum((upto <= target).sum(axis=1), last)
+        low = np.minimum(first + (upto < target).sum(axis=1), last)
+        high = np.minimum(first + (upto <= target).sum(axis=1), last)
         ordered = values[order]
         found = (ordered[low] + ordered[high]) / 2
-        return np.where(upto[:, -1] > 0, found, np.nan)
+        return np.where(target[:, 0] > 0, found, np.nan)
 
 
 def estimates(

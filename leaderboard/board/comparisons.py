@@ -8,13 +8,13 @@ each. All intervals come from paired bootstraps over compositions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.core.statistics import Estimate, Floats, Resampling, interval
+from benchmarks.core.statistics import Estimate, Floats, Resampling
 from benchmarks.data.exposure import drawn_from
 from benchmarks.metrics import METRICS
 from benchmarks.store import StoredRun
@@ -67,24 +67,25 @@ def differences(
         for model, table in zip(models, tables, strict=True)
     }
     ones = np.ones(len(ids))
-    return tuple(
-        DifferenceTable(
-            metric=name,
-            digits=digits,
-            rivals=tuple(rivals),
-            cells={
-                model: {
-                    rival: Estimate.mean(
-                        values[model][:, k] - values[rival][:, k], ones, resampling, digits
-                    )
-                    for rival in rivals
-                    if rival != model
-                }
-                for model in models
-            },
+    # of two rivals, one difference is the other with the other sign
+    pairs = [
+        pair
+        for pair in product(models, rivals)
+        if pair[0] != pair[1] and not (set(pair) <= set(rivals) and pair[0] > pair[1])
+    ]
+    tables_of_metrics = []
+    for k, (name, digits) in enumerate(COMPARED.items()):
+        columns = ((values[model][:, k] - values[rival][:, k], ones) for model, rival in pairs)
+        found = dict(zip(pairs, Estimate.means(columns, resampling, digits), strict=True))
+        found = {pair[::-1]: -found[pair] for pair in pairs} | found
+        cells = {
+            model: {rival: found[model, rival] for rival in rivals if rival != model}
+            for model in models
+        }
+        tables_of_metrics.append(
+            DifferenceTable(metric=name, digits=digits, rivals=tuple(rivals), cells=cells)
         )
-        for k, (name, digits) in enumerate(COMPARED.items())
-    )
+    return tuple(tables_of_metrics)
 
 
 def conclusions(
@@ -109,25 +110,29 @@ def conclusions(
         once = table.drop_duplicates("sample_id").set_index("sample_id").loc[list(ids)]
         clean.append(unseen(run, once) == 1)
         groups = once["group"].to_numpy()
-    drawn: dict[bytes, Resampling] = {}
-
-    def mean(values: Floats, kept: NDArray[np.bool_]) -> Estimate:
+    pairs = list(combinations(range(len(runs)), 2))
+    parts: dict[bytes, list[tuple[int, int]]] = {}
+    everything = np.ones(len(ids), dtype=bool).tobytes()
+    for i, j in pairs:
+        parts.setdefault((clean[i] & clean[j]).tobytes(), []).append((i, j))
+    found: dict[bytes, dict[tuple[int, int], Estimate]] = {}
+    for part, its_pairs in {**parts, everything: pairs}.items():
+        kept = np.frombuffer(part, dtype=bool)
         if not kept.any():
-            return Estimate.of(None, None, 0)
-        if kept.tobytes() not in drawn:
-            rng = np.random.default_rng(seed)
-            drawn[kept.tobytes()] = Resampling.of(list(groups[kept]), replicates, rng)
-        weights = np.ones(int(kept.sum()))
-        return Estimate.mean(values[kept], weights, drawn[kept.tobytes()])
-
+            found[part] = dict.fromkeys(its_pairs, Estimate.of(None, None, 0))
+            continue
+        drawn = Resampling.of(list(groups[kept]), replicates, np.random.default_rng(seed))
+        ones = np.ones(int(kept.sum()))
+        columns = ((scores[i][kept] - scores[j][kept], ones) for i, j in its_pairs)
+        found[part] = dict(zip(its_pairs, Estimate.means(columns, drawn), strict=True))
     return tuple(
         Conclusion(
             better=runs[i].name,
             worse=runs[j].name,
-            everywhere=mean(scores[i] - scores[j], np.ones(len(ids), dtype=bool)),
-            clean=mean(scores[i] - scores[j], clean[i] & clean[j]),
+            everywhere=found[everything][i, j],
+            clean=found[(clean[i] & clean[j]).tobytes()][i, j],
         )
-        for i, j in combinations(range(len(runs)), 2)
+        for i, j in pairs
     )
 
 
@@ -215,16 +220,24 @@ def slices(
             by_model = {run.name: mean for run, mean in zip(runs, means, strict=True)}
             parts.append(Slice(label=label, n=len(inside), scores=by_model))
         found.append(SliceTable(title=title, digits=SLICE_DIGITS, slices=tuple(parts)))
-    by_training = []
+    contained: dict[str, Estimate] = {}
+    not_contained: dict[str, Estimate] = {}
+    alike: dict[tuple[bool, ...], list[int]] = {}
     for k, run in enumerate(runs):
         trained_on = run.provenance.get("training_data") or ()
-        seen = [drawn_from(trained_on, source) for source in about["source"]]
-        contained, not_contained = (
-            _means([i for i, each in enumerate(seen) if each is answer], groups, scores[:, [k]])[0]
-            for answer in (True, False)
+        answers = {source: drawn_from(trained_on, source) for source in set(about["source"])}
+        alike.setdefault(tuple(answers[source] for source in about["source"]), []).append(k)
+    for told, places in alike.items():
+        for answer, by_run in ((True, contained), (False, not_contained)):
+            inside = [i for i, each in enumerate(told) if each is answer]
+            means = _means(inside, groups, scores[:, places])
+            by_run |= {runs[k].name: mean for k, mean in zip(places, means, strict=True)}
+    by_training = [
+        TrainingSlice(
+            model=run.name, contained=contained[run.name], not_contained=not_contained[run.name]
         )
-        line = TrainingSlice(model=run.name, contained=contained, not_contained=not_contained)
-        by_training.append(line)
+        for run in runs
+    ]
     return tuple(found), tuple(by_training)
 
 
@@ -241,16 +254,9 @@ def _means(
     if not inside:
         return [Estimate.of(None, None, 0)] * scores.shape[1]
     resampling = Resampling.of([groups[i] for i in inside], REPLICATES, np.random.default_rng(0))
-    means = resampling.sums(scores[list(inside)]) / resampling.sums(np.ones((len(inside), 1)))
-    return [
-        Estimate.of(
-            float(column[0]),
-            interval(column[1:]) if resampling.n_groups > 1 else None,
-            len(inside),
-            SLICE_DIGITS,
-        )
-        for column in means.T
-    ]
+    ones = np.ones(len(inside))
+    columns = ((column, ones) for column in scores[list(inside)].T)
+    return list(Estimate.means(columns, resampling, SLICE_DIGITS))
 
 
 def _by_size(label: str) -> tuple[float, str]:

@@ -10,9 +10,7 @@ import numpy as np
 from benchmarks.core.statistics import (
     Estimate,
     Floats,
-    Reduce,
     Resampling,
-    estimates,
     interval,
     round_significant,
 )
@@ -105,9 +103,7 @@ def _mean(values: Floats, part: np.ndarray, resampling: Resampling) -> Estimate:
     """The mean over some of the samples, with its interval."""
     chosen = np.full(len(values), np.nan)
     chosen[part] = values[part]
-    found = estimates([Reduce.MEAN], chosen[:, None], np.ones((len(values), 1)), resampling)[:, 0]
-    ends = interval(found[1:]) if resampling.n_groups > 1 else None
-    return Estimate.of(float(found[0]), ends, len(part))
+    return Estimate.mean(chosen, np.ones(len(values)), resampling)
 
 
 def _rank_correlation(
