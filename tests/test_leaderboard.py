@@ -19,7 +19,7 @@ from benchmarks.core.formatting import format_estimate
 from benchmarks.core.geometry import reduced_composition
 from benchmarks.core.statistics import Estimate, Resampling, estimates, ranks, wilson
 from benchmarks.data import ids_sha256
-from benchmarks.metrics import METRICS, Reduce
+from benchmarks.metrics import METRICS, Reduce, score
 from benchmarks.models.provenance import weights_identity
 from benchmarks.models.registry import MODELS, find_weights
 from benchmarks.store import Record, RunWriter, read_run, write_archive
@@ -596,6 +596,30 @@ def test_scores_are_computed_once(tmp_path, toy, monkeypatch, answers):
     pq.write_table(stored, run.folder / FILE)
     kept = first["scored"] == 1
     assert scores(run, toy, store=False)["strain"][kept].equals(2 * first["strain"][kept])
+
+
+def test_stored_scores_of_the_same_records_and_data_are_taken_as_they_are(
+    tmp_path, toy, monkeypatch
+):
+    folder = write(tmp_path, "m", halfway, toy)
+    first = scores(read_run(folder), toy)
+    computed = []
+    monkeypatch.setattr(
+        "leaderboard.board.scores.score",
+        lambda initial, reference, prediction, status: (
+            computed.append(status) or score(initial, reference, prediction, status)
+        ),
+    )
+    assert scores(read_run(folder), Memory()).equals(first)
+    assert not computed
+    other = Memory(seed=1)
+    other.revision = toy.revision
+    assert not scores(read_run(folder), other, store=False).equals(first)
+    assert len(computed) == len(other)
+    write(tmp_path / "again", "m", oracle, toy)
+    (folder / FILE).rename(tmp_path / "again" / "m" / FILE)
+    found = scores(read_run(tmp_path / "again" / "m"), toy)
+    assert found["score"].tolist() == [1.0] * len(toy)
 
 
 def test_a_new_column_is_computed_for_stored_scores_too(tmp_path, toy, monkeypatch):

@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.core import Status
 from benchmarks.core.statistics import (
+    BLOCK,
     Estimate,
     Floats,
     Resampling,
@@ -92,10 +93,17 @@ def _measured(
     """The row of a run without its rank, and its score at the point and in each replicate."""
     trained_on = tuple(run.provenance.get("training_data") or ())
     marked = table.assign(clean=unseen(run, table))
-    values, weights = per_sample(marked, _SAMPLED, ids)
-    numbers = estimates([metric.reduce for metric in _SAMPLED], values, weights, resampling)
-    skill = np.array([metric.reduce is Reduce.SKILL for metric in _SAMPLED])
-    counts = (np.isfinite(values) & np.isfinite(weights) & (skill | (weights != 0))).sum(axis=0)
+    numbers = np.empty((len(resampling.weights), len(_SAMPLED)))
+    counts = np.empty(len(_SAMPLED), dtype=int)
+    width = max(1, BLOCK // len(ids))
+    for start in range(0, len(_SAMPLED), width):
+        part = _SAMPLED[start : start + width]
+        reduces = [metric.reduce for metric in part]
+        values, weights = per_sample(marked, part, ids)
+        numbers[:, start : start + width] = estimates(reduces, values, weights, resampling)
+        skill = np.array([reduce is Reduce.SKILL for reduce in reduces])
+        counted = np.isfinite(values) & np.isfinite(weights) & (skill | (weights != 0))
+        counts[start : start + width] = counted.sum(axis=0)
     metrics = {}
     for k, metric in enumerate(_SAMPLED):
         point, count = float(numbers[0, k]), int(counts[k])

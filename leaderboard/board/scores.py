@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 FILE: Final = "scores.parquet"
 KEY: Final = ["sample_id", "repeat"]
+FOLLOWS_FROM: Final = "follows_from"
+"""The key of `_fingerprint` in a stored table of a run folder."""
 DATASET_KEYS: Final = ("dataset", "revision", "split")
 COSTS: Final = ("seconds_per_structure", "latency", "n_force_evals", "n_tokens")
 """Columns beside those of the metrics: seconds, seconds at batch size 1, and two counts; samples
@@ -43,6 +45,7 @@ that the model refused (`unsupported`) have no times."""
 FACTS: Final = ("group", "crystal_system", "functional", "source")
 """Columns that are of the sample, whatever a model answers."""
 _NUMBERS: Final = (*COLUMNS, *COSTS, *SLOW_COLUMNS)
+_STORED: Final = (*KEY, "status", *FACTS, *COLUMNS, *COSTS, "structures", *SLOW_COLUMNS)
 CRYSTAL_SYSTEMS: Final = {
     "triclinic": 2,
     "monoclinic": 15,
@@ -77,16 +80,44 @@ def scores(run: StoredRun, dataset: Dataset | None = None, *, store: bool = True
     """
     if dataset is None or not run.table.num_rows:
         return _stored_only(run)
+    follows_from = None if in_archive(run) else _fingerprint(run, dataset)
+    cached, written_for = _cached(run)
+    same = follows_from is not None and written_for == follows_from
+    if cached is not None and same and {*_STORED} <= {*cached}:
+        return cached
     index = {sample_id: i for i, sample_id in enumerate(dataset.ids)}
     wanted = set(run.table["sample_id"].to_pylist()) & index.keys()
     run = run.with_initial({each: dataset.geometries(index[each])[0] for each in wanted})
-    cached = _cached(run)
     table = _computed(run, dataset, index, _KnownScores.of(cached, slow_only=in_archive(run)))
     whole = len(table) == run.table.num_rows
-    if store and whole and not in_archive(run) and not _same_records(table, cached):
+    if store and whole and not in_archive(run):
         with suppress(UserError):  # runs on a read-only disk need no cache
-            _write(table, run, run.folder / FILE)
+            _write(table, run, run.folder / FILE, follows_from)
     return table
+
+
+def _fingerprint(run: StoredRun, dataset: Dataset) -> str:
+    """A hash of all that the scores of a run follow from, but for the versions of programs."""
+    if dataset not in _DIGESTS:
+        digest = hashlib.sha256()
+        for i, sample_id in enumerate(dataset.ids):
+            digest.update(sample_id.encode())
+            for geometry in dataset.geometries(i):
+                for array in geometry:
+                    digest.update(array.tobytes())
+        _DIGESTS[dataset] = digest
+    digest = _DIGESTS[dataset].copy()
+    digest.update(str(run.provenance.get("batch_size", 1)).encode())
+    for name, column in zip(run.table.column_names, run.table.columns, strict=True):
+        digest.update(name.encode())
+        digest.update(column.is_null().to_numpy())
+        for buffer in column.drop_null().combine_chunks().buffers():  # of nulls they may differ
+            digest.update(b"|" if buffer is None else buffer)
+    return str(digest.hexdigest())
+
+
+_DIGESTS: WeakKeyDictionary[Dataset, Any] = WeakKeyDictionary()
+"""sha256 of the ids and structures of a data set, which many models share."""
 
 
 class _KnownScores:
@@ -180,8 +211,7 @@ def _computed(
     if not count:
         raise UserError(f"'{run.name}' holds no sample of {dataset.name}: wrong --data?")
     table = {**texts, **dict(zip(_NUMBERS, numbers[:count].T, strict=True))}
-    names = (*KEY, "status", *FACTS, *COLUMNS, *COSTS, "structures", *SLOW_COLUMNS)
-    return pd.DataFrame({name: table[name] for name in names})
+    return pd.DataFrame({name: table[name] for name in _STORED})
 
 
 def _costs(record: Record, *, at_batch_size_1: bool) -> dict[str, float]:
@@ -218,7 +248,7 @@ def store_archive_scores(
     import pandas as pd
 
     pairs = zip(runs, tables, strict=True)
-    if all(_same_records(table, _cached(run)) for run, table in pairs):
+    if all(_same_records(table, _cached(run)[0]) for run, table in pairs):
         return False
     named = [
         table.assign(model=run.name)[["model", *table]]
@@ -230,12 +260,15 @@ def store_archive_scores(
     return False
 
 
-def _write(table: pd.DataFrame, run: StoredRun, path: Path) -> None:
-    """Store scores with what they belong to: data set, evaluator and library versions."""
+def _write(
+    table: pd.DataFrame, run: StoredRun, path: Path, follows_from: str | None = None
+) -> None:
+    """Store scores with what they belong to: data set, records, evaluator, library versions."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     about = {**{key: run.identity.get(key) for key in DATASET_KEYS}, **_versions()}
+    about |= {} if follows_from is None else {FOLLOWS_FROM: follows_from}
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     arrow = arrow.replace_schema_metadata({"scores": json.dumps(about)})
     with atomic_write(path) as partial:
@@ -336,15 +369,18 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, int]]:
     return sorted(table[KEY].itertuples(index=False, name=None))
 
 
-def _cached(run: StoredRun) -> pd.DataFrame | None:
-    """Stored scores, if the same programs computed them; damaged ones are computed again."""
+def _cached(run: StoredRun) -> tuple[pd.DataFrame | None, str | None]:
+    """Stored scores, if the same programs computed them, and the `_fingerprint` that they are of.
+
+    Damaged ones are computed again.
+    """
     try:
         found = _read(run)
     except UserError:
-        return None
+        return None, None
     if found is None or any(found[1].get(key) != value for key, value in _versions().items()):
-        return None
-    return found[0]
+        return None, None
+    return found[0], found[1].get(FOLLOWS_FROM)
 
 
 def stale_scores(run: StoredRun, table: pd.DataFrame) -> Iterator[str]:
@@ -354,7 +390,7 @@ def stale_scores(run: StoredRun, table: pd.DataFrame) -> Iterator[str]:
         run: A stored run.
         table: `scores` of it, or some rows of them.
     """
-    cached = _cached(run)
+    cached, _ = _cached(run)
     if cached is None or not len(table):
         return
     both = table.merge(cached, on=KEY, suffixes=("", " stored"))

@@ -1,7 +1,7 @@
 """What a board and a site of 20 models cost, each in a process of its own and with stored scores.
 
     make perf
-    T2_SAMPLES=100000 python -m pytest tests/perf/test_leaderboard.py --override-ini addopts=-q -s
+    T2_SAMPLES=100000 python -m pytest tests/perf/test_leaderboard.py -o addopts=-q -s
 
 `T2_SAMPLES` (10,000) is the number of structures of the generated table. The runs are written by
 the store, and their scores are stored before, as they are of every run that was shown once.
