@@ -20,8 +20,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.core import WHOLE, MissingFinalFrame, RelaxSettings, Shard, UserError
-from benchmarks.core.cli import check_device, gigapascals, positive, run_command, whole_number
+from benchmarks.core import WHOLE, MissingFinalFrame, RelaxSettings, UserError
+from benchmarks.core.cli import (
+    check_device,
+    gigapascals,
+    positive,
+    run_command,
+    shard,
+    whole_number,
+)
 from benchmarks.core.inert_text import single_line
 from benchmarks.models.environments import interpreter, locate_model
 from benchmarks.models.registry import ENGINES, forecasts, on_engine, resolve_all
@@ -67,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=[*map(str, MissingFinalFrame)],
         help=_LAST_FRAME,
     )
-    add("--shard", type=_shard, default=WHOLE, metavar="i/n", help=_SHARD)
+    add("--shard", type=shard, default=WHOLE, metavar="i/n", help=_SHARD)
     add("--cluster", metavar="local:N|tcp://…|FILE.yaml", help=_CLUSTER)
     add("--emit", metavar="slurm[:N]|pbs[:N]", help=_EMIT)
     add("--repeats", type=whole_number(1), default=1, metavar="R", help="default: 1")
@@ -140,13 +147,6 @@ def _price(text: str) -> tuple[float, float]:
     return asked, answered
 
 
-def _shard(text: str) -> Shard:
-    number, slash, total = text.partition("/")
-    if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not i/n with i from 1 to n, as 1/4")
-    return Shard(int(number), int(total))
-
-
 def _model_list() -> str:
     rows = [("name", "track", "functional", "needs", "what it is")]
     for s in (*MODELS.values(), *plugin_models().values()):
@@ -163,9 +163,7 @@ def _emit(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if args.cluster or args.shard != WHOLE:
         raise UserError("--emit makes the parts: leave out --shard and --cluster")
     resolve_all(["identity", *_names(args)], trust=args.trust, prompting={})
-    at = next(i for i, word in enumerate(argv) if word.partition("=")[0] == "--emit")
-    rest = [*argv[:at], *argv[at + (1 if "=" in argv[at] else 2) :]]
-    _print(job_array(args.emit, rest, device=args.device))
+    _print(job_array(args.emit, "benchmarks.run", argv, device=args.device))
     return 0
 
 

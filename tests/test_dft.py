@@ -20,7 +20,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from benchmarks.core import Geometry, UserError
+from benchmarks.core import Geometry, Shard, UserError
 from benchmarks.core.geometry import reduced_composition
 from benchmarks.core.symmetry import symmetry_dataset
 from benchmarks.data import folders, frames, load
@@ -39,6 +39,7 @@ from benchmarks.dft.export import mark_unusable, write_set
 from benchmarks.dft.pool import DEFAULT, gpaw_versions
 from benchmarks.dft.results import DFTResult, InitialStructure
 from benchmarks.dft.settings import VERSION_3, DFTSettings
+from benchmarks.store.locking import FolderLock
 from tests.conftest import LEMAT_SCHEMA, one_line
 
 FAKE = """
@@ -219,6 +220,65 @@ def test_the_same_command_goes_on_and_computes_nothing_twice(fake):
     assert fake.run(*files) == 0
     assert (fake.calls() - calls).keys() == {"Ag"}
     assert sorted(path.name for path in (fake.out / "records").iterdir()) == ["Ag.json", "Cu.json"]
+
+
+def test_parts_of_a_list_go_into_one_folder_and_the_last_one_writes_the_data(fake, capsys):
+    names = ["a", "b", "c", "d"]
+    files = [fake.file("Cu", 3.5, name) for name in names]
+    parts = [[name for name in names if Shard(i, 2).holds(name)] for i in (1, 2)]
+    assert all(parts)
+    (fake.out / "records").mkdir(parents=True)
+    leftovers = [fake.out / "records" / f".{part[0]}.json.1.1.tmp" for part in parts]
+    for leftover in leftovers:
+        leftover.write_text("{")
+    assert fake.run(*files, "--shard", "1/2") == 0
+    assert [leftover.exists() for leftover in leftovers] == [False, True]  # the other may write it
+    assert f"{len(parts[1])} structures are left to other parts" in capsys.readouterr().out
+    assert sorted(fake.records()) == sorted(parts[0])
+    assert not (fake.out / "relaxations.parquet").exists()
+    before = fake.records()
+    assert fake.run(*files, "--shard", "2/2") == 0
+    assert before.items() <= fake.records().items()
+    assert len(load(str(fake.out / "relaxations.parquet"))) == 4
+
+
+def test_a_part_excludes_the_whole_and_itself_but_no_other_part(fake, capsys):
+    files = [fake.file("Cu", 3.5), fake.file("Ag")]
+    lock = FolderLock(fake.out / "parts" / Shard(1, 2).folder)
+    assert fake.run(*files) == 2
+    assert fake.run(*files, "--shard", "1/2") == 2
+    assert capsys.readouterr().err.count("another process is writing to it") == 2
+    assert fake.run(*files, "--shard", "2/2") == 0
+    lock.close()
+    lock = FolderLock(fake.out)
+    assert fake.run(*files, "--shard", "1/2") == 2
+    lock.close()
+    assert fake.run(*files) == 0
+
+
+def test_the_parts_of_a_list_as_an_array_of_jobs(fake, capsys):
+    assert fake.run("--list", "embedded-v3", "--emit", "slurm:4") == 0
+    script = capsys.readouterr().out
+    assert "#SBATCH --array=1-4" in script
+    command = script.splitlines()[-1]
+    assert " -m benchmarks.dft --list embedded-v3 " in command
+    assert command.endswith('--shard "$SLURM_ARRAY_TASK_ID/4"')
+    assert "--emit" not in command
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--verify", "1", "--shard", "1/2"],
+        ["--convergence", "--emit", "slurm"],
+        ["--list", "embedded-v3", "--export", "--shard", "1/2"],
+        ["--list", "embedded-v3", "--emit", "slurm", "--shard", "1/2"],
+    ],
+)
+def test_parts_of_what_has_none_are_refused(fake, capsys, options):
+    assert fake.run(*options) == 2
+    assert "--shard" in capsys.readouterr().err
+    assert not fake.calls()
 
 
 def test_a_failure_is_tried_again_when_asked(fake):

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from benchmarks.core import GPA, UserError
+from benchmarks.core import GPA, Shard, UserError
 from benchmarks.core.inert_text import single_line
 
 BROKEN_PIPE = 141
@@ -176,6 +176,14 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return value
+
+
+def shard(text: str) -> Shard:
+    """A type for argparse: part i of n, written i/n."""
+    number, slash, total = text.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not i/n with i from 1 to n, as 1/4")
+    return Shard(int(number), int(total))
 
 
 def gigapascals(text: str) -> float:

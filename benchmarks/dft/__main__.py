@@ -5,6 +5,8 @@
     python -m benchmarks.dft mine/*.cif --out runs/mine
     python -m benchmarks.dft --list embedded-v2 --out runs/embedded-v2 --workers 2
     python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3
+    python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3 --shard 1/4
+    python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3 --emit slurm:32 > job.sh
     python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3 --export
     python -m benchmarks.dft --verify 10 --out runs/verify
     python -m benchmarks.dft --convergence --out runs/convergence
@@ -29,7 +31,7 @@ from pathlib import Path
 
 from moyopy import SpaceGroupType
 
-from benchmarks.core import UserError
+from benchmarks.core import WHOLE, UserError
 from benchmarks.core.cli import positive, run_command, whole_number
 from benchmarks.core.symmetry import symmetry_dataset
 from benchmarks.dft import checks, verdict
@@ -43,6 +45,7 @@ from benchmarks.dft.export import mark_unusable, write_set, write_table
 from benchmarks.dft.pool import add_worker_options, gpaw_versions, relax_all, workers_of
 from benchmarks.dft.results import DFTResult, Folder, InitialStructure
 from benchmarks.dft.settings import VERSION_3, DFTSettings
+from benchmarks.engine.job_array import job_array
 
 LIST = "embedded-v2"
 LIST_V3 = "embedded-v3"
@@ -67,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given[:1] == ["verdict"]:
             return verdict.main(given[1:])
         args = _parser().parse_args(given)
-        return _command(args)(args)
+        chosen = _command(args)
+        if args.emit:
+            sys.stdout.write(job_array(args.emit, "benchmarks.dft", given) + "\n")
+            return 0
+        return chosen(args)
 
     return run_command(command, interrupted="interrupted; the same command goes on from here")
 
@@ -86,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=[LIST, LIST_V3],
         help=f"the embedded set's list of that version; --limit alone means {LIST}",
     )
+    add("--emit", metavar="slurm[:N]|pbs[:N]", help="print the script of a job array of N parts")
     add("--export", action="store_true", help="with --list: relax nothing, write what is done")
     add(
         "--verify", type=whole_number(1), metavar="N", help="relax N of version 1 again and compare"
@@ -115,6 +123,12 @@ def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
         raise UserError("--export goes with --list alone: it relaxes nothing")
     if args.dry_run and (args.export or chosen not in ([_files], [_list], [])):
         raise UserError("--dry-run goes with files or with --list")
+    if (args.emit or args.shard != WHOLE) and chosen not in ([_files], [_list]):
+        raise UserError("--shard and --emit go with files or with --list")
+    if args.emit and (args.shard != WHOLE or args.export or args.dry_run):
+        raise UserError("--emit makes the parts: leave out --shard, --export and --dry-run")
+    if args.export and args.shard != WHOLE:
+        raise UserError("--export writes what all parts have done: leave out --shard")
     if not chosen and args.limit:  # without a limit the list takes a day
         return _list
     if len(chosen) != 1:
@@ -146,7 +160,10 @@ def _print_dry_run(found: Sequence[InitialStructure]) -> None:
 
 def _table(found: Sequence[InitialStructure], about: str, args: argparse.Namespace) -> int:
     path: Path = args.out / "relaxations.parquet"
-    records = _relaxed(found[: args.limit], args.out, _settings(args), args)
+    found = found[: args.limit]
+    records = _relaxed(found, args.out, _settings(args), args)
+    if _left_to_others(found, records):
+        return 0
     used = [record for record in records if not record.reason]
     if used:
         write_table(used, path, _card("Reference relaxations", about, records, args))
@@ -170,6 +187,8 @@ def _list(args: argparse.Namespace) -> int:
         about += f" {len(done)} of the {len(listed)} structures of the list have a record."
         listed = done
     records = _relaxed(listed, args.out, _settings(args), args)
+    if _left_to_others(listed, records):
+        return 0
     used = [record for record in records if not record.reason]
     if used:
         about += " Splits by chemical system, by the rule in `manifest.json`."
@@ -232,6 +251,14 @@ def _relaxed(
     listed = "".join(f"; {n} {reason}" for reason, n in failed.most_common())
     print(f"{folder}: {len(records) - failed.total()} of {len(records)} relaxed{listed}")
     return records
+
+
+def _left_to_others(found: Sequence[InitialStructure], records: Sequence[DFTResult]) -> bool:
+    """Whether other parts have structures without a record yet; says so."""
+    left = len(found) - len(records)
+    if left:
+        print(f"{left} structures are left to other parts; the last one writes the data")
+    return bool(left)
 
 
 def _card(title: str, about: str, records: Sequence[DFTResult], args: argparse.Namespace) -> Card:

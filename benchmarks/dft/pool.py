@@ -24,8 +24,8 @@ from typing import IO, Any, Final
 
 from tqdm import tqdm
 
-from benchmarks.core import UserError
-from benchmarks.core.cli import positive, whole_number
+from benchmarks.core import WHOLE, Shard, UserError
+from benchmarks.core.cli import positive, shard, whole_number
 from benchmarks.dft.results import DFTResult, Folder, InitialStructure
 from benchmarks.dft.settings import DFTSettings
 from benchmarks.engine.process import THREAD_VARIABLES
@@ -47,6 +47,8 @@ class Workers:
     count: int = 1
     timeout: float = 3600.0
     """Time limit for one structure [s]."""
+    shard: Shard = WHOLE
+    """The part of the structures that is relaxed here; others are left to other commands."""
 
 
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +56,14 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--workers", type=whole_number(1), default=1, metavar="N", help="processes; default: 1")
     add("--timeout", type=positive, default=3600.0, metavar="S", help="per structure; default: 1 h")
+    add("--shard", type=shard, default=WHOLE, metavar="i/n", help="part i of n, beside the others")
     add("--retry", action="store_true", help="try again what failed")
     add("--python", default=DEFAULT, metavar="PATH", help=f"that has GPAW; default: {DEFAULT}")
 
 
 def workers_of(args: argparse.Namespace) -> Workers:
     """The workers that `add_worker_options` asks for."""
-    return Workers(python=args.python, count=args.workers, timeout=args.timeout)
+    return Workers(python=args.python, count=args.workers, timeout=args.timeout, shard=args.shard)
 
 
 def command(python: str) -> list[str]:
@@ -116,22 +119,23 @@ def relax_all(
         retry: Relax again the structures whose relaxation failed.
 
     Returns:
-        The record of each structure, in order.
+        The record of each structure, in order; not of those of other parts that have none yet.
 
     Raises:
         UserError: The folder has other settings or another GPAW, or another process writes to it.
     """
-    with Folder.open(folder, settings, versions) as opened:
-        records = {start.name: opened.read(start) for start in starts}
+    with Folder.open(folder, settings, versions, workers.shard) as opened:
+        own = [start for start in starts if workers.shard.holds(start.name)]
+        records = {start.name: opened.read(start) for start in own}
         todo = [
             start
-            for start in starts
+            for start in own
             if (record := records[start.name]) is None or (retry and record.reason)
         ]
         progress = tqdm(
             desc=folder.name,
-            total=len(starts),
-            initial=len(starts) - len(todo),
+            total=len(own),
+            initial=len(own) - len(todo),
             unit="crystal",
             disable=None,
             file=sys.stderr,
@@ -139,9 +143,9 @@ def relax_all(
         with progress, contextlib.closing(relax_each(todo, settings, workers)) as ended:
             for record in ended:
                 opened.write(record)
-                records[record.name] = record
                 progress.update()
-    return [record for record in records.values() if record is not None]
+        found = [opened.read(start) for start in starts]
+    return [record for record in found if record is not None]
 
 
 def relax_each(

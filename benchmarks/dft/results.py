@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.core import Geometry, UserError
+from benchmarks.core import WHOLE, Geometry, Shard, UserError
 from benchmarks.core.files import atomic_write
 from benchmarks.dft.settings import DFTSettings
-from benchmarks.store.locking import FolderLock
+from benchmarks.store.locking import FolderLock, require_free
 from benchmarks.store.stored_run import require_equal
 
 SETTINGS = "settings.json"
@@ -88,17 +88,31 @@ class Folder:
     @classmethod
     @contextmanager
     def open(
-        cls, path: Path, settings: DFTSettings, versions: Mapping[str, str]
+        cls,
+        path: Path,
+        settings: DFTSettings,
+        versions: Mapping[str, str],
+        shard: Shard = WHOLE,
     ) -> Iterator[Folder]:
         """Create the folder, or continue with one that has equal settings and GPAW.
+
+        Args:
+            path: The folder.
+            settings: Those of its records.
+            versions: Those of GPAW and its libraries.
+            shard: The part of the records that this process writes; others may write other parts.
 
         Raises:
             UserError: The settings, GPAW or ASE differ, or another process writes to it.
         """
-        lock = FolderLock(path)
+        locks = path / "parts"
+        lock = FolderLock(path if shard == WHOLE else locks / shard.folder)
         try:
+            for other in locks.glob("*") if shard == WHOLE else [path]:
+                require_free(other)
             for leftover in (path / "records").glob(".*.tmp"):
-                leftover.unlink()
+                if shard.holds(leftover.name[1:].partition(".json.")[0]):
+                    leftover.unlink()
             identity = asdict(settings) | {name: versions[name] for name in ("gpaw", "ase")}
             header = path / SETTINGS
             if header.is_file():

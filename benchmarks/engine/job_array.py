@@ -47,12 +47,13 @@ _QUEUES = {
 DEFAULT_PARTS = 16
 
 
-def job_array(kind: str, argv: Sequence[str], *, device: str) -> str:
-    """Write the script of an array of jobs, each of which runs a part of the samples.
+def job_array(kind: str, module: str, argv: Sequence[str], *, device: str = "cpu") -> str:
+    """Write the script of an array of jobs, each of which runs a part of a command.
 
     Args:
         kind: `slurm` or `pbs`, or with the number of parts `slurm:N`.
-        argv: The command line of `benchmarks.run`, without the option that asked for the script.
+        module: The command: `benchmarks.run` or `benchmarks.dft`, which take `--shard`.
+        argv: Its arguments, `--emit` among them, which is left out of the script.
         device: The device of the run.
 
     Raises:
@@ -68,10 +69,13 @@ def job_array(kind: str, argv: Sequence[str], *, device: str) -> str:
         header = header.replace("{gpu}", queue.gpu if on_gpu else "")
     elif on_gpu:
         header += f"\n{queue.gpu}"
-    command = shlex.join([sys.executable, "-m", "benchmarks.run", *argv])
+    at = next(i for i, word in enumerate(argv) if word.partition("=")[0] == "--emit")
+    rest = [*argv[:at], *argv[at + (1 if "=" in argv[at] else 2) :]]
+    command = shlex.join([sys.executable, "-m", module, *rest])
     return f"""#!/bin/sh
 # {n_parts} parts of one run, on as many machines: {queue.submit} THIS_FILE
-# Whatever is killed, the same script goes on. The part that ends last writes the board.
+# Whatever is killed, the same script goes on. The part that ends last writes what is made of
+# all parts.
 {header}
 cd {shlex.quote(str(Path.cwd()))} || exit 2
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}"
