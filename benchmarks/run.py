@@ -263,7 +263,7 @@ def _dry_run(plans: Sequence[ModelRun], run: BenchmarkRun) -> str:
 
 def _left_to_others(plans: Sequence[ModelRun], run: BenchmarkRun) -> int:
     """Count what other parts have not stored yet; nothing is left to others by the whole."""
-    from benchmarks.store import model_folder, read_run
+    from benchmarks.store import model_folder, read_outcomes
 
     if run.shard == WHOLE:
         return 0
@@ -271,7 +271,7 @@ def _left_to_others(plans: Sequence[ModelRun], run: BenchmarkRun) -> int:
     mine = {(run.dataset.ids[i], repeat) for i in run.positions for repeat in range(run.repeats)}
     n_left = 0
     for plan in plans:
-        table = read_run(model_folder(run.out, plan.spec.name)).table
+        table = read_outcomes(model_folder(run.out, plan.spec.name))
         stored = zip(table["sample_id"].to_pylist(), table["repeat"].to_pylist(), strict=True)
         n_left += len(wanted - mine - set(stored))
     return n_left

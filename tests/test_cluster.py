@@ -556,7 +556,7 @@ def test_jobs_of_a_queue_come_with_the_work(data, undisturbed, tmp_path, capsys)
 def test_whatever_is_killed_every_sample_is_there_once(data, undisturbed, tmp_path):
     out = tmp_path / "runs"
     with Site(data, out, tmp_path) as site:
-        for number, kind in enumerate(("worker", "driver", "nanny-0", "scheduler")):
+        for number, kind in enumerate(("worker", "model", "driver", "nanny-0", "scheduler")):
             site.start()
             wait_until(lambda seen=number: stored(out) > seen)
             assert site.kill(kind)
@@ -635,7 +635,7 @@ def test_fifty_kills_at_random_moments(data, undisturbed, tmp_path):
         with Site(data, out, tmp_path) as site:
             while kills.total() < 50 and stored(out) < 8:
                 site.start()
-                time.sleep(chance.uniform(0, 6))
+                time.sleep(chance.uniform(0, 12))
                 kind = chance.choice(["worker", "model", *site.kinds])
                 kills[kind] += site.kill(kind)
             site.finish()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.core import Geometry, MissingFinalFrame, Sample, UserError
+from benchmarks.core.parquet import give_back_memory
 from benchmarks.data.frames import Frame, frames_in
 from benchmarks.data.lemat.coordinates import FramePairs, read_coordinates
 from benchmarks.data.lemat.ids import seeded_hash, source_of
@@ -231,10 +232,12 @@ def _read(
     trajectories, quarantined = find_trajectories(files, lambda met: in_part(found, files, met))
     if found.ids is not None:  # rows of no trajectory are in no part
         quarantined = [entry for entry in quarantined if entry.sample_id in found.ids]
+    give_back_memory()
     order = np.arange(len(trajectories))
     if limit is not None:
         order = selection_order(found, files, trajectories, seed)
     pairs, more = read_coordinates(files, trajectories, order, limit, missing_final_frame)
+    give_back_memory()
     return Dataset(
         trajectories.take(pairs.trajectory),
         pairs,

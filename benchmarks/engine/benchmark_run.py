@@ -59,8 +59,10 @@ class BenchmarkRun:
     """The workers that run them, as `benchmarks.engine.cluster.connected` takes them."""
 
     @cached_property
-    def positions(self) -> list[int]:
+    def positions(self) -> Sequence[int]:
         """The positions in the data set of the samples that this process runs."""
+        if self.shard == WHOLE:
+            return range(len(self.dataset))
         return [i for i, name in enumerate(self.dataset.ids) if self.shard.holds(name)]
 
     @property
@@ -199,8 +201,11 @@ def _run_samples(
             count(Counter(record.status.value for record in records))
 
         for repeat in range(run.repeats):
-            left = [i for i in run.positions if (dataset.ids[i], repeat) not in writer.done]
-            todo = (Task(dataset.ids[i], repeat, dataset.geometries(i)[0]) for i in left)
+            todo = (
+                Task(dataset.ids[i], repeat, dataset.geometries(i)[0])
+                for i in run.positions
+                if (dataset.ids[i], repeat) not in writer.done
+            )
             # Relaxers seed their sampling from seed and structure: a repeat is another seed.
             settings = replace(run.settings, seed=run.settings.seed + repeat)
             if workers is None:

@@ -10,7 +10,7 @@ on one data set can be kept as an archive of few files, see `archive.py`.
 
 from benchmarks.store.archive import read_archive, write_archive
 from benchmarks.store.headers import SCHEMA_VERSION
-from benchmarks.store.reading import read_run, read_runs, run_folders
+from benchmarks.store.reading import read_outcomes, read_run, read_runs, run_folders
 from benchmarks.store.records import SCHEMA, Record, Records, table_of
 from benchmarks.store.stored_run import StoredRun
 from benchmarks.store.writing import RunWriter, model_folder
@@ -24,6 +24,7 @@ __all__ = [
     "StoredRun",
     "model_folder",
     "read_archive",
+    "read_outcomes",
     "read_run",
     "read_runs",
     "run_folders",

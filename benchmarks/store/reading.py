@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +22,7 @@ from benchmarks.store.stored_run import (
     require_unique,
 )
 
+OUTCOME: Final = ("sample_id", "repeat", "status", "batch_id")
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 
 
@@ -38,13 +39,19 @@ def read_run(folder: Path) -> StoredRun:
     return _merged(shards, (folder,))
 
 
+def read_outcomes(folder: Path) -> Any:
+    """Read of each record only `OUTCOME`; all of it is checked, as by `read_run`."""
+    shards = [_read_shard(shard, OUTCOME) for shard in shard_folders(folder) or [folder]]
+    return _merged(shards, (folder,)).table
+
+
 def shard_folders(folder: Path) -> list[Path]:
     """List the folders of a model that have a header: its shards, or itself in the old layout."""
     headers = [folder / "run.json", *sorted(folder.glob("shard-*/run.json"))]
     return [header.parent for header in headers if header.is_file()]
 
 
-def _read_shard(folder: Path) -> StoredRun:
+def _read_shard(folder: Path, columns: Sequence[str] = SCHEMA.names) -> StoredRun:
     header = read_header(folder)
     model = header["identity"]["model"]
     # Each segment names its first part; the parts up to the next segment's are its own.
@@ -61,9 +68,10 @@ def _read_shard(folder: Path) -> StoredRun:
         begun = [segment for segment in segments if segment.get("first_part", 0) <= number]
         if begun:
             begun[-1]["n_records"] += table.num_rows
-        tables.append(table)
+        tables.append(table.select(columns))
     # many small parts hold half as much memory again as their numbers
-    table = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
+    empty = SCHEMA.empty_table().select(columns)
+    table = pa.concat_tables([empty, *tables]).combine_chunks()
     return StoredRun(
         model,
         (folder,),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.core import Geometry, UserError
@@ -225,12 +226,13 @@ def _flattened(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def require_unique(table: Any, folders: Sequence[Path]) -> None:
     """Raise a `UserError` that names `folders` if a (sample_id, repeat) occurs twice."""
-    seen: set[tuple[str, int]] = set()
-    for key in keys(table):
-        if key in seen:
-            names = ", ".join(map(str, folders))
-            raise UserError(f"{names}: sample {key[0]}, repeat {key[1]} is there twice")
-        seen.add(key)
+    counted = table.group_by(["sample_id", "repeat"]).aggregate([([], "count_all")])
+    if len(counted) == len(table):
+        return
+    twice = counted.filter(pc.greater(counted["count_all"], 1))
+    (sample_id, repeat), *_ = keys(twice)
+    names = ", ".join(map(str, folders))
+    raise UserError(f"{names}: sample {sample_id}, repeat {repeat} is there twice")
 
 
 def keys(table: Any) -> Iterator[tuple[str, int]]:

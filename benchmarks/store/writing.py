@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.core import WHOLE, Shard, UserError
 from benchmarks.core.files import atomic_write, parse_json
+from benchmarks.core.parquet import give_back_memory
 from benchmarks.store.headers import SCHEMA_VERSION, read_header
 from benchmarks.store.locking import FolderLock, require_free
-from benchmarks.store.reading import parts, read_run, shard_folders
+from benchmarks.store.reading import OUTCOME, parts, read_outcomes, shard_folders
 from benchmarks.store.records import SCHEMA, Record, table_of
 from benchmarks.store.stored_run import keys, require_equal
 
@@ -127,7 +128,8 @@ class RunWriter:
                 _require_no_parts(each)
             header["segments"] = read_header(own)["segments"] if own in stored else []
             read = {own} & set(stored) if driven else {folder} if stored else set()
-            tables = [SCHEMA.empty_table(), *(read_run(each).table for each in read)]
+            tables = [SCHEMA.empty_table().select(OUTCOME), *map(read_outcomes, read)]
+            give_back_memory()
         except BaseException:
             lock.close()
             _remove_empty(own)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.core import MissingFinalFrame
 from benchmarks.core.geometry import is_compact
+from benchmarks.core.parquet import give_back_memory
 from benchmarks.data.lemat.arrow import array, atomic_numbers, lengths, row_sums, vectors
 from benchmarks.data.lemat.missing_final_frames import certainly_rejected, rejected_final_frames
 from benchmarks.data.lemat.quarantine import Quarantined, Reason, first_true
@@ -162,22 +163,28 @@ def _read(
     return columns, fault
 
 
-def _concatenated(pieces: Sequence[FramePairs]) -> FramePairs:
-    if len(pieces) == 1:
-        return pieces[0]
-    empty = FramePairs(
-        np.zeros(0, np.int64),
-        np.zeros(1, np.int64),
-        np.zeros(0, np.int16),
-        np.zeros((0, 2, 3, 3)),
-        np.zeros((2, 0, 3)),
+def _concatenated(pieces: list[FramePairs]) -> FramePairs:
+    """All pieces as one; the list is empty afterwards, so that nothing is held twice."""
+    count = np.concatenate([np.zeros(0, np.int64), *(np.diff(piece.offsets) for piece in pieces)])
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
+    n, n_sites = len(count), int(offsets[-1])
+    whole = FramePairs(
+        trajectory=np.empty(n, np.int64),
+        offsets=offsets,
+        numbers=np.empty(n_sites, np.int16),
+        lattices=np.empty((n, 2, 3, 3)),
+        frac_coords=np.empty((2, n_sites, 3)),
     )
-    pieces = [empty, *pieces]
-    count = np.concatenate([np.diff(piece.offsets) for piece in pieces])
-    return FramePairs(
-        trajectory=np.concatenate([piece.trajectory for piece in pieces]),
-        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(count)]),
-        numbers=np.concatenate([piece.numbers for piece in pieces]),
-        lattices=np.concatenate([piece.lattices for piece in pieces]),
-        frac_coords=np.concatenate([piece.frac_coords for piece in pieces], axis=1),
-    )
+    start = 0
+    while pieces:
+        piece = pieces.pop(0)
+        end = start + len(piece.trajectory)
+        sites = slice(offsets[start], offsets[end])
+        whole.trajectory[start:end] = piece.trajectory
+        whole.numbers[sites] = piece.numbers
+        whole.lattices[start:end] = piece.lattices
+        whole.frac_coords[:, sites] = piece.frac_coords
+        start = end
+        del piece
+        give_back_memory()
+    return whole
