@@ -756,6 +756,28 @@ def test_version_1_agrees_with_itself_and_a_stretched_end_is_seen():
     assert differences[-1].volume == pytest.approx(3.03, abs=0.01)
 
 
+def test_starts_around_minima_come_back_or_are_seen_where_they_are():
+    found = checks.perturbed_starts(6)
+    assert len({start.name for start in found}) == 6
+    assert sum("O" in start.symbols for start in found) == 2
+    minima = load("perturbed", split="test")
+    records = []
+    for k, start in enumerate(found):
+        end = minima.geometries(minima.ids.index(start.name))[1]
+        lattice, frac_coords, _ = start.geometry if k == 0 else end
+        record = relaxed(start)
+        record.frames[-1] |= {
+            "lattice": lattice.tolist(),
+            "positions": (frac_coords @ lattice).tolist(),
+        }
+        records.append(record)
+    differences = checks.against_minima(records)
+    assert differences[0].displacement == pytest.approx(0.1, abs=1e-6)
+    assert differences[0].lengths > 1e-3
+    assert max(d.displacement + d.lengths for d in differences[1:]) < 1e-9
+    assert "within 0.025 Å: 5" in checks.report("T", differences, checks.BACK)
+
+
 def test_starts_of_the_checks_are_there():
     found = checks.convergence_starts()
     names = [start.name for start in found]

@@ -9,6 +9,7 @@
     python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3 --emit slurm:32 > job.sh
     python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3 --export
     python -m benchmarks.dft --verify 10 --out runs/verify
+    python -m benchmarks.dft --verify 30 --perturbed --out runs/perturbed   # do they come back?
     python -m benchmarks.dft --convergence --out runs/convergence
     python -m benchmarks.dft --convergence --list embedded-v3 --out runs/convergence-v3
     python -m benchmarks.dft verdict RUNS --limit 2        # predictions; see benchmarks.dft.verdict
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--verify", type=whole_number(1), metavar="N", help="relax N of version 1 again and compare"
     )
+    add("--perturbed", action="store_true", help="with --verify: N starts of that set instead")
     add("--convergence", action="store_true", help="some structures with converged settings, too")
     add("--limit", type=whole_number(1), metavar="N", help="the first N structures")
     add("--out", type=Path, default=OUT, metavar="DIR", help=f"records, tables; default: {OUT}/")
@@ -123,6 +125,8 @@ def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
         raise UserError("--export goes with --list alone: it relaxes nothing")
     if args.dry_run and (args.export or chosen not in ([_files], [_list], [])):
         raise UserError("--dry-run goes with files or with --list")
+    if args.perturbed and args.verify is None:
+        raise UserError("--perturbed goes with --verify N")
     if (args.emit or args.shard != WHOLE) and chosen not in ([_files], [_list]):
         raise UserError("--shard and --emit go with files or with --list")
     if args.emit and (args.shard != WHOLE or args.export or args.dry_run):
@@ -199,14 +203,21 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    """Relax structures of version 1 again and compare the relaxed cells."""
-    found = checks.embedded_starts(args.verify)[: args.limit]
-    records = _relaxed(found, args.out, _settings(args), args)
-    differences = checks.against_embedded(records)
-    text = checks.report("Version 1, computed again", differences, checks.TOLERANCE)
+    """Relax structures of version 1 again, or starts of `perturbed`, and compare the ends."""
+    if args.perturbed:
+        found = checks.perturbed_starts(args.verify)[: args.limit]
+        records = _relaxed(found, args.out, _settings(args), args)
+        differences, tolerance = checks.against_minima(records), checks.BACK
+        title = "Starts of `perturbed` that came back to their minima"
+    else:
+        found = checks.embedded_starts(args.verify)[: args.limit]
+        records = _relaxed(found, args.out, _settings(args), args)
+        differences, tolerance = checks.against_embedded(records), checks.TOLERANCE
+        title = "Version 1, computed again"
+    text = checks.report(title, differences, tolerance)
     checks.write(args.out / "verify.md", text, differences)
     print(text)
-    return 0 if all(d.lengths <= checks.TOLERANCE for d in differences) else 1
+    return 0 if all(d.lengths <= tolerance for d in differences) else 1
 
 
 def _convergence(args: argparse.Namespace) -> int:

@@ -169,27 +169,31 @@ def control_gap(table: pd.DataFrame, unchanged: pd.DataFrame) -> float:
     return float(gaps.abs().to_numpy().max()) if gaps.notna().to_numpy().all() else float("inf")
 
 
-def _binned(column: str, edges: Sequence[float], unit: str) -> Callable[[pd.DataFrame], pd.Series]:
-    def labels(table: pd.DataFrame) -> pd.Series:
+def _binned(edges: Sequence[float], unit: str) -> Callable[[pd.Series], pd.Series]:
+    def labels(column: pd.Series) -> pd.Series:
         import pandas as pd
 
         names = [
             f"{low:g} to {high:g}{unit}" if np.isfinite(high) else f"over {low:g}{unit}"
             for low, high in pairwise(edges)
         ]
-        return pd.cut(table[column], list(edges), labels=names, include_lowest=True)
+        return pd.cut(column, list(edges), labels=names, include_lowest=True)
 
     return labels
 
 
-SLICED_BY: Final[Mapping[str, Callable[[pd.DataFrame], pd.Series]]] = {
-    "Functional": lambda table: table["functional"],
-    "Source": lambda table: table["source"],
-    "Sites (more than, up to)": _binned("n_sites", SITES, ""),
-    "Crystal system of the start": lambda table: table["crystal_system"],
-    "Change of volume (more than, up to)": _binned("identity_volume_error", CHANGE, " %"),
+def _as_it_is(column: pd.Series) -> pd.Series:
+    return column
+
+
+SLICED_BY: Final[Mapping[str, tuple[str, Callable[[pd.Series], pd.Series]]]] = {
+    "Functional": ("functional", _as_it_is),
+    "Source": ("source", _as_it_is),
+    "Sites (more than, up to)": ("n_sites", _binned(SITES, "")),
+    "Crystal system of the start": ("crystal_system", _as_it_is),
+    "Change of volume (more than, up to)": ("identity_volume_error", _binned(CHANGE, " %")),
 }
-"""Titles of the tables, and the label of each sample in them."""
+"""Titles of the tables, the column that each is about, and the label of each sample in it."""
 
 
 def slices(
@@ -209,8 +213,10 @@ def slices(
     about = tables[0].drop_duplicates("sample_id").set_index("sample_id").loc[list(ids)]
     groups = list(about["group"])
     found = []
-    for title, by in SLICED_BY.items():
-        labels = by(about).astype(str).to_numpy()
+    for title, (column, by) in SLICED_BY.items():
+        if column not in about:  # an older or damaged table
+            continue
+        labels = by(about[column]).astype(object).fillna("unknown").astype(str).to_numpy()
         if len(set(labels)) < 2:
             continue
         parts = []
