@@ -87,8 +87,10 @@ def test_potentials_are_trained_on_all_data_that_are_named(tmp_path, salt_frames
 def test_a_distillation_that_is_interrupted_goes_on(tmp_path, salt_frames, capsys, monkeypatch):
     pytest.importorskip("mace")
     out = tmp_path / "student.model"
-    command = ["mace", "--data", str(salt_frames), "--epochs", "1", "--out", str(out)]
+    command = ["mace", "--data", str(salt_frames), "--epochs", "3", "--out", str(out)]
     recipe = train_mace.DISTILLATION
+    monkeypatch.setattr(train_mace, "FIRST_EPOCHS", 1)
+    monkeypatch.setattr(train_mace, "SECOND_EPOCHS", 2)
 
     def interrupted(path):
         raise KeyboardInterrupt
@@ -106,6 +108,9 @@ def test_a_distillation_that_is_interrupted_goes_on(tmp_path, salt_frames, capsy
     assert train.main(command) == 0
     card = json.loads(out.with_suffix(".json").read_text())
     assert (card["model"], card["n_frames"], card["n_held_out"]) == ("mace", 3, 1)
+    assert card["settings_of_the_last_stage"]["max_num_epochs"] == "1"
+    assert [each["epoch"] for each in card["rmse_held_out_by_epoch"]][-2:] == [1, 2]
+    assert str(tmp_path) not in json.dumps(card["settings_of_the_last_stage"])
     assert not out.with_name("student.model.state").exists()
     assert mace.Mace(str(out)).elements == {11, 17}
 
