@@ -185,7 +185,7 @@ def test_a_structure_that_kills_whoever_touches_it_is_given_up_alone(tmp_path):
 
 def test_samples_are_cut_into_parts_for_all_workers():
     todo = [Task(f"s{i}", 0, toys.geometry(1)) for i in range(640)]
-    for batch_size, n_parts in ((1, 8), (64, 8), (128, 5), (1000, 2)):
+    for batch_size, n_parts in ((1, 16), (64, 10), (128, 5), (1000, 2)):
         parts = parts_run.cut(todo, 2, batch_size)
         assert len(parts) == n_parts
         assert all(shard.holds(task.sample_id) for shard, tasks in parts for task in tasks)
@@ -193,6 +193,9 @@ def test_samples_are_cut_into_parts_for_all_workers():
             t.sample_id for t in todo
         )
         assert len(parts[0][1]) == max(len(tasks) for _, tasks in parts)
+    dear = Task("dear", 0, toys.geometry(64))
+    first = parts_run.cut([*todo, dear], 2, 1)[0][1]
+    assert "dear" in {task.sample_id for task in first}
 
 
 # --- one writer for a sample ---------------------------------------------------------------------
@@ -530,7 +533,9 @@ def test_two_workers_answer_as_one_process_does(data, undisturbed, tmp_path, cap
     assert "dashboard: http://127.0.0.1:" in said.err
     assert f"slow: {N} structures in " in said.err
     assert f"({N} ok)" in said.err
-    parts = {Shard.of(sample_id, 8).folder for sample_id, _ in undisturbed}
+    parts = {
+        Shard.of(sample_id, 2 * parts_run.PARTS_PER_WORKER).folder for sample_id, _ in undisturbed
+    }
     assert {path.name for path in (out / "slow").glob("shard-*")} == parts
     assert not (out / "slow" / DRIVER).exists()
     run = read_run(out / "slow")
@@ -549,7 +554,9 @@ def test_jobs_of_a_queue_come_with_the_work(data, undisturbed, tmp_path, capsys)
     command = ["--models", MODEL, "--data", data, "--out", str(tmp_path / "runs")]
     assert main([*command, "--cluster", str(queue)]) == 0
     assert answers(tmp_path / "runs") == undisturbed
-    parts = {Shard.of(sample_id, 8).folder for sample_id, _ in undisturbed}
+    parts = {
+        Shard.of(sample_id, 2 * parts_run.PARTS_PER_WORKER).folder for sample_id, _ in undisturbed
+    }
     assert {path.name for path in (tmp_path / "runs" / "slow").glob("shard-*")} == parts
 
 

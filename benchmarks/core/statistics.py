@@ -106,7 +106,8 @@ class Estimate:
             digits: As in `of`.
         """
         rest = iter(columns)
-        while block := list(islice(rest, max(1, BLOCK // len(resampling.membership)))):
+        width = max(1, BLOCK // max(1, len(resampling.membership)))
+        while block := list(islice(rest, width)):
             values, weights = (np.stack(each, axis=1) for each in zip(*block, strict=True))
             found = estimates([Reduce.MEAN] * len(block), values, weights, resampling)
             counts = (np.isfinite(values) & np.isfinite(weights)).sum(axis=0)

@@ -217,7 +217,7 @@ def _verify(args: argparse.Namespace) -> int:
     text = checks.report(title, differences, tolerance)
     checks.write(args.out / "verify.md", text, differences)
     print(text)
-    return 0 if all(d.lengths <= tolerance for d in differences) else 1
+    return 0 if all(d.within(tolerance) for d in differences) else 1
 
 
 def _convergence(args: argparse.Namespace) -> int:

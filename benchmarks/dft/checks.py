@@ -67,6 +67,10 @@ class Difference:
     """Relative difference of the volumes [%], with its sign."""
     reason: str
 
+    def within(self, tolerance: float) -> bool:
+        """Whether both ends are there and are the same: atoms to `BACK` if that is more."""
+        return self.lengths <= tolerance and self.displacement <= max(tolerance, BACK)
+
 
 def tight(settings: DFTSettings) -> DFTSettings:
     """The same, converged: 1.5 times the cutoff, denser k-points, a sixth of the force.
@@ -103,7 +107,8 @@ def perturbed_starts(n: int) -> list[InitialStructure]:
         ]
     )
     oxides = [start for start in cheap if "O" in start.symbols][: -(-n // 3)]
-    others = [start for start in cheap if start not in oxides][: n - len(oxides)]
+    names = {start.name for start in oxides}
+    others = [start for start in cheap if start.name not in names][: n - len(oxides)]
     return sort_by_cost([*oxides, *others])
 
 
@@ -148,18 +153,16 @@ def report(title: str, differences: Sequence[Difference], tolerance: float | Non
     ]
     known = [d for d in differences if not d.reason]
     lengths = np.array([d.lengths for d in known])
-    displaced = np.array([d.displacement for d in known])
     volumes = np.array([abs(d.volume) for d in known])
     sums = f"{len(known)} of {len(differences)} compared"
     if known:
         sums += (
             f": largest difference {lengths.max():.4f} Å, mean {lengths.mean():.4f} Å; "
-            f"displacement, mean {displaced.mean():.4f} Å; "
+            f"displacement, mean {np.mean([d.displacement for d in known]):.4f} Å; "
             f"volume, mean of the absolute difference {volumes.mean():.2f} %"
         )
     if tolerance is not None:
-        within = int(((lengths <= tolerance) & (displaced <= max(tolerance, BACK))).sum())
-        sums += f"; within {tolerance:g} Å: {within}"
+        sums += f"; within {tolerance:g} Å: {sum(d.within(tolerance) for d in known)}"
     return f"# {title}\n\n{sums}.\n\n{markdown_table(head, rows)}\n"
 
 

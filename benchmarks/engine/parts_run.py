@@ -23,7 +23,7 @@ from benchmarks.engine.execute import START_ATTEMPTS, Budget, ModelRunSummary, T
 from benchmarks.engine.part import DRIVER, Part, PartReport, relax_part
 from benchmarks.store.locking import FolderBusyError, FolderLock, require_free
 
-PARTS_PER_WORKER = 4
+PARTS_PER_WORKER = 8
 """So many parts for each worker make the last ones end at about the same time."""
 POLL_SECONDS = 0.05
 """The time between two looks at what is done."""
@@ -69,7 +69,7 @@ def governed(folder: Path, log: Callable[[str], None]) -> Iterator[str]:
 
 
 def cut(todo: Sequence[Task], n_workers: int, batch_size: int) -> list[tuple[Shard, list[Task]]]:
-    """Cut samples into parts by the hash of their ids, the largest part first.
+    """Cut samples into parts by the hash of their ids, first the part that will take longest.
 
     There are `PARTS_PER_WORKER` for each worker, or fewer where their batches would not be full,
     but one for each worker.
@@ -79,7 +79,9 @@ def cut(todo: Sequence[Task], n_workers: int, batch_size: int) -> list[tuple[Sha
     parts: dict[Shard, list[Task]] = {}
     for task in todo:
         parts.setdefault(Shard.of(task.sample_id, n_parts), []).append(task)
-    return sorted(parts.items(), key=lambda part: -len(part[1]))
+    # Larger crystals take more time a step and more steps.
+    dear = {part: sum(len(task.geometry.numbers) ** 2 for task in parts[part]) for part in parts}
+    return sorted(parts.items(), key=lambda part: -dear[part[0]])
 
 
 def run_parts(
