@@ -18,6 +18,7 @@ from benchmarks.engine import benchmark_run
 from benchmarks.run import main
 from benchmarks.store import read_run
 from leaderboard.__main__ import main as render
+from leaderboard.board.scores import scores
 from tests.conftest import one_line
 
 N = 12
@@ -401,3 +402,26 @@ def test_an_interrupt_while_scoring_is_130_too(monkeypatch, data, tmp_path):
 
     monkeypatch.setattr(benchmark_run, "run_all", interrupt)
     assert main(["--models", "identity", "--data", data, "--out", str(tmp_path / "runs")]) == 130
+
+
+def test_a_clock_that_goes_back_changes_no_answer(data, tmp_path, monkeypatch):
+    """The wall clock is written down only; what is waited for is told by one that cannot."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    command = ["--models", "volume-scaling", "--data", data, "--out"]
+    assert main([*command, str(whole)]) == 0
+    assert main([*command, str(cut), "--shard", "1/2"]) == 0
+    monkeypatch.setattr("time.time", lambda: 1.0)
+    monkeypatch.setattr("benchmarks.engine.benchmark_run.now", lambda: "1970-01-01T00:00:01+00:00")
+    assert main([*command, str(cut)]) == 0
+    runs = [read_run(out / "volume-scaling") for out in (whole, cut)]
+    ids = [sorted(run.table["sample_id"].to_pylist()) for run in runs]
+    assert ids[0] == ids[1]
+    assert {segment["started"][:4] for segment in runs[1].segments} >= {"1970"}
+    tables = [scores(run).set_index("sample_id").sort_index()["score"] for run in runs]
+    assert tables[0].equals(tables[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no file system that nobody may write")
+def test_a_store_that_may_not_be_written_is_one_line(data, capsys):
+    assert main(["--models", "identity", "--data", data, "--out", "/proc/runs"]) == 2
+    assert "cannot be written" in capsys.readouterr().err.splitlines()[-1]
