@@ -13,6 +13,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
+from ase.data import chemical_symbols
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
@@ -490,6 +491,31 @@ def test_the_packaged_mace_relaxes_what_everybody_knows():
         assert found["lattice"][name] == pytest.approx(a, rel=0.04), name
     assert found["asymmetric"]["forces"] < 1e-3
     assert found["asymmetric"]["stress"] < 2e-4
+
+
+def test_elements_that_do_not_repel_are_those_that_the_readme_names(packaged_mace):
+    """Energies of the crystals that ASE knows, compressed to shares of their bond length."""
+    dips = {0.6: set(), 0.7: set()}
+    known = 0
+    for symbol in chemical_symbols[3:84]:
+        try:
+            crystal = bulk(symbol)
+        except (ValueError, KeyError):
+            continue
+        known += 1
+        energies = {}
+        for share in (0.6, 0.65, 0.7, 0.75, 0.8, 0.9):
+            atoms = crystal.copy()
+            atoms.set_cell(crystal.cell * share, scale_atoms=True)
+            atoms.calc = packaged_mace
+            energies[share] = atoms.get_potential_energy()
+        for lowest, found in dips.items():
+            rising = [energy for share, energy in energies.items() if share >= lowest]
+            if rising != sorted(rising, reverse=True):
+                found.add(symbol)
+    assert known == 67
+    assert dips[0.7] == {"Ar", "Ir", "Mo"}
+    assert len(dips[0.6]) == 67 - 51
 
 
 @pytest.mark.parametrize("name", ["NaCl", "MgO", "Si", "Cu", "Fe", "GaAs", "CsCl", "Al"])

@@ -315,13 +315,12 @@ def write_extxyz(
         atoms.info |= {"REF_energy": frame.energy, "REF_stress": np.asarray(frame.stress).ravel()}
         atoms.arrays["REF_forces"] = np.asarray(frame.forces)
         weight = _weight(frame) if by_size else 1.0
-        if by_volume:
-            volume = atoms.get_volume() / len(atoms)
-            atoms.info |= {
-                "config_energy_weight": weight,
-                "config_forces_weight": weight,
-                "config_stress_weight": weight * min(volume / VOLUME, 5.0),
-            }
+        volume = min(atoms.get_volume() / len(atoms) / VOLUME, 5.0) if by_volume else 1.0
+        atoms.info |= {
+            "config_energy_weight": weight,
+            "config_forces_weight": weight,
+            "config_stress_weight": weight * volume,
+        }
         if _is_alone(frame):
             atoms.info["config_type"] = "IsolatedAtom"
         images.append(atoms)

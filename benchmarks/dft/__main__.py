@@ -204,16 +204,17 @@ def _list(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     """Relax structures of version 1 again, or starts of `perturbed`, and compare the ends."""
+    starts_of, against, tolerance = (
+        checks.embedded_starts,
+        checks.against_embedded,
+        checks.TOLERANCE,
+    )
+    title = "Version 1, computed again"
     if args.perturbed:
-        found = checks.perturbed_starts(args.verify)[: args.limit]
-        records = _relaxed(found, args.out, _settings(args), args)
-        differences, tolerance = checks.against_minima(records), checks.BACK
+        starts_of, against, tolerance = checks.perturbed_starts, checks.against_minima, checks.BACK
         title = "Starts of `perturbed` that came back to their minima"
-    else:
-        found = checks.embedded_starts(args.verify)[: args.limit]
-        records = _relaxed(found, args.out, _settings(args), args)
-        differences, tolerance = checks.against_embedded(records), checks.TOLERANCE
-        title = "Version 1, computed again"
+    found = starts_of(args.verify)[: args.limit]
+    differences = against(_relaxed(found, args.out, _settings(args), args))
     text = checks.report(title, differences, tolerance)
     checks.write(args.out / "verify.md", text, differences)
     print(text)

@@ -126,7 +126,7 @@ def relax_all(
     """
     with Folder.open(folder, settings, versions, workers.shard) as opened:
         own = [start for start in starts if workers.shard.holds(start.name)]
-        records = {start.name: opened.read(start) for start in own}
+        records = {start.name: opened.read(start) for start in starts}
         todo = [
             start
             for start in own
@@ -143,8 +143,10 @@ def relax_all(
         with progress, contextlib.closing(relax_each(todo, settings, workers)) as ended:
             for record in ended:
                 opened.write(record)
+                records[record.name] = record
                 progress.update()
-        found = [opened.read(start) for start in starts]
+        # what other parts have written meanwhile
+        found = [records[start.name] or opened.read(start) for start in starts]
     return [record for record in found if record is not None]
 
 

@@ -79,9 +79,12 @@ def cut(todo: Sequence[Task], n_workers: int, batch_size: int) -> list[tuple[Sha
     parts: dict[Shard, list[Task]] = {}
     for task in todo:
         parts.setdefault(Shard.of(task.sample_id, n_parts), []).append(task)
-    # Larger crystals take more time a step and more steps.
-    dear = {part: sum(len(task.geometry.numbers) ** 2 for task in parts[part]) for part in parts}
-    return sorted(parts.items(), key=lambda part: -dear[part[0]])
+
+    def cost(part: tuple[Shard, list[Task]]) -> int:
+        # Larger crystals take more time a step and more steps.
+        return sum(len(task.geometry.numbers) ** 2 for task in part[1])
+
+    return sorted(parts.items(), key=cost, reverse=True)
 
 
 def run_parts(

@@ -2,10 +2,11 @@
 
 `scores.parquet` holds ids and numbers and no structure; of a model's folder it is the table of the
 model, of an archive the tables of all models with a column `model`. It is a cache: where the data
-are at hand, columns are taken from it if the three structures, the status and the versions of
-evaluator, pymatgen and moyopy are the same; of an archive, which others may have made, only the
-slow ones (structure matching, symmetry). Where the data are not at hand the stored table is all
-there is; a column that it lacks makes a metric unknown.
+are at hand, the table of a run folder is taken as it is if the records, the data and the versions
+of evaluator, pymatgen and moyopy are the same, and else columns of it if the three structures, the
+status and these versions are; of an archive, which others may have made, only the slow ones
+(structure matching, symmetry). Where the data are not at hand the stored table is all there is; a
+column that it lacks makes a metric unknown.
 """
 
 from __future__ import annotations
