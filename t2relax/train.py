@@ -328,6 +328,7 @@ def training_arguments(config: T5TrainingConfig, select: bool = True) -> Trainin
             of the last.
     """
     when = "steps" if select else "no"
+    on_cpu = not torch.cuda.is_available() and _amx()
     return TrainingArguments(
         output_dir=str(config.out / "state"),
         max_steps=config.steps,
@@ -337,7 +338,8 @@ def training_arguments(config: T5TrainingConfig, select: bool = True) -> Trainin
         warmup_steps=config.warmup,
         weight_decay=0.01,
         max_grad_norm=1.0,
-        bf16=torch.cuda.is_available(),
+        bf16=torch.cuda.is_available() or on_cpu,
+        use_cpu=on_cpu,
         tf32=torch.cuda.is_available() or None,
         eval_strategy=when,
         eval_steps=config.eval_steps,
@@ -355,6 +357,11 @@ def training_arguments(config: T5TrainingConfig, select: bool = True) -> Trainin
         report_to=[],
         seed=config.seed,
     )
+
+
+def _amx() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 faster than those of float32."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def train(config: T5TrainingConfig, command: str | None = None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from benchmarks.core.training_identity import plain, read_state, require_same_tr
 from t2relax.data.training_pairs import Pair, PairData, read_training_data
 from t2relax.lm import checkpoint, t5
 from t2relax.lm.decoding import decode_free
+from t2relax.lm.own_tokens import ROOM
 from t2relax.lm.pretrained import average
 from t2relax.policy import (
     Policy,
@@ -44,9 +45,6 @@ from t2relax.policy import (
 from t2relax.reward import ESTIMATORS, Floats, Parts, Reward, means, score_decode
 from t2relax.text.codec import CODEC_VERSION
 from t2relax.text.tokens import Tokenizer
-
-ROOM: Final = 32
-"""Number of tokens by which a greedy decode may exceed its target, as in `t2relax.relaxer`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

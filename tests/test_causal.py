@@ -7,6 +7,8 @@ tokenizers are real: byte-pair encodings trained here on a few of our texts.
 import json
 import pickle
 import shutil
+from copy import deepcopy
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -23,14 +25,14 @@ from benchmarks.models.registry import decoding_identity, find_weights, resolve
 from t2relax import train
 from t2relax.data.training_pairs import Pair, save_pairs
 from t2relax.lm import causal, checkpoint
-from t2relax.lm.own_tokens import TemplateGrammar
+from t2relax.lm.decoding import choose_number, span_of
 from t2relax.lm.pretrained import LoraSettings, add_lora, causal_start, is_causal, load
 from t2relax.lm.subwords import SubwordGrammar, published_subwords
 from t2relax.loss import LossSettings
 from t2relax.relaxer import TextRelaxer
 from t2relax.text.codec import Crystal, Delta, read_delta, write_cif, write_delta
 from t2relax.text.grammar import ORDINAL, REST, template
-from t2relax.text.tokens import COARSE, FORCED, TARGET_SIZE, Tokenizer
+from t2relax.text.tokens import COARSE, FINE, FORCED, TARGET_SIZE, Tokenizer
 
 from .conftest import one_line
 
@@ -282,20 +284,39 @@ def test_an_untrained_model_writes_only_texts_of_the_grammar(own, own_model, sub
     assert all(in_grammar(written.text, PAIRS[3].initial.numbers) for written in drawn)
 
 
-def test_our_vocabulary_is_decoded_by_the_rule_of_the_t5():
-    """Leading digits are medians."""
-    grammar = template(np.array([47], dtype=np.int16), TOKENIZER)
+def test_a_free_position_of_our_vocabulary_takes_the_median_or_the_likeliest():
     scores = torch.full((1, len(TOKENIZER)), 50.0)  # what is no number would win
     scores[:, ORDINAL] = -torch.inf
     scores[:, [ORDINAL.start + 1002, ORDINAL.start + 990]] = torch.tensor([0.0, -0.6])
     scores[:, REST.start + 7] = 60.0
-    processor = TemplateGrammar([grammar], None)
-    chosen = [int(processor(None, scores).argmax()) for _ in grammar.ids]
-    words = [TOKENIZER.vocabulary[i] for i in chosen]
-    leading = [w for w, kind in zip(words, grammar.kinds, strict=True) if kind == COARSE]
-    assert leading == [" +00.2"] * 10  # 65 % is on it
-    assert TOKENIZER.decode(chosen).startswith("data_delta\n_t2_mean_length +00.207\n")
-    assert words[-1] == "</s>"
+    level = torch.tensor([0.5])
+    found = [choose_number(scores[:, span_of(kind)], kind, level) for kind in (COARSE, FINE)]
+    words = [TOKENIZER.vocabulary[int(ids)] for ids, _ in found]
+    assert words[0] == " +00.2"  # 65 % is on it
+    assert int(found[1][0]) == REST.start + 7
+    assert found[0][1] > 0
+    assert found[1][1] == 0
+
+
+def test_cache_batch_and_skipped_tokens_change_nothing_of_a_decoder_only_model(own_model):
+    """Against the whole text through the model for each token, alone and without a cache."""
+    model = deepcopy(own_model.model).double()  # random weights: rounding decides between numbers
+    found, pairs = causal.own_model(model, TOKENIZER), [PAIRS[3], PAIRS[0], PAIRS[1]]
+    prompts = [found.prompt(pair.initial) for pair in pairs]
+    for prompt, (written,) in zip(prompts, found.decode(prompts), strict=True):
+        ids, grammar = list(prompt.ids), template(prompt.numbers, TOKENIZER)
+        for token, kind in zip(grammar.ids.tolist(), grammar.kinds.tolist(), strict=True):
+            with torch.no_grad():
+                scores = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1]
+            if kind == COARSE:
+                shares = torch.softmax(scores[ORDINAL].float(), dim=-1).tolist()
+                median = next(k for k, s in enumerate(accumulate(shares)) if s >= 0.5)
+                ids.append(ORDINAL.start + median)
+            else:
+                ids.append(token if kind == FORCED else REST.start + int(scores[REST].argmax()))
+        assert written.text == TOKENIZER.decode(ids[len(prompt.ids) :])
+        assert written.n_tokens == len(grammar.ids)
+        assert written.spread.shape == (7 + 3 * len(prompt.numbers),)
 
 
 # --- training, folders, rows ---------------------------------------------------------------------

@@ -760,9 +760,9 @@ def test_letters_of_word_processors_and_of_old_systems_are_plain_ones():
 )  # fmt: skip
 @pytest.mark.slow
 def test_a_hostile_file_takes_no_time(text):
-    started = time.monotonic()
+    started = time.process_time()
     crystals_of_cif(text.encode(), "x.cif")
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def cell_of_setting(number, choice):

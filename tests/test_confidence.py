@@ -25,12 +25,11 @@ from t2relax.data.training_pairs import Pair
 from t2relax.lm import decoding, t5
 from t2relax.lm.base import decode_all
 from t2relax.lm.checkpoint import CODEC_FILE, decoding_identity
-from t2relax.lm.own_tokens import TemplateGrammar
 from t2relax.lm.pretrained import load
 from t2relax.relaxer import TextRelaxer
 from t2relax.text.codec import Crystal, Delta, delta_between
-from t2relax.text.grammar import ordinal_values, template
-from t2relax.text.tokens import COARSE, COARSE_TOKENS, Tokenizer
+from t2relax.text.grammar import ordinal_values
+from t2relax.text.tokens import COARSE_TOKENS, Tokenizer
 from tests.test_leaderboard import Memory, halfway, identity, oracle, write
 
 PLAIN = Confidence(
@@ -90,21 +89,6 @@ def test_every_number_has_a_spread_and_no_other_token(folder):
     (eight,) = language_model.decode(prompts[:1], seed=0)
     assert len({tuple(written.spread) for written in eight}) == 8
     assert language_model.decode_free(prompts[:1])[0].spread is None
-
-
-def test_a_decoder_only_model_tells_the_same_spread():
-    """The grammar that generation takes and the T5's decoder follow one rule."""
-    crystal = CUBE
-    grammar = TemplateGrammar([template(crystal.numbers, Tokenizer())], None)
-    scores = torch.randn(1, len(Tokenizer()), generator=torch.Generator().manual_seed(0))
-    kinds = template(crystal.numbers, Tokenizer()).kinds
-    for _ in kinds:
-        grammar(torch.zeros(1, 1), scores)
-    (spread,) = grammar.spreads()
-    assert spread.shape == ((kinds == COARSE).sum(),)
-    levels = torch.tensor([0.5])
-    _, wanted = decoding.quantile(scores[:, decoding.ORDINAL].float(), levels)
-    assert spread[:7] == pytest.approx(wanted.item(), rel=1e-6)
 
 
 def test_spreads_are_lengths():

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from tokenizers import Tokenizer as FastTokenizer
 from torch import Tensor
@@ -39,12 +40,13 @@ from benchmarks.core.files import READ_ERRORS, file_sha256
 from t2relax.data.token_dataset import IGNORE, PairEncoding, pad
 from t2relax.lm import checkpoint
 from t2relax.lm.base import SAMPLES, LanguageModel, Prompt, TokenRow, Written, sample_levels
+from t2relax.lm.decoding import Chosen, fill_templates
 from t2relax.lm.embeddings import initial_vectors
-from t2relax.lm.own_tokens import CausalTokens, OwnTokens, TemplateGrammar
+from t2relax.lm.own_tokens import CachedDecoder, OwnTokens, write_targets
 from t2relax.lm.subwords import VOCABULARY_FILE, Subwords
 from t2relax.loss import LossSettings, NumberLoss
 from t2relax.text.codec import CodecError, Crystal
-from t2relax.text.grammar import unchanged_target
+from t2relax.text.grammar import Template, unchanged_target
 from t2relax.text.tokens import EOS_ID, PAD_ID, TARGET_SIZE, Tokenizer
 
 
@@ -62,7 +64,7 @@ class CausalLanguageModel(LanguageModel):
     def __init__(
         self,
         model: PreTrainedModel,
-        tokens: CausalTokens,
+        tokens: OwnTokens | Subwords,
         max_sites: int = 0,
         loss: LossSettings | None = None,
         stored: torch.dtype = torch.float16,
@@ -119,6 +121,8 @@ class CausalLanguageModel(LanguageModel):
 
     def decode(self, prompts: Sequence[Prompt], seed: int | None = None) -> list[list[Written]]:
         """See `LanguageModel`."""
+        if isinstance(self.tokens, OwnTokens):
+            return write_targets(self._decode_own, self.tokens.tokenizer, prompts, seed)
         samples = 1 if seed is None else SAMPLES
         # No text has more tokens than characters, and one that ends it.
         lengths = [len(unchanged_target(prompt.numbers)) + 1 for prompt in prompts]
@@ -132,10 +136,22 @@ class CausalLanguageModel(LanguageModel):
         many = [prompt for prompt in prompts for _ in range(samples)]
         grammar = self.tokens.grammar([prompt.numbers for prompt in many], levels)
         rows = self._generate(many, max(lengths), grammar)
-        if isinstance(grammar, TemplateGrammar):
-            told = zip(rows, grammar.spreads(), strict=True)
-            rows = [written._replace(spread=spread) for written, spread in told]
         return [rows[first : first + samples] for first in range(0, len(rows), samples)]
+
+    def _decode_own(
+        self,
+        sources: Sequence[Sequence[int]],
+        templates: Sequence[Template],
+        quantiles: Sequence[NDArray[np.float64]] | None = None,
+    ) -> list[Chosen]:
+        """`t2relax.lm.decoding.decode_constrained` of a model with our vocabulary."""
+        ids, mask = self._aligned([ids[:-1] for ids in sources])  # what ends them starts targets
+        device = self.model.device
+
+        def begin(owner: NDArray[np.intp], _: int) -> CachedDecoder:
+            return CachedDecoder(self.model, ids[owner].to(device), mask[owner].to(device))
+
+        return fill_templates(begin, self.tokens.end_id, templates, quantiles, device)
 
     def decode_free(self, prompts: Sequence[Prompt]) -> list[Written]:
         """See `LanguageModel`."""

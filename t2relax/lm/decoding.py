@@ -1,4 +1,4 @@
-"""How a T5 decodes: under the grammar of the target, or freely.
+"""How a model of our vocabulary decodes: under the grammar of the target, or freely.
 
 Under the grammar a violation is impossible. Everything that the input determines is copied from its
 template, and at a free position only tokens of numbers can be chosen. The leading digits are a
@@ -10,8 +10,8 @@ same ids.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -41,6 +41,19 @@ class Chosen(NamedTuple):
     tokens are no values."""
 
 
+class Decoder(Protocol):
+    """A model that continues n texts, a few tokens at a time."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append tokens (n, k); give (n, …) what `choose` needs to follow the last one.
+
+        Fewer rows than before are the first of them; the others have come to their end.
+        """
+
+    def choose(self, last: Tensor, kind: int, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose (n,) ids of a kind of number, and their spread; see `choose_number`."""
+
+
 @torch.inference_mode()
 def decode_constrained(
     model: T5ForConditionalGeneration,
@@ -54,9 +67,39 @@ def decode_constrained(
         model: in evaluation mode.
         sources: token ids of each input, with `</s>`.
         templates: the grammar of each target.
+        quantiles: see `fill_templates`.
+
+    Returns:
+        For each input the ids of its targets, and the spreads of their numbers.
+    """
+    encoded, attention = encode(model, sources)
+
+    def begin(owner: NDArray[np.intp], length: int) -> Decoder:
+        return StaticDecoder(model, encoded[owner], attention[owner], length)
+
+    start = model.config.decoder_start_token_id
+    return fill_templates(begin, start, templates, quantiles, model.device)
+
+
+@torch.inference_mode()
+def fill_templates(
+    begin: Callable[[NDArray[np.intp], int], Decoder],
+    start: int,
+    templates: Sequence[Template],
+    quantiles: Sequence[NDArray[np.float64]] | None,
+    device: torch.device,
+) -> list[Chosen]:
+    """Choose the tokens at the free positions of each template.
+
+    Args:
+        begin: Gives the decoder of the inputs whose places (n,) are given, for targets of at most
+            so many tokens, with the start token.
+        start: The token in front of a target.
+        templates: The grammar of the target of each input.
         quantiles: (n_samples, length) for each input: the leading digits of each position are
             this quantile of their distribution; uniform random numbers give samples of the model.
-            By default one sample of medians.
+            None for one sample of medians.
+        device: The device of the decoder.
 
     Returns:
         For each input the ids of its targets, and the spreads of their numbers.
@@ -64,56 +107,47 @@ def decode_constrained(
     if quantiles is None:
         quantiles = [np.full((1, len(t.ids)), 0.5) for t in templates]
     samples = len(quantiles[0])
-    owner = np.repeat(np.arange(len(sources)), samples)
+    owner = np.repeat(np.arange(len(templates)), samples)
     longest = max(len(t.ids) for t in templates)
     levels = np.concatenate([np.pad(q, ((0, 0), (0, longest - q.shape[1]))) for q in quantiles])
     kinds = pad([t.kinds.tolist() for t in templates], FORCED)[owner]
-    start = model.config.decoder_start_token_id
     ids = pad([[start, *t.ids.tolist()] for t in templates], PAD_ID)[owner]
-    rows = _decode(model, sources, owner, ids, kinds, levels)
-    cuts = zip(*(np.split(table, len(sources)) for table in rows), strict=True)
+    # Those with most to say first: who is done is left out, as the end of every table.
+    order = np.argsort([-int(np.flatnonzero(row != FORCED)[-1]) for row in kinds], kind="stable")
+    decoder = begin(owner[order], ids.shape[1])
+    targets = torch.from_numpy(ids[order]).to(device)
+    rows = _fill(decoder, targets, kinds[order], torch.from_numpy(levels[order]).to(device))
+    back = np.argsort(order)
+    cuts = zip(*(np.split(table[back], len(templates)) for table in rows), strict=True)
     return [
         Chosen(*(table[:, : len(t.ids)] for table in cut))
         for cut, t in zip(cuts, templates, strict=True)
     ]
 
 
-def _decode(
-    model: T5ForConditionalGeneration,
-    sources: Sequence[Sequence[int]],
-    owner: NDArray[np.intp],
-    ids: NDArray[np.int64],
-    kinds: NDArray[np.int64],
-    levels: NDArray[np.float64],
+def _fill(
+    decoder: Decoder, targets: Tensor, kinds: NDArray[np.int64], levels: Tensor
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Choose the ids at the free positions of n targets; give them and their spread.
 
-    `ids` (n, 1 + length) holds the start token and the given ids; `levels` (n, length) holds
+    `targets` (n, 1 + length) holds the start token and the given ids; `levels` (n, length) holds
     the quantile to choose. Both tables that are given are (n, length).
     """
-    encoded, attention = encode(model, sources)
-    # Those with most to say first: who is done is left out, as the end of every table.
-    order = np.argsort([-int(np.flatnonzero(row != FORCED)[-1]) for row in kinds], kind="stable")
-    ids, kinds, owner = ids[order], kinds[order], owner[order]
-    targets = torch.from_numpy(ids).to(model.device)
-    decoder = StaticDecoder(model, encoded[owner], attention[owner], targets.shape[1])
-    level = torch.from_numpy(levels[order]).to(encoded)
-    spreads = torch.zeros(kinds.shape, device=model.device)
+    spreads = torch.zeros(kinds.shape, device=targets.device)
     fed = 0
     for position in np.flatnonzero((kinds != FORCED).any(axis=0)).tolist():
         count = int((kinds[:, position:] != FORCED).any(axis=1).sum())
         # The token at `position` stands one further in `targets`, behind the start token.
-        hidden = decoder.step(targets[:count, fed : position + 1])
+        last = decoder.step(targets[:count, fed : position + 1])
         fed = position + 1
         for kind in (COARSE, FINE):
             chosen = np.flatnonzero(kinds[:, position] == kind)
             if len(chosen):
-                rows = torch.from_numpy(chosen).to(model.device)
-                choice, spread = decoder.choose(hidden[rows], kind, level[rows, position])
+                rows = torch.from_numpy(chosen).to(targets.device)
+                choice, spread = decoder.choose(last[rows], kind, levels[rows, position])
                 targets[rows, position + 1] = choice
                 spreads[rows, position] = spread
-    back = torch.from_numpy(np.argsort(order))
-    return targets[back, 1:].cpu().numpy(), spreads[back].cpu().numpy()
+    return targets[:, 1:].cpu().numpy(), spreads.cpu().numpy()
 
 
 def encode(
@@ -243,10 +277,7 @@ class StaticDecoder:
         return parts.reshape(len(parts), mixed.shape[1], -1)
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Append tokens (n, k); the last one's final hidden state (n, width), as logits need it.
-
-        Fewer rows than before are the first of them; the others have come to their end.
-        """
+        """See `Decoder`; gives final hidden states (n, width), as logits need them."""
         first, last = self.length, self.length + tokens.shape[1]
         rows = slice(len(tokens) * self.heads)
         hidden = self.stack.embed_tokens(tokens)
@@ -272,17 +303,27 @@ class StaticDecoder:
         final: Tensor = self.stack.final_layer_norm(hidden[:, -1]) * self.scale
         return final
 
-    def choose(self, hidden: Tensor, kind: int, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose (n,) ids for final hidden states (n, width), levels (n,) of leading digits.
+    def choose(self, last: Tensor, kind: int, level: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Decoder`; `last` (n, width) are final hidden states."""
+        weights = self.model.lm_head.weight[span_of(kind)]
+        return choose_number(functional.linear(last, weights).float(), kind, level)
 
-        The other tensor (n,) is their spread (`Chosen`), 0 for digits that do not lead.
-        """
-        span = ORDINAL if kind == COARSE else REST
-        logits = functional.linear(hidden, self.model.lm_head.weight[span]).float()
-        if kind == COARSE:
-            chosen, spread = quantile(logits, level)
-            return span.start + chosen, spread
-        return span.start + logits.argmax(dim=-1), torch.zeros(len(logits), device=logits.device)
+
+def span_of(kind: int) -> slice:
+    """Give the ids that can stand at a free position: leading digits, or the others."""
+    return ORDINAL if kind == COARSE else REST
+
+
+def choose_number(logits: Tensor, kind: int, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Choose (n,) ids by their logits (n, `span_of`), and levels (n,) of leading digits.
+
+    The other tensor (n,) is their spread (`Chosen`), 0 for digits that do not lead.
+    """
+    first = span_of(kind).start
+    if kind == COARSE:
+        chosen, spread = quantile(logits, level)
+        return first + chosen, spread
+    return first + logits.argmax(dim=-1), torch.zeros(len(logits), device=logits.device)
 
 
 def _norm(layer: Any, hidden: Tensor) -> Tensor:

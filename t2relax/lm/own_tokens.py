@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import LogitsProcessor
+from transformers import DynamicCache, PreTrainedModel
 
-from t2relax.data.token_dataset import PairEncoding, pad
+from t2relax.data.token_dataset import PairEncoding
 from t2relax.data.training_pairs import Pair
-from t2relax.lm.base import TokenRow
-from t2relax.lm.decoding import quantile
+from t2relax.lm.base import Prompt, TokenRow, Written, sample_levels
+from t2relax.lm.decoding import Chosen, choose_number, span_of
 from t2relax.text.codec import Crystal
-from t2relax.text.grammar import ORDINAL, REST, Template, template
-from t2relax.text.tokens import COARSE, EOS_ID, FINE, FORCED, PAD_ID, Tokenizer
+from t2relax.text.grammar import template
+from t2relax.text.tokens import EOS_ID, Tokenizer
 
 ROOM = 32
 """Tokens that a free text may be longer than the grammar says: room for a few sites too many."""
-
-
-class CausalTokens(Protocol):
-    """The texts of a decoder-only model as token ids, and the grammar of its completion."""
-
-    @property
-    def end_id(self) -> int:
-        """The id that ends a text."""
-
-    def __call__(self, pair: Pair) -> TokenRow:
-        """Encode a pair; see `LanguageModel.encode`."""
-
-    def prompt_ids(self, crystal: Crystal) -> list[int]:
-        """The ids of a CIF; see `LanguageModel.prompt`."""
-
-    def text(self, ids: Sequence[int]) -> str:
-        """The text of ids, without the one that ends it."""
-
-    def most_tokens(self, numbers: NDArray[np.int16]) -> int:
-        """Number of tokens after which a free text is cut."""
-
-    def record(self, folder: Path) -> Mapping[str, Any]:
-        """Write what a checkpoint folder needs beside the weights; return the entries on it."""
-
-    def grammar(
-        self, numbers: Sequence[NDArray[np.int16]], levels: Sequence[NDArray[np.float64]] | None
-    ) -> LogitsProcessor:
-        """Make what leaves one token possible at each step, for texts that are written together.
-
-        Args:
-            numbers: For each text (n_sites,) atomic numbers.
-            levels: For each text the quantile to choose at each position.
-        """
 
 
 @dataclass(frozen=True)
@@ -67,67 +34,96 @@ class OwnTokens:
     end_id: int = EOS_ID
 
     def __call__(self, pair: Pair) -> TokenRow:
-        """See `CausalTokens`."""
+        """Encode a pair; see `LanguageModel.encode`."""
         return self.encode(pair)
 
     def prompt_ids(self, crystal: Crystal) -> list[int]:
-        """See `CausalTokens`; `</s>` stands between the CIF and the target."""
+        """The ids of a CIF; `</s>` stands between it and the target."""
         return self.tokenizer.source(crystal)
 
     def text(self, ids: Sequence[int]) -> str:
-        """See `CausalTokens`."""
+        """The text of ids, without the one that ends it."""
         return self.tokenizer.decode(list(ids))
 
     def most_tokens(self, numbers: NDArray[np.int16]) -> int:
-        """See `CausalTokens`."""
+        """Number of tokens after which a free text is cut."""
         return len(template(numbers, self.tokenizer).ids) + ROOM
 
-    def record(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002 (of the protocol)
-        """See `CausalTokens`."""
+    def record(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002 (others write a file)
+        """Write what a checkpoint folder needs beside the weights; return the entries on it."""
         return self.tokenizer.record()
 
-    def grammar(
-        self, numbers: Sequence[NDArray[np.int16]], levels: Sequence[NDArray[np.float64]] | None
-    ) -> LogitsProcessor:
-        """See `CausalTokens`."""
-        return TemplateGrammar([template(each, self.tokenizer) for each in numbers], levels)
 
-
-class TemplateGrammar(LogitsProcessor):
-    """The grammar and the rule of `t2relax.lm.decoding`, as Hugging Face's generation takes them.
+def write_targets(
+    decode: Callable[..., Sequence[Chosen]],
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    seed: int | None,
+) -> list[list[Written]]:
+    """Write targets under their grammar; see `LanguageModel.decode`.
 
     Args:
-        templates: The grammar of each text of a batch.
-        levels: For each text (length,) the quantile to choose; by default the median.
+        decode: A function like `t2relax.lm.decoding.decode_constrained`, without its model.
+        tokenizer: The vocabulary.
+        prompts: The inputs, which are decoded together.
+        seed: The seed of samples; None for one text of the medians.
+    """
+    templates = [template(prompt.numbers, tokenizer) for prompt in prompts]
+    levels = []
+    if seed is not None:
+        lengths = [len(grammar.ids) for grammar in templates]
+        levels = [[sample_levels(seed, p.ids, n) for p, n in zip(prompts, lengths, strict=True)]]
+    answers = []
+    found = decode([prompt.ids for prompt in prompts], templates, *levels)
+    for grammar, chosen in zip(templates, found, strict=True):
+        texts = [written(tokenizer, ids) for ids in chosen.ids.tolist()]
+        if chosen.spread is not None:
+            spreads = chosen.spread[:, grammar.leading[:, 0]]
+            texts = [t._replace(spread=x) for t, x in zip(texts, spreads, strict=True)]
+        answers.append(texts)
+    return answers
+
+
+def written(tokenizer: Tokenizer, ids: list[int]) -> Written:
+    """Read the text of ids up to `</s>`, or of all."""
+    end = ids.index(EOS_ID) + 1 if EOS_ID in ids else len(ids)
+    return Written(tokenizer.decode(ids), end)
+
+
+class CachedDecoder:
+    """A decoder-only model of our vocabulary behind its prompts.
+
+    Args:
+        model: The model, in evaluation mode.
+        ids: (n, longest) token ids of the prompts, padded in front.
+        mask: (n, longest) 1 where there is a token.
     """
 
-    def __init__(
-        self, templates: Sequence[Template], levels: Sequence[NDArray[np.float64]] | None
-    ) -> None:
-        self.ids = torch.from_numpy(pad([t.ids.tolist() for t in templates], PAD_ID))
-        self.kinds = torch.from_numpy(pad([t.kinds.tolist() for t in templates], FORCED))
-        self.levels = torch.full(self.ids.shape, 0.5, dtype=torch.float64)
-        for row, level in enumerate(levels or ()):
-            length = len(templates[row].ids)
-            self.levels[row, :length] = torch.from_numpy(level[:length])
-        self.step = 0
-        self.spread = torch.zeros(self.ids.shape)
-        """(n, length) of `t2relax.lm.decoding.Chosen`, as far as the texts are written."""
+    def __init__(self, model: PreTrainedModel, ids: Tensor, mask: Tensor) -> None:
+        self.model, self.mask = model, mask[:, :0]
+        self.cache = DynamicCache(config=model.config)
+        self._append(ids, mask)
 
-    def spreads(self) -> list[NDArray[np.float32]]:
-        """Give the spread of each number of each text; see `Written`."""
-        leading = [np.flatnonzero(row == COARSE) for row in self.kinds.numpy()]
-        return [row[at] for row, at in zip(self.spread.numpy(), leading, strict=True)]
+    def step(self, tokens: Tensor) -> Tensor:
+        """See `t2relax.lm.decoding.Decoder`; gives logits (n, vocabulary)."""
+        if len(tokens) < len(self.mask):
+            self.mask = self.mask[: len(tokens)]
+            self.cache.batch_select_indices(torch.arange(len(tokens), device=tokens.device))
+        return self._append(tokens, torch.ones_like(tokens))
 
-    def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
-        """Return 0 at the chosen token of each row of (n, vocabulary), and -inf elsewhere."""
-        at = min(self.step, self.ids.shape[1] - 1)
-        kinds = self.kinds[:, at].to(scores.device)
-        chosen = self.ids[:, at].to(scores.device)
-        digits, spread = quantile(scores[:, ORDINAL].float(), self.levels[:, at].to(scores.device))
-        self.spread[:, at] = spread.cpu()
-        rest = scores[:, REST].argmax(dim=-1)
-        chosen = torch.where(kinds == COARSE, ORDINAL.start + digits, chosen)
-        chosen = torch.where(kinds == FINE, REST.start + rest, chosen)
-        self.step += 1
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+    def choose(self, last: Tensor, kind: int, level: Tensor) -> tuple[Tensor, Tensor]:
+        """See `t2relax.lm.decoding.Decoder`; `last` are logits (n, vocabulary)."""
+        return choose_number(last[:, span_of(kind)].float(), kind, level)
+
+    def _append(self, ids: Tensor, mask: Tensor) -> Tensor:
+        self.mask = torch.cat([self.mask, mask], dim=1)
+        places = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
+        logits: Tensor = self.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=places[:, -ids.shape[1] :],
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,14 @@ from benchmarks.core import UserError
 from benchmarks.core.files import READ_ERRORS
 from t2relax.data.token_dataset import PairEncoding, collate
 from t2relax.lm import checkpoint
-from t2relax.lm.base import LanguageModel, Prompt, TokenRow, Written, sample_levels
+from t2relax.lm.base import LanguageModel, Prompt, TokenRow, Written
 from t2relax.lm.decoding import Chosen, decode_constrained, decode_free
 from t2relax.lm.embeddings import initial_vectors
+from t2relax.lm.own_tokens import ROOM, write_targets, written
 from t2relax.loss import LossSettings, T5ForRelaxation
 from t2relax.text.codec import Crystal
 from t2relax.text.grammar import template
 from t2relax.text.tokens import EOS_ID, PAD_ID, Tokenizer
-
-ROOM = 32
-"""Tokens that a free text may be longer than the grammar says: room for a few sites too many."""
 
 
 class T5LanguageModel(LanguageModel):
@@ -68,38 +67,20 @@ class T5LanguageModel(LanguageModel):
 
     def decode(self, prompts: Sequence[Prompt], seed: int | None = None) -> list[list[Written]]:
         """See `LanguageModel`; leading digits are medians."""
-        templates = [template(prompt.numbers, self.tokenizer) for prompt in prompts]
-        levels = []
-        if seed is not None:
-            lengths = [len(grammar.ids) for grammar in templates]
-            levels = [
-                [sample_levels(seed, p.ids, n) for p, n in zip(prompts, lengths, strict=True)]
-            ]
-        found = self._decoder(self.model, [prompt.ids for prompt in prompts], templates, *levels)
-        answers = []
-        for grammar, chosen in zip(templates, found, strict=True):
-            texts = [self._written(ids) for ids in chosen.ids.tolist()]
-            if chosen.spread is not None:
-                leading = grammar.leading[:, 0]
-                spreads = chosen.spread[:, leading]
-                texts = [t._replace(spread=x) for t, x in zip(texts, spreads, strict=True)]
-            answers.append(texts)
-        return answers
+        return write_targets(partial(self._decoder, self.model), self.tokenizer, prompts, seed)
 
     def decode_free(self, prompts: Sequence[Prompt]) -> list[Written]:
         """See `LanguageModel`."""
         # Texts are cut per structure, so that the batch plays no part.
         limits = [len(template(p.numbers, self.tokenizer).ids) + ROOM for p in prompts]
         rows = decode_free(self.model, [p.ids for p in prompts], max_new_tokens=max(limits))
-        return [self._written(row[:limit]) for row, limit in zip(rows, limits, strict=True)]
+        return [
+            written(self.tokenizer, row[:limit]) for row, limit in zip(rows, limits, strict=True)
+        ]
 
     def save(self, folder: Path, card: Mapping[str, Any]) -> None:
         """See `LanguageModel`."""
         save(self.model, self.tokenizer, folder, card)
-
-    def _written(self, ids: list[int]) -> Written:
-        end = ids.index(EOS_ID) + 1 if EOS_ID in ids else len(ids)
-        return Written(self.tokenizer.decode(ids), end)
 
 
 def new_model(
