@@ -89,12 +89,14 @@ def test_embedded_manifest_and_card_can_be_derived_from_the_files():
         assert entry["ids"] == sorted(entry["ids"])
 
 
-def test_version_2_is_what_its_manifest_says_and_holds_none_of_version_1():
-    folder = EMBEDDED_SETS["embedded-v2"]
-    manifest = make_manifest(folder, name="embedded", version=2)
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_later_version_is_what_its_manifest_says_and_holds_none_of_version_1(version):
+    name = f"embedded-v{version}"
+    folder = EMBEDDED_SETS[name]
+    manifest = make_manifest(folder, name="embedded", version=version)
     assert manifest == json.loads((folder / "manifest.json").read_text())
     assert data_main(["manifest", str(folder), "--check"]) == 0
-    sets = {split: load("embedded-v2", split=split) for split in ("train", "val", "test")}
+    sets = {split: load(name, split=split) for split in ("train", "val", "test")}
     old = {i for split in sets for i in load(split=split).ids}
     assert not old & {i for each in sets.values() for i in each.ids}
 

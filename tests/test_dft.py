@@ -616,6 +616,19 @@ def test_only_what_is_relaxed_again_is_in_version_1_or_2(listed_v3):
     assert len(listed_v3) - len(new_ones(listed_v3)) == sum(map(len, tests)) == 66
 
 
+def test_what_is_relaxed_of_version_3_began_at_the_starts_of_the_list(listed_v3):
+    starts = {f"gpaw-{each.name}-0-pbe": each.geometry for each in listed_v3}
+    sets = [load("embedded-v3", split=split) for split in checks.SPLITS]
+    assert sum(map(len, sets)) >= 66
+    for each in sets:
+        for i, name in enumerate(each.ids):
+            initial, final = each.geometries(i)
+            assert np.allclose(initial.lattice, starts[name].lattice, atol=1e-8)
+            assert np.allclose(initial.frac_coords, starts[name].frac_coords, atol=1e-8)
+            assert split_of(initial.structure().symbol_set) == each.split
+            assert not np.array_equal(initial.lattice, final.lattice)
+
+
 def test_starts_of_version_3_are_the_same_on_every_machine_and_sane(listed_v3):
     start = next(s for s in listed_v3 if s.name == "C4-Os-O-opened")
     assert start.symbols == ["Os", "Os", "O", "O", "O", "O"]

@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARDS = [*ROOT.glob("t2relax/*/README.md"), *ROOT.glob("benchmarks/data/*/README.md")]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "baselines" / "README.md"]
 PAGES += sorted(ROOT.glob("docs/*.md"))
-OURS = {"embedded-v1", "embedded-v2"}
+OURS = {"embedded-v1", "embedded-v2", "embedded-v3"}
 RUNS = ROOT / "leaderboard" / "runs"
 
 

@@ -38,6 +38,7 @@ TRAINING_SETS: Final[Mapping[str, TrainingSet]] = {
     "substitution/train": TrainingSet(_MP | _AGM | {"oqmd", "wbm"}, split_by_our_rule=True),
     "embedded/train": TrainingSet(frozenset({"gpaw"}), split_by_our_rule=True),
     "embedded-v2/train": TrainingSet(frozenset({"gpaw"}), split_by_our_rule=True),
+    "embedded-v3/train": TrainingSet(frozenset({"gpaw"}), split_by_our_rule=True),
 }
 """The training sets, by the names that `training_data` of `ModelSpec` uses. OMat24 has structures
 of Alexandria, rattled or heated."""

@@ -111,7 +111,8 @@ RESPONSIBLE: Final = {
     "rai:dataSocialImpact": "None is known beyond that of research on materials.",
     "rai:personalSensitiveInformation": "None: the data are about crystals alone.",
     "rai:dataReleaseMaintenancePlan": "The samples of a version never change; others are a new "
-    "version. The manifest has the sha256 of each file.",
+    "version, but for version 3 of the embedded set, to which relaxations are added. The manifest "
+    "has the sha256 of each file.",
 }
 """The fields of responsible AI that all sets share."""
 

@@ -19,6 +19,7 @@ EMBEDDED = Path(__file__).parent / "embedded"
 EMBEDDED_SETS = {
     "embedded": EMBEDDED,
     "embedded-v2": EMBEDDED.with_name("embedded_v2"),
+    "embedded-v3": EMBEDDED.with_name("embedded_v3"),
     "perturbed": EMBEDDED.with_name("perturbed"),
 }
 """The embedded sets by the name that `--data` takes; `embedded` stays version 1."""

@@ -1,9 +1,9 @@
 """`--data` and `--split` name a source: its files, its name and its revision.
 
-A source is `embedded`, `embedded-v2`, `perturbed`, a parquet file, a folder (see `folders`), a
-held-out split of other sources (a folder that `benchmarks.data split` wrote), or a data set of the
-Hub. With `--limit`, row groups are drawn from a data set of the Hub (`hub.sampling`); without it,
-all files are read, column by column (`hub.remote`).
+A source is `embedded`, `embedded-v2`, `embedded-v3`, `perturbed`, a parquet file, a folder (see
+`folders`), a held-out split of other sources (a folder that `benchmarks.data split` wrote), or a
+data set of the Hub. With `--limit`, row groups are drawn from a data set of the Hub
+(`hub.sampling`); without it, all files are read, column by column (`hub.remote`).
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def resolve(
     """Find the files that `source` and `split` name; fetch them where the source is remote.
 
     Args:
-        source: `embedded`, `embedded-v2`, the path of a parquet file or of a folder, or
-            `hf://OWNER/NAME[@REVISION][:CONFIG]`.
+        source: `embedded`, `embedded-v2`, `embedded-v3`, `perturbed`, the path of a parquet file or
+            of a folder, or `hf://OWNER/NAME[@REVISION][:CONFIG]`.
         split: Name of a split; without one `test` is taken where the folder has splits.
         limit: Number of trajectories that are wanted; no more of a remote source is read.
         seed: Seed of the draw from a remote source.
