@@ -769,6 +769,23 @@ def test_version_1_agrees_with_itself_and_a_stretched_end_is_seen():
     assert differences[-1].volume == pytest.approx(3.03, abs=0.01)
 
 
+def test_entries_of_version_3_are_checked_with_its_settings(fake, capsys, monkeypatch):
+    found = checks.embedded_starts(2, "embedded-v3", VERSION_3)
+    first = load("embedded-v3", split=split_of(found[0].symbols))
+    initial, _ = first.geometries(first.ids.index(found[0].name))
+    assert np.array_equal(found[0].geometry.lattice, initial.lattice)
+    monkeypatch.setattr(checks, "embedded_starts", lambda *_: [InitialStructure(*found[0][:2])])
+    assert fake.run("--verify", "1", "--list", "embedded-v3") == 1  # the fake is no DFT
+    stored = json.loads((fake.out / "settings.json").read_text())["identity"]
+    assert DFTSettings(**{x: stored[x] for x in stored if x not in {"gpaw", "ase"}}) == VERSION_3
+    text = (fake.out / "verify.md").read_text()
+    assert text.startswith("# Version 3, computed again")
+    assert found[0].name in text
+    for more in (["--list", "embedded-v2"], ["--list", "embedded-v3", "--perturbed"]):
+        assert fake.run("--verify", "1", *more) == 2
+        assert "error: --" in capsys.readouterr().err
+
+
 def test_starts_around_minima_come_back_or_are_seen_where_they_are():
     found = checks.perturbed_starts(6)
     assert len({start.name for start in found}) == 6

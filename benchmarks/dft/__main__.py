@@ -9,6 +9,7 @@
     python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3 --emit slurm:32 > job.sh
     python -m benchmarks.dft --list embedded-v3 --out runs/embedded-v3 --export
     python -m benchmarks.dft --verify 10 --out runs/verify
+    python -m benchmarks.dft --verify 10 --list embedded-v3 --out runs/verify-v3
     python -m benchmarks.dft --verify 30 --perturbed --out runs/perturbed   # do they come back?
     python -m benchmarks.dft --convergence --out runs/convergence
     python -m benchmarks.dft --convergence --list embedded-v3 --out runs/convergence-v3
@@ -97,7 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--emit", metavar="slurm[:N]|pbs[:N]", help="print the script of a job array of N parts")
     add("--export", action="store_true", help="with --list: relax nothing, write what is done")
     add(
-        "--verify", type=whole_number(1), metavar="N", help="relax N of version 1 again and compare"
+        "--verify",
+        type=whole_number(1),
+        metavar="N",
+        help=f"relax N of version 1 again and compare; with --list {LIST_V3} of version 3",
     )
     add("--perturbed", action="store_true", help="with --verify: N starts of that set instead")
     add("--convergence", action="store_true", help="some structures with converged settings, too")
@@ -116,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
     asked = {
         _files: bool(args.inputs),
-        _list: args.list is not None and not args.convergence,
+        _list: args.list is not None and not args.convergence and args.verify is None,
         _verify: args.verify is not None,
         _convergence: args.convergence,
     }
@@ -125,8 +129,10 @@ def _command(args: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
         raise UserError("--export goes with --list alone: it relaxes nothing")
     if args.dry_run and (args.export or chosen not in ([_files], [_list], [])):
         raise UserError("--dry-run goes with files or with --list")
-    if args.perturbed and args.verify is None:
-        raise UserError("--perturbed goes with --verify N")
+    if args.perturbed and (args.verify is None or args.list):
+        raise UserError("--perturbed goes with --verify N, without --list")
+    if args.verify and args.list == LIST:
+        raise UserError(f"--verify takes version 1, or version 3 with --list {LIST_V3}")
     if (args.emit or args.shard != WHOLE) and chosen not in ([_files], [_list]):
         raise UserError("--shard and --emit go with files or with --list")
     if args.emit and (args.shard != WHOLE or args.export or args.dry_run):
@@ -203,18 +209,19 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    """Relax structures of version 1 again, or starts of `perturbed`, and compare the ends."""
-    starts_of, against, tolerance = (
-        checks.embedded_starts,
-        checks.against_embedded,
-        checks.TOLERANCE,
-    )
-    title = "Version 1, computed again"
+    """Relax structures of a version again, or starts of `perturbed`, and compare the ends."""
+    settings = _settings(args)
     if args.perturbed:
-        starts_of, against, tolerance = checks.perturbed_starts, checks.against_minima, checks.BACK
-        title = "Starts of `perturbed` that came back to their minima"
-    found = starts_of(args.verify)[: args.limit]
-    differences = against(_relaxed(found, args.out, _settings(args), args))
+        title, tolerance = "Starts of `perturbed` that came back to their minima", checks.BACK
+        found = checks.perturbed_starts(args.verify)[: args.limit]
+        differences = checks.against_minima(_relaxed(found, args.out, settings, args))
+    else:
+        source = args.list or checks.VERSION_1
+        title = f"Version {3 if args.list else 1}, computed again"
+        tolerance = checks.TOLERANCE
+        found = checks.embedded_starts(args.verify, source, settings)[: args.limit]
+        records = _relaxed(found, args.out, settings, args)
+        differences = checks.against_embedded(records, source)
     text = checks.report(title, differences, tolerance)
     checks.write(args.out / "verify.md", text, differences)
     print(text)

@@ -1,4 +1,4 @@
-"""Checks against version 1 of the embedded set, converged settings and minima of `perturbed`."""
+"""Checks against entries of the embedded set, converged settings and minima of `perturbed`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from benchmarks.dft.results import DFTResult, InitialStructure
 from benchmarks.dft.settings import DFTSettings
 
 TOLERANCE: Final = 0.005
-"""Å; how well a, b, c of version 1 should come out again."""
+"""Å; how well a, b, c of a version should come out again."""
 BACK: Final = 0.025
 """Å; a start that ends nearer to its minimum, in a, b, c and in mean displacement, came back."""
 PERTURBED: Final = "-d10s1-0-pbe"
 """The end of the ids of `perturbed` that are checked: 0.1 Å and 1 %, the first of five."""
 SPLITS: Final = ("train", "val", "test")
+VERSION_1: Final = "embedded"
 _PREFIX: Final = "gpaw-"
 CONVERGENCE: Final = (
     "gpaw-A-fcc-Al-fcc-0-pbe",
@@ -86,12 +87,16 @@ def tight(settings: DFTSettings) -> DFTSettings:
     )
 
 
-def embedded_starts(n: int) -> list[InitialStructure]:
-    """The first frames of the N cheapest entries of version 1, named by their ids."""
+def embedded_starts(
+    n: int, source: str = VERSION_1, settings: DFTSettings | None = None
+) -> list[InitialStructure]:
+    """The first frames of the N cheapest entries of a version, named by their ids."""
     starts = [
-        InitialStructure(name.removeprefix(_PREFIX), pair[0]) for name, pair in _version_1().items()
+        InitialStructure(name.removeprefix(_PREFIX), pair[0])
+        for name, pair in _entries(source).items()
     ]
-    return [start._replace(name=_PREFIX + start.name) for start in sort_by_cost(starts)[:n]]
+    cheap = sort_by_cost(starts, settings)[:n]
+    return [start._replace(name=_PREFIX + start.name) for start in cheap]
 
 
 def perturbed_starts(n: int) -> list[InitialStructure]:
@@ -114,14 +119,14 @@ def perturbed_starts(n: int) -> list[InitialStructure]:
 
 def convergence_starts(names: Sequence[str] = CONVERGENCE) -> list[InitialStructure]:
     """The starts of these names, from version 1 and from the list of version 2."""
-    first = {name: pair[0] for name, pair in _version_1().items()}
+    first = {name: pair[0] for name, pair in _entries(VERSION_1).items()}
     known = first | {start.name: start.geometry for start in version_2()}
     return [InitialStructure(name, known[name]) for name in names]
 
 
-def against_embedded(records: Sequence[DFTResult]) -> list[Difference]:
-    """Compare the ends of the records with those of version 1, whose ids are their names."""
-    pairs = _version_1()
+def against_embedded(records: Sequence[DFTResult], source: str = VERSION_1) -> list[Difference]:
+    """Compare the ends of the records with those of a version, whose ids are their names."""
+    pairs = _entries(source)
     return [_difference(record, pairs[record.name][1]) for record in records]
 
 
@@ -175,9 +180,9 @@ def write(path: Path, text: str, differences: Sequence[Difference]) -> None:
         partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def _version_1() -> dict[str, tuple[Geometry, Geometry]]:
+def _entries(source: str) -> dict[str, tuple[Geometry, Geometry]]:
     """First and last geometries of all splits by id."""
-    sets = [load("embedded", split=split) for split in SPLITS]
+    sets = [load(source, split=split) for split in SPLITS]
     return {name: each.geometries(i) for each in sets for i, name in enumerate(each.ids)}
 
 
