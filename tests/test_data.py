@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -108,6 +109,23 @@ def test_no_chemical_system_is_in_two_splits(name):
     ]
     assert len(systems) > 1
     assert sum(map(len, systems)) == len(set.union(*systems))
+
+
+@pytest.mark.slow
+def test_the_figure_of_the_embedded_sets_has_every_crystal(tmp_path):
+    from studies.embedded_sets import VERSIONS, main
+
+    assert main(["--out", str(tmp_path)]) == 0
+    table = pd.read_csv(tmp_path / "embedded_sets.csv", keep_default_na=False)
+    sets = {v: [load(k, split=s) for s in split_names(k)] for k, v in VERSIONS.items()}
+    counts = {version: sum(map(len, each)) for version, each in sets.items()}
+    assert table.version.value_counts().to_dict() == counts
+    moved = table[table.version == "version 3"].displacement > 0.05
+    assert 0.5 < moved.mean() < 0.9
+    hafnium = table[table.id == "gpaw-A-bcc-Hf-bcc-0-pbe"].iloc[0]
+    assert (hafnium.elements, hafnium.prototype) == ("Hf", "A_229_a")
+    assert hafnium.displacement < 1e-9
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".pdf", ".png", ".svg"}
 
 
 def test_embedded_sample_is_the_relaxation_in_the_file():
