@@ -21,7 +21,7 @@ from leaderboard.scoring import (
     score_published,
     score_runs,
     scored,
-    with_invariance,
+    with_studies,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def publish(
     scored_runs = score_runs(run_folders, datasets)
     boards = [each.board() for each in scored_runs]
     folders = _folders(boards, out)
-    boards = list(map(with_invariance, boards, folders))
+    boards = list(map(with_studies, boards, folders))
     made = list(zip(scored_runs, boards, folders, folders, strict=True))
     return _write_boards(made, csv=csv, figures=figures, paper=paper)
 

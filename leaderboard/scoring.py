@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from benchmarks.data import Dataset
     from benchmarks.store import StoredRun
-    from leaderboard.board.schema import Board, Invariance
+    from leaderboard.board.schema import Board, Invariance, SeedSpread
 
 PUBLISHED: Final = Path(__file__).with_name("boards.toml")
 """The list of the published boards; their runs and files lie beside it."""
@@ -31,6 +31,8 @@ CONTROL: Final = "control"
 
 INVARIANCE: Final = "invariance.csv"
 """`python -m studies.invariance --out DIR` writes it; beside a board, it is a column."""
+SEEDS: Final = "seeds.csv"
+"""`python -m studies.seeds --out DIR` writes it; beside a board, it is a column."""
 MEAN: Final = "mean"
 """The writing that names, in that file, the mean over all writings."""
 
@@ -68,7 +70,7 @@ class ScoredRuns:
     dataset: Dataset | None
     """The data that the runs were made on; None if they are not at hand."""
     beside: Path | None = None
-    """The folder that may hold `INVARIANCE`; None: there is none."""
+    """The folder that may hold `INVARIANCE` and `SEEDS`; None: there is none."""
 
     def board(self) -> Board:
         """Compare the runs.
@@ -79,7 +81,7 @@ class ScoredRuns:
         from leaderboard.board.summary import board
 
         made = board(self.runs, self.tables, ended=self.ended, controls=self.controls)
-        return made if self.beside is None else with_invariance(made, self.beside)
+        return made if self.beside is None else with_studies(made, self.beside)
 
 
 def score_runs(
@@ -156,6 +158,57 @@ def score_published(
     return found
 
 
+def with_studies(board: Board, folder: Path) -> Board:
+    """The board with what the studies beside it say of its models, weights being equal.
+
+    Raises:
+        UserError: The file of a study is there and cannot be read.
+    """
+    return with_seeds(with_invariance(board, folder), folder)
+
+
+def with_seeds(board: Board, folder: Path) -> Board:
+    """The board with what `SEEDS` in a folder says of its models, weights being equal.
+
+    Raises:
+        UserError: The file is there and cannot be read.
+    """
+    path = folder / SEEDS
+    if not path.is_file():
+        return board
+    known = _read_seeds(path)
+    rows = tuple(
+        replace(row, seeds=known.get((row.model, row.weights_sha256 or ""))) for row in board.rows
+    )
+    return replace(board, rows=rows)
+
+
+def _read_seeds(path: Path) -> dict[tuple[str, str], SeedSpread]:
+    """The spread of the trainings of each model, by its name and the sha256 of its weights."""
+    from leaderboard.board.schema import SeedSpread
+
+    scores: dict[tuple[str, str], list[float]] = {}
+    try:
+        for line in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+            key = line["model"].removeprefix("'"), line["weights_sha256"]
+            scores.setdefault(key, []).append(_number(line["score"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        raise _no_study(path, "seeds", error) from error
+    return {
+        key: SeedSpread(trainings=len(found), lowest=min(found), highest=max(found))
+        for key, found in scores.items()
+    }
+
+
+def _no_study(path: Path, study: str, error: Exception) -> UserError:
+    """The error of a file beside a board that its study did not write."""
+    reason = f"it has no column {error}" if isinstance(error, KeyError) else str(error)
+    return UserError(
+        f"{path} is not what python -m studies.{study} writes ({reason}): remove it, or "
+        "write it again"
+    )
+
+
 def with_invariance(board: Board, folder: Path) -> Board:
     """The board with what `INVARIANCE` in a folder says of its models, weights being equal.
 
@@ -189,9 +242,9 @@ def _read_invariance(path: Path) -> dict[tuple[str, str], Invariance]:
                 continue
             strain, displacement = (
                 Estimate(
-                    point=_number(line[name]),
-                    low=_number(line[f"{name}_low"]),
-                    high=_number(line[f"{name}_high"]),
+                    point=_number_or_none(line[name]),
+                    low=_number_or_none(line[f"{name}_low"]),
+                    high=_number_or_none(line[f"{name}_high"]),
                     n=int(line["n"]),
                 )
                 for name in ("strain", "displacement")
@@ -205,20 +258,21 @@ def _read_invariance(path: Path) -> dict[tuple[str, str], Invariance]:
                 status_changed=int(line["status_changed"]),
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        reason = f"it has no column {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(
-            f"{path} is not what python -m studies.invariance writes ({reason}): remove it, or "
-            "write it again"
-        ) from error
+        raise _no_study(path, "invariance", error) from error
     return found
 
 
-def _number(text: str) -> float | None:
-    """A number of the file: None where a cell is empty; nan and infinity are refused."""
-    number = float(text) if text else None
-    if number is not None and not math.isfinite(number):
+def _number(text: str) -> float:
+    """A number of the file; nan and infinity are refused."""
+    number = float(text)
+    if not math.isfinite(number):
         raise ValueError(f"{text} is no number")
     return number
+
+
+def _number_or_none(text: str) -> float | None:
+    """A number of the file, or None where a cell is empty."""
+    return _number(text) if text else None
 
 
 def scored(

@@ -221,6 +221,7 @@ _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
     "t5": _trained("t5"),
     "causal": _trained("t5", extra="causal"),
     "gnn-delta": _trained("gnn-delta"),
+    "gbr": _trained("gbr"),
     "chgnet": _potential("chgnet"),
     "mace": _potential("mace"),
     "matgl": _potential("tensornet-matpes-pbe"),
@@ -233,8 +234,8 @@ _KINDS: Mapping[str, Callable[[str, str], ModelSpec]] = {
 _ASK = ("chgnet", "diep", "matgl", "matgl2")
 """The kinds whose files may hold code; the relaxer finds out when it loads them, and refuses."""
 FORMS = (
-    "LABEL=t5:PATH, LABEL=causal:PATH, LABEL=gnn-delta:PATH, LABEL=chgnet:PATH, LABEL=mace:PATH, "
-    "LABEL=matgl:PATH, LABEL=matgl2:PATH, LABEL=diep:PATH, LABEL=nequix:PATH, "
+    "LABEL=t5:PATH, LABEL=causal:PATH, LABEL=gnn-delta:PATH, LABEL=gbr:PATH, LABEL=chgnet:PATH, "
+    "LABEL=mace:PATH, LABEL=matgl:PATH, LABEL=matgl2:PATH, LABEL=diep:PATH, LABEL=nequix:PATH, "
     "LABEL=ase:package.module:factory, LABEL=relaxer:package.module:factory or "
     "LABEL=chat:MODEL[@URL]"
 )

@@ -83,6 +83,16 @@ class Invariance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeedSpread:
+    """What trainings reach that differ in nothing but the seed, the one of the row among them."""
+
+    trainings: int
+    lowest: float
+    """Of the scores, each of all samples of the board."""
+    highest: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One model."""
 
@@ -108,6 +118,8 @@ class Row:
     """None if each sample was run once."""
     invariance: Invariance | None = None
     """None if nobody measured it with these weights; the JSON then leaves it out."""
+    seeds: SeedSpread | None = None
+    """None if nobody trained it with further seeds; the JSON then leaves it out."""
     rank: int | None
     """None for a run on other samples than the board's, which is not ranked."""
     rank_low: int | None
@@ -398,8 +410,9 @@ class Board:
 
         content = json.loads(json.dumps(asdict(self), ensure_ascii=False, allow_nan=False))
         for row in (*content["rows"], *content["apart"]):
-            if row["invariance"] is None:
-                del row["invariance"]
+            for name in ("invariance", "seeds"):
+                if row[name] is None:
+                    del row[name]
         if self.dft_verdicts is None:
             del content["dft_verdicts"]
         if not self.reliability:

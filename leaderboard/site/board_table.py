@@ -20,6 +20,7 @@ from leaderboard.site.drawing import Scale, interval, rank_range
 from leaderboard.views.table_columns import (
     machine_mark,
     repeated,
+    reseeded,
     rewritten,
     scored,
     training,
@@ -53,13 +54,14 @@ PLAIN: Final = {
     "front": "Front",
     "repeats": "Repeats differ by",
     "rewritten": "Written otherwise moves by",
+    "seeds": "Seeds (n)",
 }
 """The columns that are no metrics, and their headers."""
 ORDER: Final = (
     "rank", "model", "score", "ties", "wall_time_median", "front", "declared_time", "lattice_mae",
     "volume_mape", "position_mae", "skill_lattice", "skill_position", "strain", "score_clean",
     "scored", "track", "functional", "training", "element_preservation_rate", "validity_rate",
-    "rmsd_normalized", "n_force_evals", "repeats", "rewritten",
+    "rmsd_normalized", "n_force_evals", "repeats", "rewritten", "seeds",
 )  # fmt: skip
 """The columns from left to right."""
 OPTIONAL: Final = frozenset({"declared_time"})
@@ -85,6 +87,7 @@ ABOUT: Final = {
     "errors: of the strain, and of the mean displacement.",
     "rewritten": "How far the answer moves when the same crystal is written with other order of "
     "sites, origin or axes, or as a supercell: strain of the cell, and mean displacement.",
+    "seeds": "Lowest and highest score of n trainings that differ in nothing but the seed.",
     "scored": "Outcomes with a relaxed structure, of all outcomes.",
     "score": "Mean of two areas under curves: the share of structures whose mean displacement is "
     "below 0.01 to 0.50 Å, and whose strain is below 0.001 to 0.100. A failure earns 0.",
@@ -134,6 +137,8 @@ def columns(board: Board) -> list[Column]:
         if key == "repeats" and not any(row.spread for row in board.rows):
             continue
         if key == "rewritten" and not any(row.invariance for row in board.rows):
+            continue
+        if key == "seeds" and not any(row.seeds for row in board.rows):
             continue
         if key not in SHOWN:
             found.append(Column(key, PLAIN[key], "", "", ABOUT[key], None))
@@ -186,6 +191,7 @@ def _line(board: Board, row: Row, scales: dict[str, Scale | None], tied: list[in
         "training": Cell(training(row)),
         "repeats": Cell(repeated(row), row.spread.strain if row.spread else None),
         "rewritten": Cell(rewritten(row), row.invariance.strain.point if row.invariance else None),
+        "seeds": Cell(reseeded(row), row.seeds.lowest if row.seeds else None),
     }
     if row.rank is not None and row.rank_low is not None and row.rank_high is not None:
         spread = f"{row.rank_low}–{row.rank_high}" if row.rank_low < row.rank_high else ""

@@ -18,7 +18,7 @@ from benchmarks.store import StoredRun
 from leaderboard.board.schema import IDENTITY, Board, Reliability, Row, Saving
 from leaderboard.scoring import ScoredRuns
 from leaderboard.site.drawing import DiagramLine, diagram, element_places
-from leaderboard.views.table_columns import repeated, rewritten, training
+from leaderboard.views.table_columns import repeated, reseeded, rewritten, training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,6 +171,7 @@ def card(run: StoredRun, row: Row) -> list[tuple[str, str]]:
         ("Training data", "; ".join(exposure) or "none"),
         ("Cost of its training", training(row, whole=True)),
         ("Written otherwise, its answers move by", rewritten(row) if row.invariance else ""),
+        ("Scores of trainings with other seeds", reseeded(row) if row.seeds else ""),
         ("Authors", ", ".join(map(str, provenance.get("authors") or ()))),
         ("Described at", str(provenance.get("link") or "")),
         ("Chosen by", str(provenance.get("chosen_by") or "")),

@@ -17,6 +17,7 @@ from leaderboard.views.table_columns import (
     COLUMN_NOTES,
     columns_of,
     machine_mark,
+    reseeding,
     rewriting,
     training,
 )
@@ -44,6 +45,7 @@ def notes(board: Board) -> list[str]:
         *comparison(board),
         *(" ".join(note.split()) for note in COLUMN_NOTES),
         *rewriting(board),
+        *reseeding(board),
     ]
 
 

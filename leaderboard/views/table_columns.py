@@ -112,6 +112,25 @@ def rewritten(row: Row) -> str:
     return f"{strain}, {moved} Å"
 
 
+def reseeded(row: Row) -> str:
+    """The scores that trainings with other seeds reach."""
+    found = row.seeds
+    if found is None:
+        return NOTHING
+    return f"{found.lowest:.3f}–{found.highest:.3f} ({found.trainings})"
+
+
+def reseeding(board: Board) -> list[str]:
+    """The note on the column of `reseeded`; none where no row has it."""
+    if not any(row.seeds for row in board.rows):
+        return []
+    note = (
+        "Seeds (n): lowest and highest score of n trainings that differ in nothing but the seed, "
+        "the one that is ranked among them. The interval of a score is that of the samples alone."
+    )
+    return [note]
+
+
 def rewriting(board: Board) -> list[str]:
     """The note on the column of `rewritten`; none where no row has it."""
     rows = [row for row in (*board.rows, *board.apart) if row.invariance]
@@ -171,6 +190,7 @@ COLUMNS: Final = (
     BoardColumn(
         "Written otherwise moves by", "Rewritten", lambda row, _: rewritten(row), optional=True
     ),
+    BoardColumn("Seeds (n)", "Seeds (n)", lambda row, _: reseeded(row), optional=True),
     BoardColumn("Declared time (s)", "Declared s", _declared, optional=True),
 )
 
