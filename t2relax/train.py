@@ -148,6 +148,8 @@ class T5TrainingConfig:
     def settings(self) -> dict[str, Any]:
         """The settings that decide what is trained, as plain JSON values; see `NOT_IDENTITY`."""
         values: dict[str, Any] = plain(self)
+        if not values["augmentation"]["together"]:
+            del values["augmentation"]["together"]
         left_out = {*NOT_IDENTITY, *(n for n, v in ADDED_LATER.items() if values[n] == v)}
         return {name: value for name, value in values.items() if name not in left_out}
 

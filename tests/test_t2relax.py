@@ -427,6 +427,42 @@ def test_augmentation_keeps_the_relaxed_crystal(seed):
     assert _pair_distances(end) == pytest.approx(_pair_distances(final), abs=1e-6)
 
 
+def test_sublattices_are_displaced_together_and_move_back():
+    """In rock salt each kind of atom moves as one; rutile may also keep its space group."""
+    salt = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0] * 3, [0.5] * 3]
+    )
+    rutile = Structure.from_spacegroup(
+        "P4_2/mnm", Lattice.tetragonal(4.6, 2.96), ["Ti", "O"], [[0] * 3, [0.305, 0.305, 0]]
+    )
+    groups, sizes = set(), []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        for crystal in (salt, rutile):
+            pair = Pair(
+                Crystal.of(Geometry.of(crystal)), Delta(np.zeros(6), np.zeros((len(crystal), 3)))
+            )
+            changed = replace(NO_AUGMENTATION, together=1.0)(pair, rng)
+            start = geometry_of(changed.initial)
+            moves = displacements(geometry_of(pair.initial), start)
+            end = apply_delta(start, changed.delta, start.numbers)
+            assert np.abs(displacements(geometry_of(pair.initial), end)).max() < 1e-9
+            if crystal is salt:
+                assert np.abs(moves[:4] - moves[0]).max() < 1e-9
+                assert np.abs(moves[4:] - moves[4]).max() < 1e-9
+                sizes.append(np.linalg.norm(moves, axis=1).mean())
+            else:
+                groups.add(space_group_number(start))
+    assert max(sizes) <= 0.3 + 1e-9
+    assert 0.08 < np.median(sizes) < 0.13
+    assert 136 in groups
+    assert len(groups) > 2
+
+
+def space_group_number(geometry):
+    return symmetry(geometry, 1e-3)[0]
+
+
 def test_a_displaced_start_moves_back_to_where_the_relaxed_atoms_are():
     """The widths of the displacements are half-normal, so their mean square is 0.08 Å squared."""
     initial = random_geometry((4, 5, 6, 80, 95, 100), [3, 8, 8, 22, 22], 1)
@@ -1087,6 +1123,18 @@ def test_the_packaged_checkpoint_says_what_it_was_trained_on():
     assert told["no_change_above"] is None
     assert checkpoint.weights().stat().st_size < 30_000_000
     assert "trained from scratch" in (checkpoint.CHECKPOINT / "README.md").read_text()
+
+
+def test_the_packaged_decoder_only_model_is_as_large_as_the_t5_and_saw_the_same():
+    ours, other = (
+        json.loads((Path(MODELS[name].kwargs["path"]) / "t2relax.json").read_text())["training"]
+        for name in ("gpt", "t5")
+    )
+    assert ours["from"] == "scratch"
+    assert ours["identity"]["architecture"] == "causal"
+    assert ours["data"] == other["data"]
+    assert ours["n_parameters"] == pytest.approx(other["n_parameters"], rel=0.03)
+    assert checkpoint.weights(MODELS["gpt"].kwargs["path"]).stat().st_size < 6_000_000
 
 
 def test_the_equal_data_checkpoint_saw_the_embedded_training_split_alone():

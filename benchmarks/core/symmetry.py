@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,13 @@ def symmetry_dataset(geometry: Geometry, symprec: float) -> Any:
         raise
 
 
+TOGETHER: Final = 0.15
+"""Width [Å] of the half-normal distribution of the mean displacements that
+`drawn_symmetric_displacements` draws."""
+FARTHEST: Final = 0.3
+"""The largest of these means [Å]."""
+
+
 class SpaceGroup(NamedTuple):
     """The operations of a crystal, on columns of fractional coordinates of its own cell."""
 
@@ -57,6 +64,63 @@ class SpaceGroup(NamedTuple):
         apart = back - frac_coords
         mean: Floats = frac_coords + (apart - apart.round()).mean(axis=0)
         return mean
+
+    def turns(self, lattice: Floats) -> Floats:
+        """(n_operations, 3, 3) rotations, on rows of Cartesian vectors, in a lattice (3, 3)."""
+        inverse = np.linalg.inv(lattice)
+        return np.array([inverse @ each.T @ lattice for each in self.rotations])
+
+    def symmetric_part(self, moves: Floats, turns: Floats, kept: NDArray[np.intp]) -> Floats:
+        """The part of displacements that some of the operations leave as they are.
+
+        Args:
+            moves: (n_sites, 3) [Å].
+            turns: What the method of this name gives.
+            kept: The places of the operations, which are a group.
+
+        Returns:
+            Their mean over these operations (n_sites, 3) [Å].
+        """
+        total = np.zeros_like(moves)
+        for i in kept:
+            total[self.images[i]] += moves @ turns[i]
+        return np.asarray(total / len(kept))
+
+
+def drawn_symmetric_displacements(
+    rng: np.random.Generator, geometry: Geometry, symprec: float = 0.1
+) -> Floats:
+    """Draw displacements of a crystal's sites that keep symmetries, without a common translation.
+
+    One time in three they keep all symmetries, as far as these leave anything free. Otherwise, and
+    where they leave nothing free, they keep those that leave a direction as it is, which is drawn:
+    sublattices move against each other, as in a ferroelectric. The mean displacement is drawn from
+    a half-normal distribution of width `TOGETHER`, at most `FARTHEST`.
+
+    Args:
+        rng: The source of randomness.
+        geometry: The crystal.
+        symprec: Tolerance of its symmetries [Å].
+
+    Returns:
+        (n_sites, 3) [Å]; 0 where the symmetries leave nothing free.
+    """
+    group, n_sites = space_group(geometry, symprec), len(geometry.numbers)
+    moves = rng.normal(0, 1, (n_sites, 3))
+    way = rng.integers(-1, 2, 3) @ geometry.lattice
+    size = min(TOGETHER * abs(rng.normal()), FARTHEST)
+    whole = rng.random() < 1 / 3
+    if group is None:
+        return np.zeros((n_sites, 3))
+    turns = group.turns(geometry.lattice)
+    about = np.flatnonzero(np.abs(way @ turns - way).max(axis=1) < 1e-3)
+    for kept in [np.arange(len(turns)), about] if whole else [about]:
+        part = group.symmetric_part(moves, turns, kept)
+        part -= part.mean(axis=0)
+        mean = float(np.linalg.norm(part, axis=1).mean())
+        if mean > 1e-3:
+            return np.asarray(part * size / mean)
+    return np.zeros((n_sites, 3))
 
 
 def space_group(geometry: Geometry, symprec: float) -> SpaceGroup | None:

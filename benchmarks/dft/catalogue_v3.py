@@ -355,18 +355,14 @@ def symmetric(
     group = space_group(ideal, _SYMPREC)
     if change is Displacement.RATTLED or group is None:
         return moves
-    inverse = np.linalg.inv(ideal.lattice)
-    turns = np.array([inverse @ each.T @ ideal.lattice for each in group.rotations])  # of rows
+    turns = group.turns(ideal.lattice)
     kept = np.arange(len(turns))
     if change is Displacement.POLAR:
         ways = [np.flatnonzero(np.abs(axis @ turns - axis).max(axis=1) < 1e-3) for axis in _AXES]
         most = max(map(len, ways))
         good = [way for way in ways if 2 * len(way) > most]
         kept = good[rng.integers(len(good))]
-    total = np.zeros_like(moves)
-    for i in kept:
-        total[group.images[i]] += moves @ turns[i]
-    return np.asarray(total / len(kept))
+    return group.symmetric_part(moves, turns, kept)
 
 
 def in_turn(listed: Sequence[InitialStructure], settings: DFTSettings) -> list[InitialStructure]:

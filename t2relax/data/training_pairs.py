@@ -31,6 +31,7 @@ from tqdm import tqdm
 from benchmarks.core import Geometry, Sample, UserError
 from benchmarks.core.cli import run_command, whole_number
 from benchmarks.core.geometry import drawn_displacements
+from benchmarks.core.symmetry import drawn_symmetric_displacements
 from t2relax.text.codec import (
     CodecError,
     Crystal,
@@ -276,6 +277,8 @@ class Augmentation:
     """The start is dilated uniformly; the standard deviation of its lengths is 3 %."""
     strain: float = 0.0
     """Each length of the start's cell changes by `LENGTH_STRAIN`, each angle by `SHEAR`."""
+    together: float = 0.0
+    """Sublattices of the start are displaced, see `drawn_symmetric_displacements`."""
     displacement: float = 0.0
     """The atoms of the start are displaced, see `drawn_displacements`."""
     supercell: float = 0.2
@@ -283,11 +286,13 @@ class Augmentation:
 
     def __call__(self, pair: Pair, rng: np.random.Generator) -> Pair:
         """Return a changed copy of the pair."""
+        together = (self.together, _displace_together)
         steps = (
             (self.supercell, _repeat),
             (self.along, _interpolate_to_final),
             (self.relaxed, _relax),
             (self.dilation, _dilate),
+            *((together,) if self.together else ()),  # older trainings drew no number for it
             (self.strain, _strain),
             (self.displacement, _displace),
             (self.inversion, _invert),
@@ -385,9 +390,21 @@ def _from_cell(pair: Pair, cell: NDArray[np.float64]) -> Pair:
 def _displace(pair: Pair, rng: np.random.Generator) -> Pair:
     moves = drawn_displacements(rng, len(pair.initial.frac_coords))
     try:
-        moves = moves @ np.linalg.inv(standard_lattice(pair.initial.cellpar))
+        lattice = standard_lattice(pair.initial.cellpar)
     except CodecError:  # the strained start is no cell, and the pair is taken without changes
         return pair
+    return _moved(pair, moves @ np.linalg.inv(lattice))
+
+
+def _displace_together(pair: Pair, rng: np.random.Generator) -> Pair:
+    crystal = pair.initial
+    lattice = standard_lattice(crystal.cellpar)
+    start = Geometry(lattice, crystal.frac_coords, crystal.numbers)
+    return _moved(pair, drawn_symmetric_displacements(rng, start) @ np.linalg.inv(lattice))
+
+
+def _moved(pair: Pair, moves: NDArray[np.float64]) -> Pair:
+    """The pair with the sites of its start moved (n_sites, 3), in fractional coordinates."""
     return Pair(
         replace(pair.initial, frac_coords=pair.initial.frac_coords + moves),
         replace(pair.delta, frac_coords=pair.delta.frac_coords - moves),
