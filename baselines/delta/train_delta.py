@@ -59,6 +59,7 @@ from benchmarks.core.geometry import (
     log_strain,
     strained,
 )
+from benchmarks.core.symmetry import drawn_symmetric_displacements
 from benchmarks.core.training_identity import plain, read_state, require_same_training
 from benchmarks.data import Dataset
 
@@ -101,6 +102,9 @@ class DeltaTrainingConfig:
     """Probability that a start is dilated, by 3 % (standard deviation)."""
     relaxed: float = 0.15
     """Probability that a start becomes its end, which is then changed by what follows."""
+    together: float = 0.0
+    """Probability that sublattices of a start are displaced together, see
+    `drawn_symmetric_displacements`."""
     strained: float = 0.3
     """Probability that a start is strained; the components of the strain are drawn with the
     standard deviation `STRAIN`."""
@@ -115,14 +119,17 @@ class DeltaTrainingConfig:
 
     def settings(self) -> dict[str, Any]:
         """The settings of loss, optimiser and augmentation by their names."""
-        return {name: getattr(self, name) for name in SETTINGS}
+        found = {name: getattr(self, name) for name in SETTINGS}
+        if not self.together:  # older trainings did not record it
+            del found["together"]
+        return found
 
 
 SETTINGS: Final = (
     *("epochs", "batch_size", "learning_rate", "weight_decay", "warmup"),
-    *("displacement", "along", "dilation", "relaxed", "strained", "displaced"),
+    *("displacement", "along", "dilation", "relaxed", "together", "strained", "displaced"),
 )
-CHANGES: Final = ("along", "dilation", "relaxed", "strained", "displaced")
+CHANGES: Final = ("along", "dilation", "relaxed", "together", "strained", "displaced")
 """The settings that are probabilities of a change of a start."""
 STRAIN: Final = 0.012
 MOST: Final = 3.0
@@ -196,6 +203,11 @@ class DeltaExamples(TorchDataset[DeltaExample]):
             changed = _interpolate_to_final(changed, 1.0)
         if rng.random() < self.config.dilation:
             changed = _dilated(changed, float(np.clip(rng.normal(0, 0.03), -0.08, 0.08)))
+        if self.config.together and rng.random() < self.config.together:
+            begun = changed.start
+            numbers = begun.numbers.astype(np.int16)
+            crystal = Geometry(begun.lattice, begun.frac_coords, numbers)
+            changed = _displaced(changed, drawn_symmetric_displacements(rng, crystal))
         if rng.random() < self.config.strained:
             drawn = STRAIN * np.clip(rng.normal(size=(3, 3)), -MOST, MOST)
             changed = _strained(changed, (drawn + drawn.T) / 2)
