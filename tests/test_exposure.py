@@ -71,6 +71,7 @@ def test_every_training_set_of_the_registry_is_known():
         ("tensornet-embedded", "baselines/tensornet_embedded.json"),
         ("t5", "t2relax/checkpoint/t2relax.json"),
         ("t5-equal", "t2relax/equal/t2relax.json"),
+        ("gpt", "t2relax/gpt/t2relax.json"),
     ],
 )
 def test_our_models_were_trained_on_what_the_registry_says(model, path):

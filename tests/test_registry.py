@@ -30,7 +30,7 @@ HEAVY = ("torch", "pymatgen", "transformers", "chgnet", "mace", "matgl", "pandas
 
 OURS = [
     "identity", "zero-force", "idealise", "bond-balance", "mean-delta", "volume-scaling", "gbr",
-    "t5", "t5-free", "t5-sym", "t5-best8", "t5-tta", "t5-equal", "gnn-delta", "mace",
+    "t5", "t5-free", "t5-sym", "t5-best8", "t5-tta", "t5-equal", "gpt", "gnn-delta", "mace",
     "mace-embedded", "tensornet-embedded",
 ]  # fmt: skip
 

@@ -1125,6 +1125,18 @@ def test_the_packaged_checkpoint_says_what_it_was_trained_on():
     assert "trained from scratch" in (checkpoint.CHECKPOINT / "README.md").read_text()
 
 
+def test_the_packaged_decoder_only_model_is_as_large_as_the_t5_and_saw_the_same():
+    ours, other = (
+        json.loads((Path(MODELS[name].kwargs["path"]) / "t2relax.json").read_text())["training"]
+        for name in ("gpt", "t5")
+    )
+    assert ours["from"] == "scratch"
+    assert ours["identity"]["architecture"] == "causal"
+    assert ours["data"] == other["data"]
+    assert ours["n_parameters"] == pytest.approx(other["n_parameters"], rel=0.03)
+    assert checkpoint.weights(MODELS["gpt"].kwargs["path"]).stat().st_size < 6_000_000
+
+
 def test_the_equal_data_checkpoint_saw_the_embedded_training_split_alone():
     folder = Path(MODELS["t5-equal"].kwargs["path"])
     training = json.loads((folder / "t2relax.json").read_text())["training"]

@@ -108,7 +108,7 @@ def _trivial(
     )
 
 
-def _t5(
+def _text(
     name: str, label: str, mode: str = "constrained", folder: str = "checkpoint", **fields: Any
 ) -> ModelSpec:
     about: dict[str, Any] = {"functional": MIXED, "training_data": _ALL} | fields
@@ -190,18 +190,19 @@ _SPECS = (
         "volume-scaling", "VolumeScaling", "DLS volume (pymatgen)", "Materials Project bond lengths"
     ),
     _trivial("gbr", "GradientBoosting", "Gradient boosting", *_BOTH, fitted="gbr.skops"),
-    _t5("t5", "T5"),
-    _t5("t5-free", "T5, unconstrained", mode="free"),
-    _t5("t5-sym", "T5, symmetry kept", mode="symmetric"),
-    _t5("t5-best8", "T5, median of 8 samples", mode="best8"),
-    _t5("t5-tta", "T5, median over 8 writings of the crystal", mode="tta"),
-    _t5(
+    _text("t5", "T5"),
+    _text("t5-free", "T5, unconstrained", mode="free"),
+    _text("t5-sym", "T5, symmetry kept", mode="symmetric"),
+    _text("t5-best8", "T5, median of 8 samples", mode="best8"),
+    _text("t5-tta", "T5, median over 8 writings of the crystal", mode="tta"),
+    _text(
         "t5-equal",
         "T5, equal data",
         folder="equal",
         functional="PBE",
         training_data=(FRAMES,),
     ),
+    _text("gpt", "Decoder-only, as large as the T5", folder="gpt"),
     ModelSpec(
         name="gnn-delta",
         target="baselines.delta.network:GraphDelta",
