@@ -272,8 +272,18 @@ def _write(
     about |= {} if follows_from is None else {FOLLOWS_FROM: follows_from}
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     arrow = arrow.replace_schema_metadata({"scores": json.dumps(about)})
+    # Numbers that rarely repeat are a fifth smaller with their bytes apart.
+    numbers = table.select_dtypes("float")
+    apart = [name for name in numbers if 2 * numbers[name].nunique() > len(table)]
     with atomic_write(path) as partial:
-        pq.write_table(arrow, partial, compression="zstd", write_page_checksum=True)
+        pq.write_table(
+            arrow,
+            partial,
+            compression="zstd",
+            use_dictionary=[name for name in arrow.column_names if name not in apart],
+            use_byte_stream_split=apart,
+            write_page_checksum=True,
+        )
 
 
 def _versions() -> dict[str, str]:
