@@ -389,7 +389,7 @@ def test_a_decoder_only_model_from_scratch_is_trained_stored_and_goes_on(archive
     assert content["vocabulary"] == list(TOKENIZER.vocabulary)
     assert content["training"]["steps"] == 2
     assert not checkpoint.is_encoder_decoder(out)
-    assert decoding_identity(resolve(f"gpt=causal:{out}"))["gpt"]["mode"] == "constrained"
+    assert decoding_identity(resolve(f"mine=causal:{out}"))["mine"]["mode"] == "constrained"
     outcome = relaxed(out)
     assert outcome.n_tokens == len(template(np.array([11, 17]), TOKENIZER).ids)
     more = command(archive, tmp_path / "more", "--init", str(out), "--steps", "1")

@@ -562,7 +562,7 @@ def command(tmp_path, chat, lemat_frame, write_lemat, monkeypatch):
 
     def run(*options, model="toy"):
         where = ["--data", data, "--out", str(tmp_path / "runs")]
-        return main(["--models", f"gpt=chat:{model}@{chat.url}", *where, *options])
+        return main(["--models", f"row=chat:{model}@{chat.url}", *where, *options])
 
     return run
 
@@ -572,27 +572,27 @@ def test_a_run_against_a_server_is_a_row(chat, command, tmp_path, capsys):
     options = ("--requests", "2", "--price", "1,10", "--offline")
     assert command(*options) == 0
     said = capsys.readouterr()
-    assert "gpt: 6 replies, 4200 prompt_tokens, 1800 completion_tokens, 0.0222 cost" in said.err
-    assert "gpt" in said.out
+    assert "row: 6 replies, 4200 prompt_tokens, 1800 completion_tokens, 0.0222 cost" in said.err
+    assert "row" in said.out
     out = tmp_path / "runs"
-    stored = read_run(out / "gpt")
+    stored = read_run(out / "row")
     assert len(chat.requests) == N  # no warm-up is paid for
     assert {record.status for record in stored.records} == {Status.OK}
     assert {record.n_tokens for record in stored.records} == {300}
     assert {record.batch_size for record in stored.records} == {2}
     assert all(record.detail.startswith("data_crystal") for record in stored.records)
-    assert stored.identity["decoding"]["gpt"]["served"] == VERSION
+    assert stored.identity["decoding"]["row"]["served"] == VERSION
     assert stored.identity["label"] == "toy, prompted, no examples"
     assert stored.provenance["spent"] == {
-        "gpt": {"replies": 6, "prompt_tokens": 4200, "completion_tokens": 1800, "cost": 0.0222}
+        "row": {"replies": 6, "prompt_tokens": 4200, "completion_tokens": 1800, "cost": 0.0222}
     }
-    kept = out / "gpt" / "shard-0000" / "gpt.answers.jsonl"
+    kept = out / "row" / "shard-0000" / "row.answers.jsonl"
     assert len(kept.read_text().splitlines()) == N
     assert KEY not in said.err + said.out
     for path in filter(lambda path: path.is_file(), out.rglob("*")):
         assert KEY.encode() not in path.read_bytes(), path
     assert command(*options) == 0
-    assert "gpt: all 6 there already" in capsys.readouterr().err
+    assert "row: all 6 there already" in capsys.readouterr().err
     assert len(chat.requests) == N
     chat.version = "toy-2"
     assert command(*options) == 2
@@ -605,19 +605,19 @@ def test_a_run_that_a_server_ended_goes_on_where_it_was(chat, command, tmp_path,
     chat.always = 401
     assert command("--requests", "1") == 1
     assert "it refuses the key of CHAT_API_KEY (fault 401)" in capsys.readouterr().err
-    assert len(read_run(tmp_path / "runs" / "gpt").records) == 3
+    assert len(read_run(tmp_path / "runs" / "row").records) == 3
     chat.always = None
     assert command("--requests", "1") == 0
     assert len(chat.requests) == N + 1
-    stored = read_run(tmp_path / "runs" / "gpt")
+    stored = read_run(tmp_path / "runs" / "row")
     assert [record.status for record in stored.records] == [Status.OK] * N
     assert stored.provenance["aborted"] is None
     took = {"replies": 6, "prompt_tokens": 4200, "completion_tokens": 1800}
-    assert [segment["spent"]["gpt"]["replies"] for segment in stored.segments] == [3, 6]
-    assert stored.provenance["spent"] == {"gpt": took}
-    shards = [{"shard": name, "spent": {"gpt": took | {"cost": 0.5}}} for name in "ab"]
+    assert [segment["spent"]["row"]["replies"] for segment in stored.segments] == [3, 6]
+    assert stored.provenance["spent"] == {"row": took}
+    shards = [{"shard": name, "spent": {"row": took | {"cost": 0.5}}} for name in "ab"]
     both = replace(stored, segments=(*stored.segments[:1], *shards)).provenance["spent"]
-    assert both["gpt"]["replies"] == 3 + 6 + 6
+    assert both["row"]["replies"] == 3 + 6 + 6
     assert _asked(both) == "15 replies, 10,500 tokens in, 4,500 tokens out, cost 1"
 
 
@@ -625,11 +625,11 @@ def test_mistakes_are_told_before_anything_is_sent(chat, command, capsys):
     assert command("--dry-run", "--price", "1,10") == 0
     said = capsys.readouterr()
     assert (
-        "  gpt: toy, prompted, no examples; no weights; batches of 8\n    6 requests to" in said.out
+        "  row: toy, prompted, no examples; no weights; batches of 8\n    6 requests to" in said.out
     )
     assert "which costs about 0.0" in said.out
-    assert main(["--models", "gpt=chat:toy", "--offline", "--dry-run"]) == 2
-    assert capsys.readouterr().err == "error: gpt asks a server elsewhere: leave out --offline\n"
+    assert main(["--models", "row=chat:toy", "--offline", "--dry-run"]) == 2
+    assert capsys.readouterr().err == "error: row asks a server elsewhere: leave out --offline\n"
     assert main(["--models", "gbr", "--shots", "3", "--dry-run"]) == 2
     assert capsys.readouterr().err.startswith("error: --shots is for prompted models, LABEL=chat:")
     assert command("--shots", "3", "--shots-from", "no/such", "--dry-run") == 2
